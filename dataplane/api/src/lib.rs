@@ -1,0 +1,32 @@
+//! What both Sluice processes agree on.
+//!
+//! `sluice-control` holds the desired state and sends it as a [`Snapshot`]; `sluice-dataplane`
+//! answers with statistics, events and its own status. Both directions use the [`message`] types
+//! over one unix socket. Everything here is plain data: no I/O but the framing, no DPDK, no unsafe.
+//!
+//! The words are those of the API, the CLI, the metrics and the docs: service, backend, pool, vip.
+#![forbid(unsafe_code)]
+
+pub mod drop_reason;
+pub mod message;
+pub mod service;
+pub mod snapshot;
+pub mod stats;
+pub mod validate;
+
+pub use drop_reason::DropReason;
+pub use service::{
+    AdminState, Backend, BackendId, HashOn, Mode, Pool, Protocol, Scheduler, Service, Timeouts,
+};
+pub use snapshot::{Snapshot, SnapshotBackend, SnapshotService};
+pub use validate::Problem;
+
+/// Version of the messages on the socket between the two processes. It changes when an old peer
+/// would misread a new message; a peer with another version is refused with a clear error.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Where the data plane listens unless its file says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/sluice/dataplane.sock";
+
+/// Where the HTTP API listens unless control's file says otherwise.
+pub const DEFAULT_API_LISTEN: &str = "127.0.0.1:9600";

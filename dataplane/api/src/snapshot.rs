@@ -1,0 +1,104 @@
+//! The desired state as the data plane needs it: whole, immutable, numbered.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::{
+    AdminState, Backend, BackendId, HashOn, Mode, Pool, Protocol, Scheduler, Service, Timeouts,
+};
+
+/// Everything the data plane forwards by. Control sends the whole of it for a single weight and
+/// for 30,000 backends alike; the data plane takes all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Grows with every change; the data plane refuses to go back.
+    pub generation: u64,
+    /// All services.
+    pub services: Vec<SnapshotService>,
+    /// All local pools.
+    pub pools: Vec<Pool>,
+}
+
+/// A service, less what only control needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotService {
+    /// Its name.
+    pub name: String,
+    /// The address clients connect to.
+    pub vip: Ipv4Addr,
+    /// The L4 port clients connect to.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// How packets reach its backends.
+    pub mode: Mode,
+    /// How a new conn chooses its backend.
+    pub scheduler: Scheduler,
+    /// What Maglev hashes.
+    pub hash_on: HashOn,
+    /// Slots of the Maglev table.
+    pub maglev_slots: u32,
+    /// Name of its pool (full-NAT).
+    pub pool: Option<String>,
+    /// Idle timeouts of its conns.
+    pub timeouts: Timeouts,
+    /// Its backends, with their health.
+    pub backends: Vec<SnapshotBackend>,
+}
+
+/// A backend with its observed health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotBackend {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its L4 port.
+    pub port: u16,
+    /// Its configured weight.
+    pub weight: u16,
+    /// What the operator wants it to do.
+    pub state: AdminState,
+    /// What the health checks say.
+    pub healthy: bool,
+}
+
+impl SnapshotBackend {
+    /// Its identity within the service.
+    pub fn id(&self) -> BackendId {
+        BackendId { address: self.address, port: self.port }
+    }
+
+    /// Whether the scheduler may give it a new conn.
+    pub fn takes_new_conns(&self) -> bool {
+        self.healthy && self.state == AdminState::Up && self.weight > 0
+    }
+}
+
+impl SnapshotService {
+    /// A service as the data plane needs it; `healthy` tells the observed health of each backend.
+    pub fn from_service(service: &Service, mut healthy: impl FnMut(&Backend) -> bool) -> Self {
+        SnapshotService {
+            name: service.name.clone(),
+            vip: service.vip,
+            port: service.port,
+            protocol: service.protocol,
+            mode: service.mode,
+            scheduler: service.scheduler,
+            hash_on: service.hash_on,
+            maglev_slots: service.maglev_slots,
+            pool: service.pool.clone(),
+            timeouts: service.timeouts,
+            backends: service
+                .backends
+                .iter()
+                .map(|b| SnapshotBackend {
+                    address: b.address,
+                    port: b.port,
+                    weight: b.weight,
+                    state: b.state,
+                    healthy: healthy(b),
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What the data plane tells about itself. Counters count from the data plane's start, never
+//! reset, and only grow, except those called a gauge.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::Protocol;
+
+/// Who the data plane is and what it took at start-up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataplaneStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Random per start: a change means that the data plane was restarted and knows nothing.
+    pub boot_id: u64,
+    /// Time since start, in ms.
+    pub uptime_ms: u64,
+    /// Process id.
+    pub pid: u32,
+    /// Generation of the last snapshot applied, 0 before the first.
+    pub generation: u64,
+    /// Lowest generation that any worker still forwards by.
+    pub workers_generation: u64,
+    /// VIPs and local addresses that were announced since start and are still in the snapshot.
+    pub announced: Vec<Ipv4Addr>,
+    /// Ports, in the order of the file.
+    pub ports: Vec<PortStatus>,
+    /// Workers, in order.
+    pub workers: Vec<WorkerStatus>,
+    /// Table sizes from `[limits]`.
+    pub limits: Limits,
+}
+
+/// Table sizes: fixed at start-up, all in entries over the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Conns (1,024 to 200,000,000).
+    pub connections: u32,
+    /// Services (1 to 65,535).
+    pub services: u32,
+    /// Backends of all services together (1 to 1,000,000).
+    pub backends: u32,
+    /// Next hops, 16 to 65,535.
+    pub neighbours: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connections: 1_000_000, services: 1_024, backends: 16_384, neighbours: 4_096 }
+    }
+}
+
+/// A port as it was brought up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Name from the file.
+    pub name: String,
+    /// DPDK's name of the device.
+    pub device: String,
+    /// DPDK's name of its driver.
+    pub driver: String,
+    /// MAC address, as `02:00:00:00:00:01`.
+    pub mac: String,
+    /// Addresses with prefix length, as `10.0.0.1/24`.
+    pub addresses: Vec<String>,
+    /// Receive queues (as many transmit queues).
+    pub queues: u16,
+    /// MTU in bytes.
+    pub mtu: u16,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// How packets find the worker that owns their conn: `single-worker` or `handover`.
+    pub steering: String,
+    /// Name of the kernel interface that is its exception port.
+    pub exception: Option<String>,
+}
+
+/// A worker as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number, from 0.
+    pub worker: u16,
+    /// The CPU it is pinned to.
+    pub cpu: u16,
+    /// Generation of the snapshot that it forwards by.
+    pub generation: u64,
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// As in [`DataplaneStatus`].
+    pub boot_id: u64,
+    /// As in [`DataplaneStatus`].
+    pub uptime_ms: u64,
+    /// As in [`DataplaneStatus`].
+    pub generation: u64,
+    /// Per worker.
+    pub workers: Vec<WorkerStats>,
+    /// Per port.
+    pub ports: Vec<PortStats>,
+    /// Per service, by name.
+    pub services: Vec<ServiceStats>,
+    /// Fill of the tables.
+    pub tables: Vec<TableUsage>,
+    /// Dropped packets by reason's name, over all workers; reasons that never happened are absent.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Counters of a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Its number.
+    pub worker: u16,
+    /// Packets received from ports and from other workers.
+    pub rx_packets: u64,
+    /// Packets given to ports.
+    pub tx_packets: u64,
+    /// Packets handed over to another worker.
+    pub handed_over: u64,
+    /// Packets given to the kernel.
+    pub to_kernel: u64,
+    /// Dropped packets, all reasons.
+    pub dropped: u64,
+    /// Conns it owns (gauge).
+    pub conns: u64,
+    /// Conns made.
+    pub conns_created: u64,
+    /// Conns that ended by timeout or close.
+    pub conns_expired: u64,
+    /// Poll rounds with at least one packet.
+    pub busy_polls: u64,
+    /// Poll rounds without any.
+    pub idle_polls: u64,
+    /// Dropped packets by reason's name; reasons that never happened are absent.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Counters of a port, as its driver keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// Name from the file.
+    pub name: String,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets transmitted.
+    pub tx_packets: u64,
+    /// Bytes transmitted.
+    pub tx_bytes: u64,
+    /// Packets that the device had no room for.
+    pub rx_missed: u64,
+    /// Packets with errors.
+    pub rx_errors: u64,
+    /// Packets for which there was no mbuf.
+    pub rx_no_mbuf: u64,
+    /// Packets that the device could not send.
+    pub tx_errors: u64,
+}
+
+/// Traffic in both directions. `in` is from clients, `out` is towards them; DR sees no `out`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Bytes from clients: IP total length.
+    pub bytes_in: u64,
+    /// Packets towards clients.
+    pub packets_out: u64,
+    /// Bytes towards clients: IP total length.
+    pub bytes_out: u64,
+    /// Conns made.
+    pub conns_created: u64,
+    /// Conns now (gauge).
+    pub conns: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        self.conns_created += other.conns_created;
+        self.conns += other.conns;
+    }
+}
+
+/// Counters of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// Its name.
+    pub name: String,
+    /// Its VIP.
+    pub vip: Ipv4Addr,
+    /// Its L4 port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Traffic, including that of backends that are gone.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// Per backend.
+    pub backends: Vec<BackendStats>,
+}
+
+/// Counters of a backend within its service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStats {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its L4 port.
+    pub port: u16,
+    /// Traffic.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// Fill of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableUsage {
+    /// `conns`, `neighbours`, `services`, `backends`, or `local_ports/POOL`.
+    pub table: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries there are.
+    pub capacity: u64,
+    /// Memory it takes, in bytes.
+    pub bytes: u64,
+}
+
+/// A next hop as the data plane knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourStatus {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC address, when known.
+    pub mac: Option<String>,
+    /// Name of the port behind which it is.
+    pub port: String,
+    /// `incomplete`, `reachable`, `probing` or `failed`.
+    pub state: String,
+    /// Time since it was last confirmed, in ms.
+    pub age_ms: u64,
+}
+
+/// Something that happened in the data plane, for an operator to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataplaneEvent {
+    /// Grows by one with every event since start.
+    pub seq: u64,
+    /// When, in ms since the Unix epoch.
+    pub at_ms: u64,
+    /// A word for programs: `neighbour-moved`, `neighbour-failed`, `link-up`, `link-down`, `table-80-percent`, …
+    pub kind: String,
+    /// A sentence for people.
+    pub message: String,
+}
