@@ -1,0 +1,158 @@
+//! What the pipeline needs of a packet buffer.
+//!
+//! Packet code is generic over [`Frame`]: real mbufs in production (`dpdk::Mbuf`), plain memory
+//! ([`MemFrame`]) in tests, the simulation and the fuzzers. It never sees a port.
+
+/// What a NIC said of one checksum of a received packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChecksumStatus {
+    /// It did not look: software must.
+    #[default]
+    Unknown,
+    /// It looked, and the checksum is right.
+    Good,
+    /// It looked, and the checksum is wrong.
+    Bad,
+}
+
+/// What a NIC said of the checksums of a received packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxChecksums {
+    /// IPv4 header checksum.
+    pub ip: ChecksumStatus,
+    /// TCP or UDP checksum.
+    pub l4: ChecksumStatus,
+}
+
+/// There is not enough room behind the packet's last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no tailroom to grow the packet")]
+pub struct NoRoom;
+
+/// What the pipeline needs of a packet buffer: real mbufs in production, plain memory under tests.
+pub trait Frame: Sized {
+    /// The packet, from its Ethernet header on.
+    fn bytes(&self) -> &[u8];
+
+    /// The packet, from its Ethernet header on, to be rewritten.
+    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// Grow or shrink at the tail, to `len` bytes in all. New bytes are whatever was there before:
+    /// the caller writes them.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when the buffer is shorter than that; the packet is unchanged.
+    fn set_len(&mut self, len: usize) -> Result<(), NoRoom>;
+
+    /// What the NIC said of the checksums.
+    fn rx_checksums(&self) -> RxChecksums;
+
+    /// Start loading the packet's first cache line. A hint: it may do nothing.
+    fn prefetch(&self);
+}
+
+/// How many bytes a [`MemFrame`] can hold: those of an mbuf with DPDK's default data room.
+pub const MEM_FRAME_CAPACITY: usize = 2048;
+
+/// A packet in plain memory, for tests, the simulation and the fuzzers.
+///
+/// Equality compares the packet's bytes and checksum status, not what lies behind the tail.
+#[derive(Clone, Debug)]
+pub struct MemFrame {
+    buffer: Vec<u8>,
+    len: usize,
+    rx_checksums: RxChecksums,
+}
+
+impl MemFrame {
+    /// A frame holding a copy of `bytes`, with room to grow to [`MEM_FRAME_CAPACITY`], or to its
+    /// own length when that is larger. The checksum status is unknown.
+    #[inline]
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut buffer = vec![0; bytes.len().max(MEM_FRAME_CAPACITY)];
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        Self { buffer, len: bytes.len(), rx_checksums: RxChecksums::default() }
+    }
+
+    /// The same frame, as if a NIC had said this of its checksums.
+    #[inline]
+    #[must_use]
+    pub fn with_rx_checksums(mut self, rx_checksums: RxChecksums) -> Self {
+        self.rx_checksums = rx_checksums;
+        self
+    }
+
+    /// The packet's bytes, without what lies behind the tail.
+    #[inline]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.len);
+        self.buffer
+    }
+}
+
+impl PartialEq for MemFrame {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes() && self.rx_checksums == other.rx_checksums
+    }
+}
+
+impl Eq for MemFrame {}
+
+impl Frame for MemFrame {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.len]
+    }
+
+    #[inline]
+    fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
+        if len > self.buffer.len() {
+            return Err(NoRoom);
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    #[inline]
+    fn rx_checksums(&self) -> RxChecksums {
+        self.rx_checksums
+    }
+
+    #[inline]
+    fn prefetch(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_shrinks_and_refuses() {
+        let mut frame = MemFrame::new(&[1, 2, 3]);
+        frame.set_len(5).unwrap();
+        assert_eq!(frame.bytes(), [1, 2, 3, 0, 0]);
+        frame.bytes_mut()[4] = 9;
+        frame.set_len(2).unwrap();
+        assert_eq!(frame.bytes(), [1, 2]);
+        assert_eq!(frame.set_len(MEM_FRAME_CAPACITY + 1), Err(NoRoom));
+        assert_eq!(frame.bytes(), [1, 2]);
+        frame.set_len(MEM_FRAME_CAPACITY).unwrap();
+        assert_eq!(frame.bytes()[4], 9, "bytes behind the tail are left as they were");
+        frame.set_len(1).unwrap();
+        assert_eq!(frame.into_bytes(), [1]);
+    }
+
+    #[test]
+    fn equality_ignores_what_lies_behind_the_tail() {
+        let mut longer = MemFrame::new(&[7, 8]);
+        longer.set_len(1).unwrap();
+        assert_eq!(longer, MemFrame::new(&[7]));
+        let good = RxChecksums { ip: ChecksumStatus::Good, l4: ChecksumStatus::Unknown };
+        assert_ne!(longer.with_rx_checksums(good), MemFrame::new(&[7]));
+    }
+}
