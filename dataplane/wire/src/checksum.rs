@@ -1,0 +1,287 @@
+//! The Internet checksum: computed (RFC 1071), updated for changed words (RFC 1624), and the
+//! change itself as a value that is computed once per conn and applied to every packet.
+//!
+//! All numbers are those that the big-endian fields hold, in host order.
+//!
+//! Zero has two representations in ones-complement, 0x0000 and 0xffff. A checksum computed over
+//! bytes that are not all zero is never 0xffff, as the sum under the complement is never 0x0000.
+//! RFC 1624's equation 3 keeps that property, which RFC 1141's equation does not; UDP alone sends
+//! 0xffff, in place of the 0 that means "none" there (RFC 768).
+
+/// Ones-complement sum of `bytes` as big-endian 16-bit words, at most 0xffff; an odd last byte
+/// counts as if a zero followed (RFC 1071, 1). Sums of parts of even length may be added.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u32 {
+    // RFC 1071, 2 (B) and (C): the sum may be taken in the machine's byte order and in wider words;
+    // the carries that 16 bits would have wrapped around collect in the upper halves.
+    let (mut low, mut high) = (0u64, 0u64);
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        let word = u64::from_ne_bytes(word);
+        low += word & 0xffff_ffff;
+        high += word >> 32;
+    }
+    let rest = chunks.remainder();
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    let word = u64::from_ne_bytes(word);
+    low += word & 0xffff_ffff;
+    high += word >> 32;
+
+    // Each is below 2^61 for any length that exists: halve twice, then the 16-bit fold takes over.
+    let total = low + high;
+    let total = (total & 0xffff_ffff) + (total >> 32);
+    let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
+    u32::from(u16::from_be(fold(total as u32)))
+}
+
+/// The 16-bit ones-complement sum that a wider sum stands for. It is 0 only for 0.
+#[inline]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// The checksum of `bytes` (RFC 1071), whose checksum field holds 0. Over bytes whose field holds
+/// the right checksum it is 0.
+#[inline]
+pub fn compute(bytes: &[u8]) -> u16 {
+    !fold(sum(bytes))
+}
+
+/// Sum of the IPv4 pseudo-header (RFC 9293, 3.1; RFC 768). Addresses are in host order, `l4_len`
+/// is the length of TCP header and data, or UDP's length field.
+#[inline]
+pub const fn pseudo_header_v4(src: u32, dst: u32, protocol: u8, l4_len: u16) -> u32 {
+    (src >> 16) + (src & 0xffff) + (dst >> 16) + (dst & 0xffff) + protocol as u32 + l4_len as u32
+}
+
+/// The TCP, UDP or pseudo-header-less sum's checksum over an IPv4 pseudo-header and `l4`: to be
+/// sent when the checksum field in `l4` holds 0, and 0 when the field holds the right checksum.
+#[inline]
+pub fn compute_l4_v4(src: u32, dst: u32, protocol: u8, l4: &[u8]) -> u16 {
+    !fold(sum(l4) + pseudo_header_v4(src, dst, protocol, l4.len() as u16))
+}
+
+/// A checksum after one 16-bit word under it changed from `old` to `new` (RFC 1624, equation 3).
+#[inline]
+pub const fn update_u16(checksum: u16, old: u16, new: u16) -> u16 {
+    Delta::between_u16(old, new).apply(checksum)
+}
+
+/// A checksum after one 32-bit word under it, at an even offset, changed from `old` to `new`.
+#[inline]
+pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
+    Delta::between_u32(old, new).apply(checksum)
+}
+
+/// What changes of some words do to every checksum over them: the `~m + m'` of RFC 1624's
+/// equation 3, summed. A conn rewrites the same words in each packet, so one `Delta` per direction
+/// serves all its packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Delta(u16);
+
+impl Delta {
+    /// Nothing changes.
+    pub const NONE: Delta = Delta(0);
+
+    /// The change from the words `old` to the words `new`; either may have more of them, which
+    /// then count as added or removed. At most 16,384 words each.
+    #[inline]
+    pub fn between(old: &[u16], new: &[u16]) -> Self {
+        debug_assert!(old.len() <= 16_384 && new.len() <= 16_384, "the sums would overflow");
+        let old: u32 = old.iter().map(|word| u32::from(!word)).sum();
+        let new: u32 = new.iter().map(|word| u32::from(*word)).sum();
+        Delta(fold(u32::from(fold(old)) + u32::from(fold(new))))
+    }
+
+    /// The change of one 16-bit word.
+    #[inline]
+    pub const fn between_u16(old: u16, new: u16) -> Self {
+        Delta(fold(!old as u32 + new as u32))
+    }
+
+    /// The change of one 32-bit word at an even offset, such as an address.
+    #[inline]
+    pub const fn between_u32(old: u32, new: u32) -> Self {
+        let old = !old;
+        Delta(fold((old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff)))
+    }
+
+    /// Both changes together.
+    #[inline]
+    pub const fn and(self, other: Delta) -> Self {
+        Delta(fold(self.0 as u32 + other.0 as u32))
+    }
+
+    /// The change back.
+    #[inline]
+    pub const fn inverse(self) -> Self {
+        Delta(!self.0)
+    }
+
+    /// A checksum after the change. For IPv4 headers, TCP and ICMP.
+    #[inline]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        !fold(!checksum as u32 + self.0 as u32)
+    }
+
+    /// A UDP checksum after the change: 0 means "none" and stays so, a result of 0 is sent as
+    /// 0xffff (RFC 768).
+    #[inline]
+    pub const fn apply_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
+        }
+        match self.apply(checksum) {
+            0 => 0xffff,
+            updated => updated,
+        }
+    }
+
+    /// As a plain number, to store in a conn.
+    #[inline]
+    pub const fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// From [`Delta::to_bits`].
+    #[inline]
+    pub const fn from_bits(bits: u16) -> Self {
+        Delta(bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071, section 4.1, word by word: slow and plain.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut sum = 0u64;
+        for pair in bytes.chunks(2) {
+            sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        }
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    #[test]
+    fn example_of_rfc_1071_section_3() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(sum(&bytes), 0xddf2);
+        assert_eq!(compute(&bytes), !0xddf2);
+    }
+
+    #[test]
+    fn example_of_rfc_1624_section_4() {
+        // HC = 0xdd2f, m = 0x5555, m' = 0x3285: RFC 1141 would give 0xffff, right is 0x0000.
+        assert_eq!(update_u16(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn edges_of_the_sum() {
+        assert_eq!(compute(&[]), 0xffff);
+        assert_eq!(compute(&[0; 40]), 0xffff);
+        assert_eq!(compute(&[0xff; 40]), 0);
+        assert_eq!(compute(&[0xab]), !0xab00);
+        assert_eq!(compute(&[0xff; 65_535]), reference(&[0xff; 65_535]));
+        assert_eq!(fold(0), 0);
+        assert_eq!(fold(0xffff), 0xffff);
+        assert_eq!(fold(0x1_0000), 1);
+        assert_eq!(fold(u32::MAX), 0xffff);
+    }
+
+    #[test]
+    fn udp_zero_stays_zero_and_is_never_made() {
+        let delta = Delta::between_u16(0x1234, 0xfff1);
+        assert_eq!(delta.apply_udp(0), 0);
+        for checksum in 1..=u16::MAX {
+            let updated = delta.apply_udp(checksum);
+            assert_ne!(updated, 0);
+            let back = delta.inverse().apply_udp(updated);
+            assert_eq!(back, checksum);
+        }
+    }
+
+    #[test]
+    fn no_change_leaves_every_computed_checksum_as_it_is() {
+        for checksum in 0..0xffff {
+            assert_eq!(Delta::NONE.apply(checksum), checksum);
+            assert_eq!(Delta::between(&[7, 9], &[7, 9]).apply(checksum), checksum);
+            assert_eq!(Delta::NONE.inverse().apply(checksum), checksum);
+        }
+    }
+
+    /// Words among which the two zeros of ones-complement and their neighbours are frequent.
+    fn word() -> impl Strategy<Value = u16> {
+        prop_oneof![
+            any::<u16>(),
+            prop::sample::select(vec![0u16, 1, 0x7fff, 0x8000, 0xfffe, 0xffff])
+        ]
+    }
+
+    fn be(words: &[u16]) -> Vec<u8> {
+        words.iter().flat_map(|w| w.to_be_bytes()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn sum_equals_the_plain_one_at_every_length(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            skip in 0usize..8,
+        ) {
+            let bytes = &bytes[skip.min(bytes.len())..];
+            prop_assert_eq!(compute(bytes), reference(bytes));
+        }
+
+        #[test]
+        fn parts_of_even_length_may_be_added(
+            words in prop::collection::vec(word(), 0..40), at in 0usize..40,
+        ) {
+            let bytes = be(&words);
+            let at = (at * 2).min(bytes.len());
+            prop_assert_eq!(fold(sum(&bytes[..at]) + sum(&bytes[at..])), fold(sum(&bytes)));
+        }
+
+        /// The rest of a header that is not all zero, and words in it that change.
+        #[test]
+        fn delta_equals_full_recomputation(
+            rest in prop::collection::vec(word(), 1..12),
+            changes in prop::collection::vec((word(), word()), 0..8),
+        ) {
+            prop_assume!(rest.iter().any(|w| *w != 0));
+            let (old, new): (Vec<u16>, Vec<u16>) = changes.iter().copied().unzip();
+            let before = compute(&be(&[rest.clone(), old.clone()].concat()));
+            let after = compute(&be(&[rest, new.clone()].concat()));
+
+            let delta = Delta::between(&old, &new);
+            prop_assert_eq!(delta.apply(before), after);
+            prop_assert_eq!(delta.inverse().apply(after), before);
+            prop_assert_eq!(Delta::from_bits(delta.to_bits()), delta);
+
+            let one_by_one = changes.iter().fold(before, |c, (m, n)| update_u16(c, *m, *n));
+            prop_assert_eq!(one_by_one, after);
+            let joined =
+                changes.iter().fold(Delta::NONE, |d, (m, n)| d.and(Delta::between_u16(*m, *n)));
+            prop_assert_eq!(joined.apply(before), after);
+        }
+
+        #[test]
+        fn a_32_bit_word_is_two_of_16(checksum in 0u16..0xffff, old: [u16; 2], new: [u16; 2]) {
+            let wide = |w: [u16; 2]| u32::from(w[0]) << 16 | u32::from(w[1]);
+            prop_assert_eq!(
+                update_u32(checksum, wide(old), wide(new)),
+                Delta::between(&old, &new).apply(checksum)
+            );
+        }
+    }
+}
