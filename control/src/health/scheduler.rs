@@ -1,0 +1,305 @@
+//! The one task that decides which check runs when: a heap of due times, a set of running checks.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sluice_api::BackendId;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::machine::Machine;
+use super::probe::{Outcome, probe};
+use super::{HealthChange, MAX_IN_FLIGHT, Target, phase};
+
+/// At least so many checks run at once, however few files the process may open.
+const MIN_IN_FLIGHT: usize = 64;
+/// A warning about checks that are late or cannot run comes at most so often.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// What the handle asks of the task.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Replace the set; with what is known of each target, should it be new.
+    SetTargets(Vec<(Target, Option<bool>)>),
+    /// Stop.
+    Shutdown,
+}
+
+/// Names one version of one target; a changed or re-added target gets a new one, so that late
+/// results and stale heap entries find nothing.
+type EntryId = u64;
+
+struct Entry {
+    target: Target,
+    machine: Machine,
+    phase: u32,
+}
+
+impl Entry {
+    fn interval_us(&self) -> u64 {
+        u64::from(self.target.check.interval_ms.max(1)) * 1_000
+    }
+
+    /// The timeout, less when it would run into the next check: then two checks in a row could not
+    /// tell within two intervals.
+    fn deadline(&self) -> Duration {
+        let interval_ms = self.target.check.interval_ms;
+        let longest_ms = interval_ms - (interval_ms / 10).min(100);
+        Duration::from_millis(self.target.check.timeout_ms.min(longest_ms).max(1).into())
+    }
+}
+
+struct Finished {
+    id: EntryId,
+    started_us: u64,
+    outcome: Outcome,
+}
+
+/// State of the task.
+pub(super) struct Scheduler {
+    changes: UnboundedSender<HealthChange>,
+    limit: usize,
+    start: Instant,
+    last_id: EntryId,
+    entries: HashMap<EntryId, Entry>,
+    by_key: HashMap<(String, BackendId), EntryId>,
+    /// Due time in µs since `start`. An entry is here or running, never both.
+    due: BinaryHeap<Reverse<(u64, EntryId)>>,
+    running: JoinSet<Finished>,
+    warned: Option<Instant>,
+}
+
+impl Scheduler {
+    /// Without targets yet; runs at most `limit` checks at once.
+    pub(super) fn new(changes: UnboundedSender<HealthChange>, limit: usize) -> Scheduler {
+        Scheduler {
+            changes,
+            limit,
+            start: Instant::now(),
+            last_id: 0,
+            entries: HashMap::new(),
+            by_key: HashMap::new(),
+            due: BinaryHeap::new(),
+            running: JoinSet::new(),
+            warned: None,
+        }
+    }
+
+    /// Runs until told to stop, or until nobody sends commands or receives changes. Running checks
+    /// end with it.
+    pub(super) async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
+        let changes = self.changes.clone();
+        loop {
+            self.start_due();
+            let full = self.running.len() >= self.limit;
+            let wake = self.due.peek().map(|Reverse((due_us, _))| self.instant(*due_us));
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::SetTargets(targets)) => self.set_targets(targets),
+                    Some(Command::Shutdown) | None => return,
+                },
+                Some(finished) = self.running.join_next() => self.finish(finished),
+                () = sleep_until(wake.unwrap_or(self.start)), if wake.is_some() && !full => {}
+                () = changes.closed() => return,
+            }
+        }
+    }
+
+    fn instant(&self, since_start_us: u64) -> Instant {
+        self.start + Duration::from_micros(since_start_us)
+    }
+
+    fn now_us(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
+    fn next_id(&mut self) -> EntryId {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn start_due(&mut self) {
+        while self.running.len() < self.limit {
+            let now_us = self.now_us();
+            let Some(Reverse((due_us, id))) = self.due.peek().copied() else { return };
+            if due_us > now_us {
+                return;
+            }
+            self.due.pop();
+            let Some(entry) = self.entries.get(&id) else { continue };
+            let (backend, check) = (entry.target.backend, entry.target.check.clone());
+            let (deadline, interval_us) = (entry.deadline(), entry.interval_us());
+            self.running.spawn(async move {
+                let outcome = probe(backend, &check, deadline).await;
+                Finished { id, started_us: now_us, outcome }
+            });
+            let late_us = now_us - due_us;
+            if late_us > interval_us {
+                self.warn(|limit| {
+                    format!(
+                        "health checks are late by {} ms: {limit} run at once, the most that half \
+                         of the open file limit allows",
+                        late_us / 1_000
+                    )
+                });
+            }
+        }
+    }
+
+    fn finish(&mut self, finished: Result<Finished, JoinError>) {
+        let Finished { id, started_us, outcome } = match finished {
+            Ok(finished) => finished,
+            // Nobody aborts checks, so one has panicked: a bug, and never to be overlooked.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.due.push(Reverse((phase::next_due(entry.phase, entry.interval_us(), started_us), id)));
+        let (passed, reason) = match outcome {
+            Outcome::Pass(reason) => (true, reason),
+            Outcome::Fail(reason) => (false, reason),
+            Outcome::Unable(reason) => {
+                let backend = entry.target.backend;
+                return self.warn(|_| format!("cannot check backend {backend}: {reason}"));
+            }
+        };
+        let Some(healthy) = entry.machine.record(passed) else { return };
+        let change = HealthChange {
+            service: entry.target.service.clone(),
+            backend: entry.target.backend,
+            healthy,
+            reason,
+            at_ms: unix_ms(),
+        };
+        // Without a receiver, the loop ends before its next turn.
+        let _ = self.changes.send(change);
+    }
+
+    fn set_targets(&mut self, targets: Vec<(Target, Option<bool>)>) {
+        let mut kept = HashSet::with_capacity(targets.len());
+        let mut new = Vec::new();
+        for (target, known) in targets {
+            let key = (target.service.clone(), target.backend);
+            if !kept.insert(key.clone()) {
+                continue;
+            }
+            let believed = match self.by_key.get(&key).and_then(|id| self.entries.get(id)) {
+                Some(entry) if entry.target == target => continue,
+                Some(entry) => entry.machine.healthy().or(known),
+                None => known,
+            };
+            new.push((key, target, believed));
+        }
+        self.forget_all_but(&kept);
+        let (now_us, count) = (self.now_us(), new.len());
+        for (key, target, believed) in new {
+            let entry = Entry {
+                machine: Machine::new(believed, target.check.rise, target.check.fall),
+                phase: phase::phase(&target.service, target.backend),
+                target,
+            };
+            let id = self.next_id();
+            let due_us = phase::first_due(entry.phase, entry.interval_us(), now_us, count);
+            self.due.push(Reverse((due_us, id)));
+            self.entries.insert(id, entry);
+            if let Some(old) = self.by_key.insert(key, id) {
+                self.entries.remove(&old);
+            }
+        }
+        // Not more heap than targets, however often the set changes.
+        self.due.retain(|Reverse((_, id))| self.entries.contains_key(id));
+    }
+
+    fn forget_all_but(&mut self, kept: &HashSet<(String, BackendId)>) {
+        let entries = &mut self.entries;
+        self.by_key.retain(|key, id| {
+            let keep = kept.contains(key);
+            if !keep {
+                entries.remove(id);
+            }
+            keep
+        });
+    }
+
+    fn warn(&mut self, message: impl FnOnce(usize) -> String) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!("{}", message(self.limit));
+        }
+    }
+}
+
+/// Half of the process's soft limit of open files, within bounds: a check holds one, and the API
+/// and the data plane need theirs.
+pub(super) fn in_flight_limit() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let open_files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .map_or(1_024, |soft| soft.parse().unwrap_or(usize::MAX));
+    (open_files / 2).clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT)
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_api::service::HealthCheck;
+
+    fn entry(interval_ms: u32, timeout_ms: u32) -> Entry {
+        let check = HealthCheck { interval_ms, timeout_ms, ..HealthCheck::default() };
+        let backend = "127.0.0.1:1".parse().unwrap();
+        Entry {
+            target: Target { service: "web".into(), backend, check },
+            machine: Machine::new(None, 1, 1),
+            phase: 0,
+        }
+    }
+
+    #[test]
+    fn a_check_ends_before_the_next_is_due() {
+        let deadline = |interval, timeout| entry(interval, timeout).deadline().as_millis();
+        assert_eq!(deadline(500, 300), 300);
+        assert_eq!(deadline(500, 500), 450);
+        assert_eq!(deadline(100, 100), 90);
+        assert_eq!(deadline(60_000, 60_000), 59_900);
+        assert_eq!(deadline(0, 0), 1, "nonsense is clamped");
+    }
+
+    #[test]
+    fn the_bound_follows_the_open_file_limit() {
+        assert!((MIN_IN_FLIGHT..=MAX_IN_FLIGHT).contains(&in_flight_limit()));
+    }
+
+    #[tokio::test]
+    async fn no_more_checks_run_than_the_limit() {
+        let (changes, _receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut scheduler = Scheduler::new(changes, 3);
+        let targets = (1..=50)
+            .map(|port| (Target { service: format!("s{port}"), ..entry(100, 100).target }, None))
+            .collect();
+        scheduler.set_targets(targets);
+        tokio::time::sleep(Duration::from_millis(110)).await;
+        scheduler.start_due();
+        assert_eq!(scheduler.running.len(), 3);
+        assert_eq!(scheduler.due.len(), 47, "the others wait their turn");
+    }
+
+    #[tokio::test]
+    async fn the_heap_does_not_grow_with_changes() {
+        let (changes, _receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut scheduler = Scheduler::new(changes, 1);
+        for round in 0..100 {
+            let mut target = entry(3_600_000, 1_000).target;
+            target.check.rise = round + 1;
+            scheduler.set_targets(vec![(target, None)]);
+        }
+        assert_eq!((scheduler.due.len(), scheduler.entries.len()), (1, 1));
+        assert_eq!(scheduler.by_key.len(), 1);
+    }
+}
