@@ -5,7 +5,7 @@
 use std::env;
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::process::{Command, exit};
+use std::process::Command;
 
 /// The oldest DPDK whose names the wrapper uses (`RTE_ETH_*`, `RTE_MBUF_F_*`), and that is tested.
 const OLDEST_DPDK: &str = "22.11";
@@ -79,9 +79,9 @@ fn main() {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     if let Err(message) = build() {
-        // Cargo shows this line by itself; a panic would bury it under a backtrace.
+        // This fails the build, and cargo shows the message alone. A panic or an exit code would
+        // make it dump all that the script printed as well.
         println!("cargo::error={}", message.replace('\n', " "));
-        exit(1);
     }
 }
 
@@ -109,8 +109,8 @@ fn find_dpdk() -> Result<pkg_config::Library, String> {
         .env_metadata(true)
         .probe("libdpdk")
         .map_err(|error| match error {
-            Error::Command { command, cause } => format!(
-                "cannot run `{command}` ({cause}), which finds DPDK. On Debian: apt-get install pkg-config"
+            Error::Command { cause, .. } => format!(
+                "cannot run pkg-config, which finds DPDK: {cause}. On Debian: apt-get install pkg-config"
             ),
             other => {
                 let found = installed_version().map_or_else(
