@@ -1,0 +1,525 @@
+//! The main thread's ARP table: which next hops are wanted, asked for, known, lost.
+//!
+//! A pure state machine. What workers want ([`Resolver::want`]), what ARP packets say
+//! ([`Resolver::seen`]) and the time go in; requests to send, news for the workers and events come
+//! out as [`Action`]s. It does no I/O and reads no clock.
+//!
+//! ```text
+//!            want              answer                 want, 30 s after confirmation
+//!   (none) ───────► incomplete ──────► reachable ───────────────────────────► probing
+//!                    │ 3 × 1 s            ▲  ▲            answer                │
+//!                    ▼                    │  └──────────────────────────────────┤ 3 × 1 s unicast,
+//!                  failed ────────────────┘                                     │ 3 × 1 s broadcast
+//!                    ▲ └─ want ─► incomplete                                    │
+//!                    └──────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Entries are made by workers' wants alone, never by packets: a flood of ARP makes none. Who is
+//! already known is believed when it moves (RFC 826), as failover depends on it. Entries that
+//! nobody wants for 10 minutes are removed (RFC 1122, 2.3.2.1).
+
+mod budget;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::Ipv4Addr;
+
+use sluice_wire::ether::MacAddr;
+
+use budget::{EventLimit, RequestBudget};
+pub use budget::{REQUEST_BURST, REQUESTS_PER_SECOND};
+
+/// Time between two requests for one address, in ms (RFC 1122, 2.3.2.1: at most one per second).
+pub const REQUEST_INTERVAL_MS: u64 = 1_000;
+/// Requests before an address counts as failed, and unicast ones before they are broadcast.
+pub const TRIES: u8 = 3;
+/// How long an answer counts as confirmation, in ms.
+pub const REACHABLE_MS: u64 = 30_000;
+/// How long a failed address is not asked for again, in ms.
+pub const FAILED_HOLD_MS: u64 = 1_000;
+/// When an entry that nobody wants is removed, in ms.
+pub const UNUSED_MS: u64 = 600_000;
+/// When a reachable entry that nobody wants may give its place to another, in ms: workers repeat
+/// their want every 5 s.
+pub const EVICTABLE_MS: u64 = 30_000;
+
+/// What the main thread has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send an ARP request out of a port.
+    Request {
+        /// Index of the port.
+        port: u16,
+        /// The address asked for, in host order.
+        target: u32,
+        /// Destination MAC address; broadcast when absent.
+        unicast_to: Option<MacAddr>,
+    },
+    /// Tell every worker.
+    Publish(NeighbourUpdate),
+    /// Tell the operator.
+    Event {
+        /// `neighbour-moved`, `neighbour-failed` or `neighbour-table-full`.
+        kind: &'static str,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// News of a next hop for the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourUpdate {
+    /// Index of the port behind which it is.
+    pub port: u16,
+    /// Its address, in host order.
+    pub address: u32,
+    /// What is known of it now.
+    pub state: NeighbourState,
+}
+
+/// What workers know of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighbourState {
+    /// Packets can go to this MAC address.
+    Reachable(MacAddr),
+    /// It does not answer.
+    Failed,
+    /// It is forgotten: a worker that still uses it has to ask again.
+    Removed,
+}
+
+/// A next hop for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the port behind which it is.
+    pub port: u16,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC address, when packets can go there.
+    pub mac: Option<MacAddr>,
+    /// `incomplete`, `reachable`, `probing` or `failed`.
+    pub state: &'static str,
+    /// Time since it was last confirmed, or since it was first wanted if it never was, in ms.
+    pub age_ms: u64,
+}
+
+/// Port index and address.
+type Key = (u16, u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Asked for `tries` times, not usable.
+    Incomplete { tries: u8 },
+    /// Usable; a want after `fresh_until_ms` starts probing.
+    Reachable { mac: MacAddr, fresh_until_ms: u64 },
+    /// Usable, but to be confirmed: asked `tries` times, first by unicast, then by broadcast.
+    Probing { mac: MacAddr, tries: u8 },
+    /// Not usable; a want after `until_ms` asks anew.
+    Failed { until_ms: u64 },
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    /// Last want.
+    wanted_ms: u64,
+    /// Last confirmation, at first the first want.
+    confirmed_ms: u64,
+    /// The time in `deadlines`, if it stands there.
+    due_ms: Option<u64>,
+    /// Stands in `waiting` for a token to send its next request.
+    waiting: bool,
+    /// Its failure was told, and it was not reachable since.
+    failure_told: bool,
+}
+
+impl Entry {
+    fn mac(&self) -> Option<MacAddr> {
+        match self.state {
+            State::Reachable { mac, .. } | State::Probing { mac, .. } => Some(mac),
+            State::Incomplete { .. } | State::Failed { .. } => None,
+        }
+    }
+
+    fn is_failed(&self) -> bool {
+        matches!(self.state, State::Failed { .. })
+    }
+}
+
+/// The ARP table.
+#[derive(Debug)]
+pub struct Resolver {
+    capacity: usize,
+    port_names: Vec<String>,
+    entries: HashMap<Key, Entry>,
+    /// When each entry needs attention without being asked.
+    deadlines: BTreeSet<(u64, Key)>,
+    /// All entries by their last want: the first is the longest unused.
+    by_use: BTreeSet<(u64, Key)>,
+    /// Failed entries by their last want.
+    failed: BTreeSet<(u64, Key)>,
+    /// Entries whose request is due, first come first served; some may not need it any more.
+    waiting: VecDeque<Key>,
+    requests: RequestBudget,
+    moved_events: EventLimit,
+    failed_events: EventLimit,
+    full_events: EventLimit,
+    actions: Vec<Action>,
+}
+
+impl Resolver {
+    /// A table of at most `capacity` next hops (`limits.neighbours`).
+    pub fn new(capacity: usize) -> Self {
+        Resolver {
+            capacity,
+            port_names: Vec::new(),
+            entries: HashMap::with_capacity(capacity),
+            deadlines: BTreeSet::new(),
+            by_use: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            requests: RequestBudget::new(),
+            moved_events: EventLimit::new(10, 1_000),
+            failed_events: EventLimit::new(10, 1_000),
+            full_events: EventLimit::new(1, 10_000),
+            actions: Vec::new(),
+        }
+    }
+
+    /// The same table with the ports' names, for its events; without, they name indices.
+    pub fn with_port_names(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.port_names = names.into_iter().collect();
+        self
+    }
+
+    /// Next hops in the table.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Next hops it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// A worker asks for a next hop, or still uses it. What is known is published, as the worker
+    /// may have missed it or be new to it. Of a full table, workers are told `Removed`, so that
+    /// they do not keep what the resolver does not.
+    pub fn want(&mut self, now_ms: u64, port: u16, address: u32) {
+        let key = (port, address);
+        let Some(entry) = self.entries.get_mut(&key) else {
+            if self.make_room(now_ms) {
+                self.insert(now_ms, key);
+            } else {
+                self.publish(key, NeighbourState::Removed);
+                self.table_full(now_ms, key);
+            }
+            return;
+        };
+        self.by_use.remove(&(entry.wanted_ms, key));
+        self.by_use.insert((now_ms, key));
+        if entry.is_failed() {
+            self.failed.remove(&(entry.wanted_ms, key));
+            self.failed.insert((now_ms, key));
+        }
+        entry.wanted_ms = now_ms;
+        match entry.state {
+            State::Incomplete { .. } => {}
+            State::Reachable { mac, fresh_until_ms } => {
+                self.publish(key, NeighbourState::Reachable(mac));
+                if now_ms >= fresh_until_ms {
+                    self.set_state(key, State::Probing { mac, tries: 0 });
+                    self.request(now_ms, key);
+                }
+            }
+            State::Probing { mac, .. } => self.publish(key, NeighbourState::Reachable(mac)),
+            State::Failed { until_ms } if now_ms < until_ms => {
+                self.publish(key, NeighbourState::Failed);
+            }
+            State::Failed { .. } => {
+                self.set_state(key, State::Incomplete { tries: 0 });
+                self.request(now_ms, key);
+            }
+        }
+    }
+
+    /// An ARP packet was seen on a port: its sender's pair, whether it is a reply, and whether its
+    /// target is one of our addresses. Probes (RFC 5227: sender 0) and MAC addresses that no
+    /// single station has say nothing.
+    pub fn seen(
+        &mut self,
+        now_ms: u64,
+        port: u16,
+        sender: u32,
+        mac: MacAddr,
+        is_reply: bool,
+        for_us: bool,
+    ) {
+        let key = (port, sender);
+        let Some(entry) = self.entries.get(&key) else { return };
+        if sender == 0 || !mac.is_station() {
+            return;
+        }
+        let asked = match entry.state {
+            State::Incomplete { .. } | State::Probing { .. } => true,
+            State::Reachable { .. } | State::Failed { .. } => false,
+        };
+        let old = entry.mac();
+        let moved = old.filter(|old| *old != mac);
+        // An answer to our request proves that packets reach it; so does its own request to us,
+        // nearly. Any other packet tells where it is and no more: the next want will verify.
+        let confirms = for_us && (!is_reply || asked || moved.is_none());
+        if !confirms && old == Some(mac) {
+            return;
+        }
+        self.reached(now_ms, key, mac, confirms);
+        if old != Some(mac) {
+            self.publish(key, NeighbourState::Reachable(mac));
+        }
+        if let Some(old) = moved {
+            self.moved(now_ms, key, old, mac);
+        }
+    }
+
+    /// A port's link came up: what is behind it may be another network now, so that each of its
+    /// next hops is verified when it is wanted next.
+    pub fn port_up(&mut self, now_ms: u64, port: u16) {
+        for ((of_port, _), entry) in &mut self.entries {
+            if let State::Reachable { fresh_until_ms, .. } = &mut entry.state
+                && *of_port == port
+            {
+                *fresh_until_ms = (*fresh_until_ms).min(now_ms);
+            }
+        }
+    }
+
+    /// Do what time has brought: repeat requests, give up, forget. To be called every 100 ms or
+    /// more often.
+    pub fn tick(&mut self, now_ms: u64) {
+        while let Some(key) = self.waiting.front().copied() {
+            if self.entries.get(&key).is_some_and(|entry| entry.waiting) {
+                if !self.requests.take(now_ms) {
+                    break;
+                }
+                self.send(now_ms, key);
+            }
+            self.waiting.pop_front();
+        }
+        while let Some((due_ms, key)) = self.deadlines.first().copied() {
+            if due_ms > now_ms {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.due(now_ms, key);
+        }
+    }
+
+    /// What is to be done since the last call, in order.
+    pub fn take_actions(&mut self) -> std::vec::Drain<'_, Action> {
+        self.actions.drain(..)
+    }
+
+    /// All next hops, in order of address.
+    pub fn status(&self, now_ms: u64) -> Vec<Neighbour> {
+        let mut neighbours: Vec<Neighbour> = self
+            .entries
+            .iter()
+            .map(|((port, address), entry)| Neighbour {
+                port: *port,
+                address: Ipv4Addr::from_bits(*address),
+                mac: entry.mac(),
+                state: match entry.state {
+                    State::Incomplete { .. } => "incomplete",
+                    State::Reachable { .. } => "reachable",
+                    State::Probing { .. } => "probing",
+                    State::Failed { .. } => "failed",
+                },
+                age_ms: now_ms.saturating_sub(entry.confirmed_ms),
+            })
+            .collect();
+        neighbours.sort_unstable_by_key(|n| (n.address, n.port));
+        neighbours
+    }
+
+    fn publish(&mut self, (port, address): Key, state: NeighbourState) {
+        self.actions.push(Action::Publish(NeighbourUpdate { port, address, state }));
+    }
+
+    fn insert(&mut self, now_ms: u64, key: Key) {
+        let entry = Entry {
+            state: State::Incomplete { tries: 0 },
+            wanted_ms: now_ms,
+            confirmed_ms: now_ms,
+            due_ms: None,
+            waiting: false,
+            failure_told: false,
+        };
+        self.entries.insert(key, entry);
+        self.by_use.insert((now_ms, key));
+        self.request(now_ms, key);
+    }
+
+    /// Whether there is room for one more, if need be that of the longest unused entry that has
+    /// failed or that nobody wants any more.
+    fn make_room(&mut self, now_ms: u64) -> bool {
+        if self.entries.len() < self.capacity {
+            return true;
+        }
+        let failed = self.failed.first().copied();
+        let unused = self.by_use.first().copied();
+        let unused = unused.filter(|(wanted_ms, _)| now_ms >= wanted_ms + EVICTABLE_MS);
+        match [failed, unused].into_iter().flatten().min() {
+            Some((_, key)) => {
+                self.remove(key);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(entry) = self.entries.remove(&key) else { return };
+        self.by_use.remove(&(entry.wanted_ms, key));
+        self.failed.remove(&(entry.wanted_ms, key));
+        if let Some(due_ms) = entry.due_ms {
+            self.deadlines.remove(&(due_ms, key));
+        }
+        self.publish(key, NeighbourState::Removed);
+    }
+
+    /// Change an entry's state and keep the index of failed entries.
+    fn set_state(&mut self, key: Key, state: State) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.state = state;
+        if entry.is_failed() {
+            self.failed.insert((entry.wanted_ms, key));
+        } else {
+            self.failed.remove(&(entry.wanted_ms, key));
+        }
+    }
+
+    fn set_due(&mut self, key: Key, due_ms: u64) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if let Some(old) = entry.due_ms.replace(due_ms) {
+            self.deadlines.remove(&(old, key));
+        }
+        self.deadlines.insert((due_ms, key));
+    }
+
+    /// The entry's next request: now if the rate allows it, else in its turn.
+    fn request(&mut self, now_ms: u64, key: Key) {
+        if self.waiting.is_empty() && self.requests.take(now_ms) {
+            self.send(now_ms, key);
+        } else if let Some(entry) = self.entries.get_mut(&key) {
+            entry.waiting = true;
+            if let Some(old) = entry.due_ms.take() {
+                self.deadlines.remove(&(old, key));
+            }
+            self.waiting.push_back(key);
+        }
+    }
+
+    fn send(&mut self, now_ms: u64, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.waiting = false;
+        let unicast_to = match &mut entry.state {
+            State::Incomplete { tries } => {
+                *tries += 1;
+                None
+            }
+            State::Probing { mac, tries } => {
+                *tries += 1;
+                (*tries <= TRIES).then_some(*mac)
+            }
+            State::Reachable { .. } | State::Failed { .. } => return,
+        };
+        let (port, target) = key;
+        self.actions.push(Action::Request { port, target, unicast_to });
+        self.set_due(key, now_ms + REQUEST_INTERVAL_MS);
+    }
+
+    /// An entry's deadline is there.
+    fn due(&mut self, now_ms: u64, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.due_ms = None;
+        match entry.state {
+            State::Incomplete { tries: TRIES.. } => self.fail(now_ms, key),
+            State::Probing { tries, .. } if tries >= 2 * TRIES => self.fail(now_ms, key),
+            State::Incomplete { .. } | State::Probing { .. } => self.request(now_ms, key),
+            State::Reachable { .. } | State::Failed { .. } => {
+                let unused_ms = entry.wanted_ms + UNUSED_MS;
+                if now_ms >= unused_ms {
+                    self.remove(key);
+                } else {
+                    self.set_due(key, unused_ms);
+                }
+            }
+        }
+    }
+
+    fn reached(&mut self, now_ms: u64, key: Key, mac: MacAddr, confirmed: bool) {
+        let fresh_until_ms = if confirmed { now_ms + REACHABLE_MS } else { now_ms };
+        self.set_state(key, State::Reachable { mac, fresh_until_ms });
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if confirmed {
+            entry.confirmed_ms = now_ms;
+        }
+        entry.waiting = false;
+        entry.failure_told = false;
+        let unused_ms = entry.wanted_ms + UNUSED_MS;
+        self.set_due(key, unused_ms);
+    }
+
+    fn fail(&mut self, now_ms: u64, key: Key) {
+        self.set_state(key, State::Failed { until_ms: now_ms + FAILED_HOLD_MS });
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let unused_ms = entry.wanted_ms + UNUSED_MS;
+        let told = std::mem::replace(&mut entry.failure_told, true);
+        self.set_due(key, unused_ms);
+        self.publish(key, NeighbourState::Failed);
+        if !told && let Some(untold) = self.failed_events.allow(now_ms) {
+            let message = format!("{} does not answer ARP{}", self.name(key), more(untold));
+            self.actions.push(Action::Event { kind: "neighbour-failed", message });
+        }
+    }
+
+    fn moved(&mut self, now_ms: u64, key: Key, from: MacAddr, to: MacAddr) {
+        if let Some(untold) = self.moved_events.allow(now_ms) {
+            let message = format!("{} moved from {from} to {to}{}", self.name(key), more(untold));
+            self.actions.push(Action::Event { kind: "neighbour-moved", message });
+        }
+    }
+
+    fn table_full(&mut self, now_ms: u64, key: Key) {
+        if let Some(untold) = self.full_events.allow(now_ms) {
+            let message = format!(
+                "no room for {}: all {} entries are in use; raise limits.neighbours{}",
+                self.name(key),
+                self.capacity,
+                more(untold)
+            );
+            self.actions.push(Action::Event { kind: "neighbour-table-full", message });
+        }
+    }
+
+    /// As `10.0.0.7 on lan`.
+    fn name(&self, (port, address): Key) -> String {
+        let address = Ipv4Addr::from_bits(address);
+        match self.port_names.get(usize::from(port)) {
+            Some(name) => format!("{address} on {name}"),
+            None => format!("{address} on port {port}"),
+        }
+    }
+}
+
+/// What an event says of those that were not told before it.
+fn more(untold: u64) -> String {
+    if untold == 0 { String::new() } else { format!(" (and {untold} more like this before)") }
+}
+
+#[cfg(test)]
+mod tests;
