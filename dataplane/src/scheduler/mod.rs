@@ -1,0 +1,29 @@
+//! How a new conn chooses its backend: pure functions over weights, no packets, no I/O.
+//!
+//! What enters is a service's backends with their *effective* weights (0 for one that takes no new
+//! conns, see [`SnapshotBackend::takes_new_conns`](sluice_api::SnapshotBackend::takes_new_conns)),
+//! what leaves is an index into the caller's list. Tables are built off the workers, once per
+//! snapshot, and are immutable; picking neither allocates nor fails, and says `None` when no
+//! backend takes new conns.
+//!
+//! | scheduler | built | picking | state per worker and service |
+//! |---|---|---|---|
+//! | Maglev | [`MaglevTable`] | O(1) | none |
+//! | source hash | [`SourceHashTable`] | O(1) | none |
+//! | weighted round robin | [`WrrTable`] | O(1), O(log n) for weights that share no divisor | [`Wrr`], 4 bytes |
+//! | weighted least connections | nothing | O(n) | the conn counts |
+
+mod hash;
+mod maglev;
+mod source_hash;
+mod wlc;
+mod wrr;
+
+pub use hash::{flow_hash, source_hash};
+pub use maglev::MaglevTable;
+pub use source_hash::SourceHashTable;
+pub use wlc::pick_least_connections;
+pub use wrr::{Wrr, WrrTable};
+
+/// Most backends in one service: tables hold 16-bit indices, of which one means "none".
+pub const MAX_SERVICE_BACKENDS: usize = u16::MAX as usize;
