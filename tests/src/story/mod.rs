@@ -1,0 +1,135 @@
+//! The story: what a newcomer watches, and the end-to-end test of everything together. Six steps
+//! over one lab, each with figures and with claims that must hold.
+
+mod all_services;
+mod backend_death;
+mod control_death;
+mod dataplane_death;
+mod drain;
+mod machine;
+pub mod report;
+mod serve;
+mod shares;
+mod throughput;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::lab::error::Result;
+use crate::lab::servers::ECHO_PORT;
+use crate::lab::sluice::{Binaries, ECHO_WEIGHTS};
+use crate::lab::topology::{BACKENDS, VIP_ECHO, backend_address};
+use crate::lab::{Lab, LabOptions};
+use report::{Narrator, Step, StepReport, Summary, round};
+
+type Run = fn(&mut Lab, &mut Step) -> Result<()>;
+
+const STEPS: [(&str, Run); 6] = [
+    ("every request is answered, by the right backend, on the right way", serve::run),
+    ("a backend dies under load and comes back by itself", backend_death::run),
+    ("a backend is drained: downloads finish, new requests go elsewhere", drain::run),
+    ("control dies under load, and nobody notices", control_death::run),
+    ("the data plane dies and is back at once", dataplane_death::run),
+    ("requests per second, beside a plain wire", throughput::run),
+];
+
+/// How the story is told.
+#[derive(Clone, Debug, Default)]
+pub struct StoryOptions {
+    /// Print nothing while it goes.
+    pub silent: bool,
+    /// Fewer requests, shorter measurements.
+    pub quick: bool,
+    /// Only these steps, from 1; all when empty.
+    pub only: Vec<u8>,
+}
+
+/// Build the lab, play the steps. The lab is given back as well, for whoever wants to keep it.
+///
+/// # Errors
+/// The lab could not be built or Sluice did not start. What goes wrong later is in the summary.
+pub fn play(
+    options: &StoryOptions,
+    lab_options: LabOptions,
+    binaries: Binaries,
+) -> Result<(Summary, Lab)> {
+    let start = Instant::now();
+    let narrator = Narrator::new(options.silent);
+    let mut lab = open(&narrator, lab_options, binaries)?;
+    let mut steps = Vec::new();
+    for (number, (name, run)) in (1_u8..).zip(STEPS) {
+        if options.only.is_empty() || options.only.contains(&number) {
+            steps.push(play_step(&narrator, &mut lab, number, name, run, options.quick));
+        }
+    }
+    let summary = Summary {
+        passed: !steps.is_empty() && steps.iter().all(|step: &StepReport| step.passed),
+        steps,
+        versions: machine::versions(lab.binaries()),
+        machine: machine::machine(),
+        seconds: round(start.elapsed().as_secs_f64(), 1),
+    };
+    Ok((summary, lab))
+}
+
+fn play_step(
+    narrator: &Narrator,
+    lab: &mut Lab,
+    number: u8,
+    name: &'static str,
+    run: Run,
+    quick: bool,
+) -> StepReport {
+    let mut step = Step::begin(narrator, number, name, quick);
+    if let Err(error) = run(lab, &mut step) {
+        step.expect(false, error.to_string());
+    }
+    for (what, process) in
+        [("sluice-dataplane", &mut lab.dataplane), ("sluice-control", &mut lab.control)]
+    {
+        if let Some(process) = process
+            && !process.is_running()
+        {
+            let claim = format!("{what} ended by itself; it said:\n{}", process.log_tail(20));
+            step.expect(false, claim);
+        }
+    }
+    step.end()
+}
+
+/// The lab with Sluice running and all backends healthy.
+fn open(narrator: &Narrator, options: LabOptions, binaries: Binaries) -> Result<Lab> {
+    narrator.headline("The lab");
+    narrator.say("making namespaces, wires, nginx and echo servers");
+    let mut lab = Lab::build(options, binaries)?;
+    narrator.say("starting sluice-dataplane");
+    lab.start_dataplane()?;
+    narrator.say("sluice-dataplane is READY");
+    lab.start_control()?;
+    narrator.say("sluice-control is READY, with web (full-NAT) and web-dr (DR) from its file");
+    let echo = echo_service();
+    narrator.say(format!("POST /api/v1/services {echo}"));
+    lab.api.send("POST", "/api/v1/services", &echo)?;
+    lab.wait_healthy(Duration::from_secs(20))?;
+    narrator.say("all backends are healthy");
+    Ok(lab)
+}
+
+/// The UDP service, made over the API.
+fn echo_service() -> serde_json::Value {
+    let backends: Vec<_> = (1..=BACKENDS)
+        .zip(ECHO_WEIGHTS)
+        .map(|(number, weight)| {
+            json!({"address": backend_address(number), "port": ECHO_PORT, "weight": weight})
+        })
+        .collect();
+    json!({
+        "name": "echo", "vip": VIP_ECHO, "port": ECHO_PORT, "protocol": "udp",
+        "mode": "full-nat", "scheduler": "maglev", "hash_on": "5-tuple", "pool": "lan",
+        "health_check": {
+            "kind": "tcp", "interval_ms": 500, "timeout_ms": 300, "rise": 2, "fall": 2,
+        },
+        "backends": backends,
+    })
+}
