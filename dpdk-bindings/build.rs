@@ -36,8 +36,6 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_stats_get",
     "rte_eth_tx_queue_setup",
     "rte_get_tsc_hz",
-    "rte_lcore_id_.*",
-    "rte_mempool_avail_count",
     "rte_mempool_in_use_count",
     "rte_pktmbuf_free_bulk",
     "rte_pktmbuf_pool_create",

@@ -11,6 +11,11 @@ uint64_t sluice_rdtsc(void)
 	return rte_rdtsc();
 }
 
+unsigned int sluice_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
 /* In C because struct rte_eth_link is a bit field whose shape changes between versions. */
 int sluice_eth_link_up(uint16_t port)
 {

@@ -57,11 +57,12 @@ static const uint32_t SLUICE_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 
 static const uint32_t SLUICE_RING_F_SP_ENQ = RING_F_SP_ENQ;
 static const uint32_t SLUICE_RING_F_SC_DEQ = RING_F_SC_DEQ;
-static const uint32_t SLUICE_RING_SIZE_MASK = RTE_RING_SZ_MASK;
+static const uint32_t SLUICE_RING_F_EXACT_SZ = RING_F_EXACT_SZ;
 
 /* SHIM: DPDK's static inline functions, given a symbol. */
 int sluice_errno(void);
 uint64_t sluice_rdtsc(void);
+unsigned int sluice_lcore_id(void);
 int sluice_eth_link_up(uint16_t port);
 struct rte_mbuf *sluice_pktmbuf_alloc(struct rte_mempool *pool);
 int sluice_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
