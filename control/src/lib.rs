@@ -1,1 +1,22 @@
-//! placeholder
+//! Sluice's control process: it holds the desired state, takes changes over HTTP, checks the
+//! health of backends and keeps the data plane in step. No packet ever passes through it.
+//!
+//! A change goes `http → model → store → publish`: a request becomes an [`model::Action`], the model
+//! makes the next [`model::State`] of it or says everything that is wrong, the [`store`] makes it
+//! durable, and [`publish`] sends the whole of it to the data plane. Health changes enter the same
+//! way, past the store: what was observed is never stored.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod events;
+pub mod health;
+pub mod http;
+pub mod manager;
+pub mod model;
+pub mod observed;
+pub mod origin;
+pub mod publish;
+pub mod server;
+pub mod store;

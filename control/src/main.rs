@@ -1,1 +1,67 @@
-fn main() {}
+//! The `sluice-control` program: arguments, log, signals.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluice_control::config::Config;
+use sluice_control::server;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Sluice's control process: HTTP API, desired state, health checks.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Validate the file, and that it goes together with the state there is; then exit.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let done = Config::load(&arguments.config)
+        .map_err(|e| e.to_string())
+        .and_then(|config| if arguments.check { check(&config) } else { serve(&config) });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("sluice-control: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(config: &Config) -> Result<(), String> {
+    let notes = server::check(config).map_err(|e| e.to_string())?;
+    println!("OK: {} services, {} pools", config.services.len(), config.pools.len());
+    for note in notes {
+        println!("{note}");
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn serve(config: &Config) -> Result<(), String> {
+    // Before READY: a signal right after it must find its handler.
+    let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let server = server::start(config).await.map_err(|e| e.to_string())?;
+    println!("READY api=http://{}/api/v1", server.api);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    server.stop().await;
+    Ok(())
+}

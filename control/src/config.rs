@@ -1,0 +1,234 @@
+//! Control's TOML file: where it listens, where it keeps its state, and the services, backends and
+//! pools that it starts with.
+//!
+//! ```toml
+//! [control]
+//! api_listen = "127.0.0.1:9600"
+//!
+//! [[pool]]
+//! name = "local"
+//! addresses = ["10.0.0.250"]
+//!
+//! [[service]]
+//! name = "web"
+//! # … the fields of `sluice_api::Service`
+//! [[service.backend]]
+//! address = "10.0.0.1"
+//! port = 80
+//! ```
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Service};
+
+use crate::model::read::{self, Spelling};
+use crate::model::{Environment, State, check};
+
+/// Where control keeps its state unless its file says otherwise.
+pub const DEFAULT_STATE_FILE: &str = "/var/lib/sluice/state.json";
+
+/// Control's file, read and validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the HTTP API listens.
+    pub api_listen: SocketAddr,
+    /// Where the state is kept.
+    pub state_file: PathBuf,
+    /// Where the data plane listens.
+    pub dataplane_socket: PathBuf,
+    /// The file's services.
+    pub services: Vec<Service>,
+    /// The file's pools.
+    pub pools: Vec<Pool>,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML; the message tells line and column.
+    #[error("{}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        message: String,
+    },
+    /// It is TOML and breaks rules; all that it breaks.
+    #[error("{}", lines(path, problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problems: Vec<Problem>,
+    },
+}
+
+fn lines(path: &Path, problems: &[Problem]) -> String {
+    let mut text = String::new();
+    for (index, problem) in problems.iter().enumerate() {
+        let newline = if index == 0 { "" } else { "\n" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{newline}{}: {problem}", path.display());
+    }
+    text
+}
+
+impl Config {
+    /// Read and validate a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, is not TOML, or breaks rules.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Config::parse(&text, path)
+    }
+
+    /// Read and validate the text of a file; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: it is not TOML, or breaks rules.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let table: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+                path: path.to_owned(),
+                message: e.to_string().trim_end().to_owned(),
+            })?;
+        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+        let config = read_file(table).map_err(invalid)?;
+        let state =
+            State { version: 0, services: config.services.clone(), pools: config.pools.clone() };
+        let problems = check::state(&state, &Environment::default());
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(invalid(problems.into_iter().map(in_toml).collect()))
+        }
+    }
+}
+
+/// A problem of the state in the words of the file.
+pub fn in_toml(mut problem: Problem) -> Problem {
+    let field = &problem.field;
+    let renamed = match field.as_str() {
+        "services" => "service".to_owned(),
+        "services[].backends" => "service[].backend".to_owned(),
+        _ => field.replacen("services[", "service[", 1).replacen("pools[", "pool[", 1).replacen(
+            ".backends[",
+            ".backend[",
+            1,
+        ),
+    };
+    problem.field = renamed;
+    problem
+}
+
+fn read_file(table: toml::Table) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut config = Config {
+        api_listen: SocketAddr::from(([127, 0, 0, 1], 9600)),
+        state_file: DEFAULT_STATE_FILE.into(),
+        dataplane_socket: DEFAULT_SOCKET.into(),
+        services: Vec::new(),
+        pools: Vec::new(),
+    };
+    debug_assert_eq!(config.api_listen.to_string(), DEFAULT_API_LISTEN);
+    for (key, value) in table {
+        let value = json(value);
+        match key.as_str() {
+            "control" => read_control(value, &mut config, &mut problems),
+            "service" => {
+                config.services = list(value, "service", &mut problems, |item, label| {
+                    read::service(item, Spelling::Toml, label)
+                });
+            }
+            "pool" => {
+                config.pools = list(value, "pool", &mut problems, |item, label| {
+                    read::pool(item, Spelling::Toml, label)
+                });
+            }
+            _ => problems.push(Problem::new(
+                key,
+                read::shown(&value),
+                "a known table: [control], [[pool]], [[service]]",
+            )),
+        }
+    }
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+fn list<T>(
+    value: Value,
+    name: &str,
+    problems: &mut Vec<Problem>,
+    read: impl Fn(Value, &str) -> Result<T, Vec<Problem>>,
+) -> Vec<T> {
+    let Value::Array(items) = value else {
+        let expected = format!("tables of the form [[{name}]]");
+        problems.push(Problem::new(name, read::shown(&value), expected));
+        return Vec::new();
+    };
+    let mut list = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        match read(item, &format!("#{}", index + 1)) {
+            Ok(item) => list.push(item),
+            Err(mut more) => problems.append(&mut more),
+        }
+    }
+    list
+}
+
+fn read_control(value: Value, config: &mut Config, problems: &mut Vec<Problem>) {
+    let Value::Object(fields) = value else {
+        problems.push(Problem::new("control", read::shown(&value), "a table [control]"));
+        return;
+    };
+    for (name, value) in fields {
+        let wrong =
+            |expected: &str| Problem::new(format!("control.{name}"), read::shown(&value), expected);
+        let text = value.as_str().filter(|text| !text.is_empty());
+        match name.as_str() {
+            "api_listen" => match text.and_then(|text| text.parse().ok()) {
+                Some(address) => config.api_listen = address,
+                None => problems.push(wrong("ADDRESS:PORT, as \"127.0.0.1:9600\"")),
+            },
+            "state_file" => match text {
+                Some(path) => config.state_file = path.into(),
+                None => problems.push(wrong("the path of a file")),
+            },
+            "dataplane_socket" => match text {
+                Some(path) => config.dataplane_socket = path.into(),
+                None => problems.push(wrong("the path of a unix socket")),
+            },
+            _ => problems.push(wrong("a known field: api_listen, state_file, dataplane_socket")),
+        }
+    }
+}
+
+/// A TOML value as JSON. What JSON lacks (dates, infinities) becomes a string, which no field of
+/// ours takes, so that the error shows it as it was written.
+fn json(value: toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => Value::String(text),
+        toml::Value::Integer(number) => Value::from(number),
+        toml::Value::Float(number) => serde_json::Number::from_f64(number)
+            .map_or_else(|| Value::String(number.to_string()), Value::Number),
+        toml::Value::Boolean(flag) => Value::Bool(flag),
+        toml::Value::Datetime(date) => Value::String(date.to_string()),
+        toml::Value::Array(items) => Value::Array(items.into_iter().map(json).collect()),
+        toml::Value::Table(table) => {
+            Value::Object(table.into_iter().map(|(k, v)| (k, json(v))).collect::<Map<_, _>>())
+        }
+    }
+}

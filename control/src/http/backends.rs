@@ -1,0 +1,127 @@
+//! `/services/{name}/backends` and all below it.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use serde_json::json;
+use sluice_api::{AdminState, BackendId};
+
+use super::body::Body;
+use super::extract::{BackendPath, IfMatch, Segments};
+use super::{App, HttpProblem, view};
+use crate::model::read::{self, identity_fields, set_identity};
+use crate::model::{Action, ApiProblem, Precondition, find_backend};
+
+type Answer = Result<Response, HttpProblem>;
+
+pub async fn list(Shared(app): Shared<App>, Segments(service): Segments<String>) -> Answer {
+    let state = app.manager.state();
+    let service = state.find_service(&service)?;
+    let backends = view::backends(&app.manager, service);
+    Ok(view::found(&state, json!({ "backends": backends })))
+}
+
+pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: BackendPath) -> Answer {
+    let state = app.manager.state();
+    let service = state.find_service(&service)?;
+    let backend = find_backend(service, id)?;
+    Ok(view::found(&state, view::backend(&app.manager, service, backend)))
+}
+
+pub async fn create(
+    Shared(app): Shared<App>,
+    Segments(service): Segments<String>,
+    IfMatch(wanted): IfMatch,
+    Body(body): Body,
+) -> Answer {
+    app.manager.state().find_service(&service)?;
+    let backend = read::backend(body, &service, "new").map_err(ApiProblem::Invalid)?;
+    let id = backend.id();
+    let action = Action::CreateBackend { service: service.clone(), backend };
+    let state = app.commit(action, wanted).await?;
+    let location = format!("/api/v1/services/{service}/backends/{id}");
+    let service = state.find_service(&service)?;
+    let backend = view::backend(&app.manager, service, find_backend(service, id)?);
+    Ok(view::created(&state, location, backend))
+}
+
+pub async fn replace(
+    Shared(app): Shared<App>,
+    BackendPath { service, id }: BackendPath,
+    IfMatch(wanted): IfMatch,
+    Body(mut body): Body,
+) -> Answer {
+    find_backend(app.manager.state().find_service(&service)?, id)?;
+    for (field, value) in identity_fields(id) {
+        set_identity(&mut body, &format!("services[{service}].backends[{id}]"), field, value)
+            .map_err(ApiProblem::invalid)?;
+    }
+    let backend = read::backend(body, &service, &id.to_string()).map_err(ApiProblem::Invalid)?;
+    let action = Action::ReplaceBackend { service: service.clone(), backend };
+    changed(&app, &service, id, action, wanted).await
+}
+
+pub async fn patch(
+    Shared(app): Shared<App>,
+    BackendPath { service, id }: BackendPath,
+    IfMatch(wanted): IfMatch,
+    Body(patch): Body,
+) -> Answer {
+    let action = Action::PatchBackend { service: service.clone(), id, patch };
+    changed(&app, &service, id, action, wanted).await
+}
+
+pub async fn delete(
+    Shared(app): Shared<App>,
+    BackendPath { service, id }: BackendPath,
+    IfMatch(wanted): IfMatch,
+) -> Answer {
+    let state = app.commit(Action::DeleteBackend { service, id }, wanted).await?;
+    Ok(view::gone(&state))
+}
+
+pub async fn set_weight(
+    Shared(app): Shared<App>,
+    BackendPath { service, id }: BackendPath,
+    IfMatch(wanted): IfMatch,
+    Body(body): Body,
+) -> Answer {
+    find_backend(app.manager.state().find_service(&service)?, id)?;
+    let weight = read::weight(body, &service, id).map_err(ApiProblem::Invalid)?;
+    let action = Action::SetWeight { service: service.clone(), id, weight };
+    changed(&app, &service, id, action, wanted).await
+}
+
+pub async fn drain(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
+    set_state(app, path, wanted, AdminState::Drain).await
+}
+
+pub async fn up(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
+    set_state(app, path, wanted, AdminState::Up).await
+}
+
+pub async fn down(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
+    set_state(app, path, wanted, AdminState::Down).await
+}
+
+async fn set_state(
+    Shared(app): Shared<App>,
+    BackendPath { service, id }: BackendPath,
+    IfMatch(wanted): IfMatch,
+    state: AdminState,
+) -> Answer {
+    let action = Action::SetBackendState { service: service.clone(), id, state };
+    changed(&app, &service, id, action, wanted).await
+}
+
+async fn changed(
+    app: &App,
+    service: &str,
+    id: BackendId,
+    action: Action,
+    wanted: Option<Precondition>,
+) -> Answer {
+    let state = app.commit(action, wanted).await?;
+    let service = state.find_service(service)?;
+    let backend = find_backend(service, id)?;
+    Ok(view::found(&state, view::backend(&app.manager, service, backend)))
+}

@@ -1,0 +1,116 @@
+//! The parts of a request beside its body, with errors in our words.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::header;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use sluice_api::{BackendId, Problem};
+
+use super::HttpProblem;
+use crate::model::Precondition;
+
+/// The variable parts of the path.
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
+        let path = parts.uri.path().to_owned();
+        Path::<T>::from_request_parts(parts, state).await.map(|Path(t)| Segments(t)).map_err(|e| {
+            let expected = format!("a path that can be decoded ({})", e.body_text());
+            HttpProblem::BadRequest(Problem::new("path", path, expected))
+        })
+    }
+}
+
+/// A backend within a service, from `{name}` and `{id}` of the path.
+pub struct BackendPath {
+    /// Name of the service.
+    pub service: String,
+    /// The backend.
+    pub id: BackendId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
+        let Segments((service, id)) =
+            Segments::<(String, String)>::from_request_parts(parts, state).await?;
+        let id = BackendId::from_str(&id).map_err(|_| {
+            let expected = "ADDRESS:PORT, as in 10.0.0.1:80";
+            HttpProblem::BadRequest(Problem::new("backend", format!("{id:?}"), expected))
+        })?;
+        Ok(BackendPath { service, id })
+    }
+}
+
+/// The `If-Match` header, if there is one.
+pub struct IfMatch(pub Option<Precondition>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpProblem> {
+        let mut texts = Vec::new();
+        for value in parts.headers.get_all(header::IF_MATCH) {
+            texts.push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        }
+        if texts.is_empty() {
+            return Ok(IfMatch(None));
+        }
+        let text = texts.join(", ");
+        match Precondition::parse(&text) {
+            Some(precondition) => Ok(IfMatch(Some(precondition))),
+            None => Err(HttpProblem::BadRequest(Problem::new(
+                "If-Match",
+                text,
+                "an ETag as it was received, quotes included, or *",
+            ))),
+        }
+    }
+}
+
+/// `since` and `limit` of the event log.
+pub struct EventQuery {
+    /// The last event already seen.
+    pub since: Option<u64>,
+    /// Most events to return.
+    pub limit: usize,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for EventQuery {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
+        const MOST: usize = crate::events::KEPT;
+        let wrong = |field: &str, value: &str, expected: String| {
+            Err(HttpProblem::BadRequest(Problem::new(field, format!("{value:?}"), expected)))
+        };
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let Ok(Query(fields)) =
+            Query::<HashMap<String, String>>::from_request_parts(parts, state).await
+        else {
+            return wrong("query", &query, "since=SEQ&limit=N".to_owned());
+        };
+        let mut parsed = EventQuery { since: None, limit: 1_000 };
+        for (name, value) in &fields {
+            match name.as_str() {
+                "since" => match value.parse() {
+                    Ok(since) => parsed.since = Some(since),
+                    Err(_) => return wrong(name, value, "a sequence number, from 0".to_owned()),
+                },
+                "limit" => match value.parse() {
+                    Ok(limit) if (1..=MOST).contains(&limit) => parsed.limit = limit,
+                    _ => return wrong(name, value, format!("1 to {MOST}")),
+                },
+                _ => return wrong(name, value, "a known parameter: since, limit".to_owned()),
+            }
+        }
+        Ok(parsed)
+    }
+}

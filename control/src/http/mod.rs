@@ -1,0 +1,130 @@
+//! The HTTP API, under `/api/v1`. JSON in and out; every error is `application/problem+json`
+//! (RFC 9457).
+//!
+//! | path | methods |
+//! |---|---|
+//! | `/services` | GET `{"services": [..]}`, POST |
+//! | `/services/{name}` | GET, PUT, PATCH, DELETE |
+//! | `/services/{name}/backends` | GET `{"backends": [..]}`, POST |
+//! | `/services/{name}/backends/{address:port}` | GET, PUT, PATCH, DELETE |
+//! | `/services/{name}/backends/{address:port}/weight` | PUT `{"weight": N}` |
+//! | `/services/{name}/backends/{address:port}/drain`, `…/up`, `…/down` | POST, no body |
+//! | `/pools` | GET `{"pools": [..]}`, POST |
+//! | `/pools/{name}` | GET, PUT, PATCH, DELETE |
+//! | `/stats`, `/stats/services/{name}` | GET |
+//! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`, oldest first |
+//! | `/status`, `/neighbours` | GET |
+//!
+//! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
+//!
+//! PUT replaces what exists (404 otherwise); PATCH is a merge patch (RFC 7396). Reads show the
+//! configured fields and beside them what was observed of backends: `health`, `health_reason`,
+//! `health_since_ms`. Every answer carries the version of the state as `ETag`; a change with
+//! `If-Match` is refused with 412 when the state has moved on.
+
+mod backends;
+mod body;
+mod extract;
+mod observe;
+mod pools;
+mod problem_json;
+mod services;
+mod view;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::routing::{get, post, put};
+use tower_http::trace::TraceLayer;
+
+use crate::manager::Manager;
+use crate::model::{Action, Precondition, State};
+use crate::publish::Dataplane;
+
+pub use body::MAX_BODY;
+pub use problem_json::HttpProblem;
+
+/// What every handler has.
+#[derive(Clone)]
+pub struct App {
+    /// The desired state.
+    pub manager: Arc<Manager>,
+    /// The way to the data plane.
+    pub dataplane: Dataplane,
+    /// When control started.
+    pub started: Instant,
+    /// Where the state is kept, for people to read.
+    pub state_file: Arc<str>,
+}
+
+impl App {
+    /// Make a change durable, off the async threads. It is seen through even when the client goes.
+    async fn commit(
+        &self,
+        action: Action,
+        wanted: Option<Precondition>,
+    ) -> Result<Arc<State>, HttpProblem> {
+        let manager = self.manager.clone();
+        let commit = tokio::task::spawn_blocking(move || manager.commit(action, wanted.as_ref()));
+        match commit.await {
+            Ok(done) => done.map_err(HttpProblem::Api),
+            Err(error) => Err(HttpProblem::Internal(error.to_string())),
+        }
+    }
+}
+
+/// The whole API.
+pub fn router(app: App) -> Router {
+    let backend = "/services/{name}/backends/{id}";
+    let api = Router::new()
+        .route("/services", get(services::list).post(services::create))
+        .route(
+            "/services/{name}",
+            get(services::read)
+                .put(services::replace)
+                .patch(services::patch)
+                .delete(services::delete),
+        )
+        .route("/services/{name}/backends", get(backends::list).post(backends::create))
+        .route(
+            backend,
+            get(backends::read)
+                .put(backends::replace)
+                .patch(backends::patch)
+                .delete(backends::delete),
+        )
+        .route(&format!("{backend}/weight"), put(backends::set_weight))
+        .route(&format!("{backend}/drain"), post(backends::drain))
+        .route(&format!("{backend}/up"), post(backends::up))
+        .route(&format!("{backend}/down"), post(backends::down))
+        .route("/pools", get(pools::list).post(pools::create))
+        .route(
+            "/pools/{name}",
+            get(pools::read).put(pools::replace).patch(pools::patch).delete(pools::delete),
+        )
+        .route("/stats", get(observe::stats))
+        .route("/stats/services/{name}", get(observe::service_stats))
+        .route("/events", get(observe::events))
+        .route("/status", get(observe::status))
+        .route("/neighbours", get(observe::neighbours))
+        .route("/healthz", get(observe::healthz))
+        .route("/readyz", get(observe::readyz));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/healthz", get(observe::healthz))
+        .route("/readyz", get(observe::readyz))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(TraceLayer::new_for_http())
+        .with_state(app)
+}
+
+async fn no_route(uri: Uri) -> HttpProblem {
+    HttpProblem::NoRoute(uri.path().to_owned())
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> HttpProblem {
+    HttpProblem::WrongMethod { method: method.to_string(), path: uri.path().to_owned() }
+}

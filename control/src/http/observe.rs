@@ -1,0 +1,108 @@
+//! What control and the data plane tell about themselves: statistics, events, status, health.
+
+use std::process;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use sluice_api::stats::TableUsage;
+
+use super::extract::{EventQuery, Segments};
+use super::{App, HttpProblem};
+use crate::model::{ApiProblem, Kind};
+
+type Answer = Result<Response, HttpProblem>;
+
+/// A table this full is named in `/readyz` before it hurts, in percent.
+const WARN_PERCENT: u64 = 80;
+
+pub async fn stats(Shared(app): Shared<App>) -> Answer {
+    Ok(Json(app.dataplane.stats().await?).into_response())
+}
+
+pub async fn service_stats(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
+    let state = app.manager.state();
+    state.find_service(&name)?;
+    let stats = app.dataplane.stats().await?;
+    match stats.services.iter().find(|s| s.name == name) {
+        Some(service) => Ok(Json(service).into_response()),
+        // Configured, but the data plane does not have it (yet, or it refused the snapshot).
+        None => {
+            let known = stats.services.iter().map(|s| &s.name);
+            Err(ApiProblem::not_found(Kind::Service, format!("{name} in the data plane"), known)
+                .into())
+        }
+    }
+}
+
+pub async fn events(Shared(app): Shared<App>, EventQuery { since, limit }: EventQuery) -> Answer {
+    Ok(Json(app.manager.events().page(since, limit)).into_response())
+}
+
+pub async fn neighbours(Shared(app): Shared<App>) -> Answer {
+    let neighbours = app.dataplane.neighbours().await?;
+    Ok(Json(json!({ "neighbours": neighbours })).into_response())
+}
+
+pub async fn status(Shared(app): Shared<App>) -> Answer {
+    let state = app.manager.state();
+    // Without the data plane the rest of the answer still stands.
+    let tables = app.dataplane.stats().await.map(|s| s.tables).ok();
+    let link = app.dataplane.link();
+    let known = link.status.as_ref();
+    let mut dataplane = known.map_or(Ok(json!({})), serde_json::to_value).unwrap_or_default();
+    if let Some(fields) = dataplane.as_object_mut() {
+        fields.remove("generation");
+        fields.insert("connected".into(), json!(link.connected));
+        fields.insert("error".into(), json!(link.error));
+        fields.insert("socket".into(), json!(app.dataplane.socket.display().to_string()));
+        fields.insert("generation_published".into(), json!(link.published));
+        fields.insert("generation_applied".into(), json!(known.map(|s| s.generation)));
+        fields.insert("rejected".into(), json!(link.rejected));
+        fields.insert("tables".into(), json!(tables));
+    }
+    let backends: usize = state.services.iter().map(|s| s.backends.len()).sum();
+    let control = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": process::id(),
+        "uptime_ms": app.started.elapsed().as_millis() as u64,
+        "state_version": state.version,
+        "state_file": &*app.state_file,
+        "services": state.services.len(),
+        "backends": backends,
+        "pools": state.pools.len(),
+    });
+    let unready = link.unready();
+    Ok(Json(json!({
+        "ready": unready.is_none(),
+        "unready_reason": unready,
+        "control": control,
+        "dataplane": dataplane,
+    }))
+    .into_response())
+}
+
+pub async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// Whether changes reach packets; tables that fill up are named while there is time.
+pub async fn readyz(Shared(app): Shared<App>) -> Answer {
+    if let Some(reason) = app.dataplane.link().unready() {
+        return Err(HttpProblem::NotReady(reason));
+    }
+    let stats = app.dataplane.stats().await?;
+    let warnings: Vec<String> = stats.tables.iter().filter_map(nearly_full).collect();
+    Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
+}
+
+fn nearly_full(table: &TableUsage) -> Option<String> {
+    let percent = (table.used * 100).checked_div(table.capacity)?;
+    (percent >= WARN_PERCENT).then(|| {
+        format!(
+            "table {} is {percent} % full: {} of {} entries",
+            table.table, table.used, table.capacity
+        )
+    })
+}

@@ -1,0 +1,70 @@
+//! `/pools` and `/pools/{name}`.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::extract::{IfMatch, Segments};
+use super::{App, HttpProblem, view};
+use crate::model::read::{self, Spelling, set_identity};
+use crate::model::{Action, ApiProblem, Precondition};
+
+type Answer = Result<Response, HttpProblem>;
+
+pub async fn list(Shared(app): Shared<App>) -> Answer {
+    let state = app.manager.state();
+    Ok(view::found(&state, json!({ "pools": state.pools })))
+}
+
+pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
+    let state = app.manager.state();
+    Ok(view::found(&state, state.find_pool(&name)?))
+}
+
+pub async fn create(
+    Shared(app): Shared<App>,
+    IfMatch(wanted): IfMatch,
+    Body(body): Body,
+) -> Answer {
+    let pool = read::pool(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
+    let name = pool.name.clone();
+    let state = app.commit(Action::CreatePool(pool), wanted).await?;
+    Ok(view::created(&state, format!("/api/v1/pools/{name}"), state.find_pool(&name)?))
+}
+
+pub async fn replace(
+    Shared(app): Shared<App>,
+    Segments(name): Segments<String>,
+    IfMatch(wanted): IfMatch,
+    Body(mut body): Body,
+) -> Answer {
+    app.manager.state().find_pool(&name)?;
+    set_identity(&mut body, &format!("pools[{name}]"), "name", Value::from(name.as_str()))
+        .map_err(ApiProblem::invalid)?;
+    let pool = read::pool(body, Spelling::Json, &name).map_err(ApiProblem::Invalid)?;
+    changed(&app, &name, Action::ReplacePool(pool), wanted).await
+}
+
+pub async fn patch(
+    Shared(app): Shared<App>,
+    Segments(name): Segments<String>,
+    IfMatch(wanted): IfMatch,
+    Body(patch): Body,
+) -> Answer {
+    changed(&app, &name, Action::PatchPool { name: name.clone(), patch }, wanted).await
+}
+
+pub async fn delete(
+    Shared(app): Shared<App>,
+    Segments(name): Segments<String>,
+    IfMatch(wanted): IfMatch,
+) -> Answer {
+    let state = app.commit(Action::DeletePool { name }, wanted).await?;
+    Ok(view::gone(&state))
+}
+
+async fn changed(app: &App, name: &str, action: Action, wanted: Option<Precondition>) -> Answer {
+    let state = app.commit(action, wanted).await?;
+    Ok(view::found(&state, state.find_pool(name)?))
+}

@@ -1,0 +1,150 @@
+//! Every error as `application/problem+json` (RFC 9457): the one place that decides the status.
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use sluice_api::Problem;
+
+use super::body::MAX_BODY;
+use crate::model::ApiProblem;
+
+/// Why a request got no success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpProblem {
+    /// The model, the store or the data plane said no.
+    Api(ApiProblem),
+    /// The body is no JSON; with line and column.
+    BadJson(String),
+    /// A part of the URL, a query parameter or a header cannot be read.
+    BadRequest(Problem),
+    /// The body is not declared as JSON; what it is declared as.
+    MediaType(String),
+    /// The body is too long.
+    TooLarge,
+    /// There is nothing at this path.
+    NoRoute(String),
+    /// The path exists, with other methods.
+    WrongMethod {
+        /// The method asked for.
+        method: String,
+        /// The path.
+        path: String,
+    },
+    /// Changes would not reach packets now; why.
+    NotReady(String),
+    /// A bug.
+    Internal(String),
+}
+
+impl From<ApiProblem> for HttpProblem {
+    fn from(problem: ApiProblem) -> Self {
+        HttpProblem::Api(problem)
+    }
+}
+
+impl HttpProblem {
+    /// Status, a word for programs, a title, the detail, and the fields.
+    fn parts(self) -> (StatusCode, &'static str, &'static str, String, Vec<Problem>) {
+        let none = Vec::new();
+        match self {
+            HttpProblem::Api(problem) => api_parts(problem),
+            HttpProblem::BadJson(detail) => {
+                (StatusCode::BAD_REQUEST, "bad-json", "The body is not JSON", detail, none)
+            }
+            HttpProblem::BadRequest(problem) => (
+                StatusCode::BAD_REQUEST,
+                "bad-request",
+                "The request cannot be read",
+                problem.to_string(),
+                vec![problem],
+            ),
+            HttpProblem::MediaType(given) => {
+                let expected = "application/json";
+                let problem = Problem::new("Content-Type", given, expected);
+                (
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "media-type",
+                    "The body is not declared as JSON",
+                    problem.to_string(),
+                    vec![problem],
+                )
+            }
+            HttpProblem::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "The body is too long",
+                format!("a body may have at most {MAX_BODY} bytes"),
+                none,
+            ),
+            HttpProblem::NoRoute(path) => (
+                StatusCode::NOT_FOUND,
+                "no-route",
+                "No such path",
+                format!("there is nothing at {path}: the API is under /api/v1"),
+                none,
+            ),
+            HttpProblem::WrongMethod { method, path } => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "Method not allowed",
+                format!("{path} does not take {method}: the Allow header tells what it takes"),
+                none,
+            ),
+            HttpProblem::NotReady(detail) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", detail, none)
+            }
+            HttpProblem::Internal(detail) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail, none)
+            }
+        }
+    }
+}
+
+fn api_parts(
+    problem: ApiProblem,
+) -> (StatusCode, &'static str, &'static str, String, Vec<Problem>) {
+    let detail = problem.to_string();
+    let (status, kind, title, problems) = match problem {
+        ApiProblem::NotFound { .. } => {
+            (StatusCode::NOT_FOUND, "not-found", "No such resource", Vec::new())
+        }
+        ApiProblem::Exists { .. } => (StatusCode::CONFLICT, "exists", "Exists already", Vec::new()),
+        ApiProblem::PoolInUse { .. } => {
+            (StatusCode::CONFLICT, "pool-in-use", "The pool is in use", Vec::new())
+        }
+        ApiProblem::VersionMismatch { .. } => (
+            StatusCode::PRECONDITION_FAILED,
+            "version-mismatch",
+            "The state has changed",
+            Vec::new(),
+        ),
+        ApiProblem::Invalid(problems) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", problems)
+        }
+        ApiProblem::NotStored(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "not-stored", "Change not stored", Vec::new())
+        }
+        ApiProblem::DataplaneUnreachable(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "dataplane-unreachable",
+            "The data plane does not answer",
+            Vec::new(),
+        ),
+    };
+    (status, kind, title, detail, problems)
+}
+
+impl IntoResponse for HttpProblem {
+    fn into_response(self) -> Response {
+        let (status, kind, title, detail, problems) = self.parts();
+        let body = json!({
+            "type": format!("urn:sluice:problem:{kind}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": detail,
+            "problems": problems,
+        });
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
+    }
+}

@@ -1,0 +1,79 @@
+//! `/services` and `/services/{name}`.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::extract::{IfMatch, Segments};
+use super::{App, HttpProblem, view};
+use crate::model::read::{self, Spelling, set_identity};
+use crate::model::{Action, ApiProblem};
+
+type Answer = Result<Response, HttpProblem>;
+
+pub async fn list(Shared(app): Shared<App>) -> Answer {
+    let state = app.manager.state();
+    let services = state.services.iter().map(|s| view::service(&app.manager, s));
+    let services: Vec<Value> = services.collect::<Result<_, _>>()?;
+    Ok(view::found(&state, json!({ "services": services })))
+}
+
+pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
+    let state = app.manager.state();
+    let service = state.find_service(&name)?;
+    Ok(view::found(&state, view::service(&app.manager, service)?))
+}
+
+pub async fn create(
+    Shared(app): Shared<App>,
+    IfMatch(wanted): IfMatch,
+    Body(body): Body,
+) -> Answer {
+    let service = read::service(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
+    let name = service.name.clone();
+    let state = app.commit(Action::CreateService(service), wanted).await?;
+    let service = view::service(&app.manager, state.find_service(&name)?)?;
+    Ok(view::created(&state, format!("/api/v1/services/{name}"), service))
+}
+
+pub async fn replace(
+    Shared(app): Shared<App>,
+    Segments(name): Segments<String>,
+    IfMatch(wanted): IfMatch,
+    Body(mut body): Body,
+) -> Answer {
+    app.manager.state().find_service(&name)?;
+    set_identity(&mut body, &format!("services[{name}]"), "name", Value::from(name.as_str()))
+        .map_err(ApiProblem::invalid)?;
+    let service = read::service(body, Spelling::Json, &name).map_err(ApiProblem::Invalid)?;
+    changed(&app, &name, Action::ReplaceService(service), wanted).await
+}
+
+pub async fn patch(
+    Shared(app): Shared<App>,
+    Segments(name): Segments<String>,
+    IfMatch(wanted): IfMatch,
+    Body(patch): Body,
+) -> Answer {
+    changed(&app, &name, Action::PatchService { name: name.clone(), patch }, wanted).await
+}
+
+pub async fn delete(
+    Shared(app): Shared<App>,
+    Segments(name): Segments<String>,
+    IfMatch(wanted): IfMatch,
+) -> Answer {
+    let state = app.commit(Action::DeleteService { name }, wanted).await?;
+    Ok(view::gone(&state))
+}
+
+async fn changed(
+    app: &App,
+    name: &str,
+    action: Action,
+    wanted: Option<crate::model::Precondition>,
+) -> Answer {
+    let state = app.commit(action, wanted).await?;
+    Ok(view::found(&state, view::service(&app.manager, state.find_service(name)?)?))
+}

@@ -1,0 +1,228 @@
+//! The one owner of the desired state and of what was observed; HTTP, the checker and the publisher
+//! meet here.
+//!
+//! A commit runs under one lock from the check of its version to the file on disk, so that commits
+//! come one after another; readers never wait for the disk. Commits block: call them from
+//! `spawn_blocking`, which also sees them through when the client has gone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use sluice_api::{Backend, Service, Snapshot, SnapshotService};
+use tokio::sync::watch;
+
+use crate::clock::now_ms;
+use crate::events::EventLog;
+use crate::health::{Checker, HealthChange};
+use crate::model::{self, Action, ApiProblem, Environment, Precondition, State};
+use crate::observed::{Observation, Observed};
+use crate::origin::FileRecord;
+use crate::store::{Content, Store};
+
+/// Desired state, observed health, and what follows from them.
+pub struct Manager {
+    /// Held during a commit.
+    store: Mutex<Store>,
+    /// What the TOML file says.
+    file: FileRecord,
+    state: RwLock<Arc<State>>,
+    observed: Mutex<Observed>,
+    /// What the data plane has, once it told.
+    environment: RwLock<Environment>,
+    /// The running checker; absent until [`Manager::start_checks`].
+    checker: Mutex<Option<Checker>>,
+    /// Generation of the last snapshot published.
+    generation: AtomicU64,
+    /// Grows whenever the snapshot may have changed.
+    revision: watch::Sender<u64>,
+    events: Arc<EventLog>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in another thread leaves whole values behind: each is replaced in one step.
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Manager {
+    /// Hold `state`, which `store` has already.
+    pub fn new(
+        store: Store,
+        state: State,
+        file: FileRecord,
+        generation: u64,
+        events: Arc<EventLog>,
+    ) -> Self {
+        let mut observed = Observed::default();
+        observed.retarget(&State::default(), &state, now_ms());
+        Manager {
+            store: Mutex::new(store),
+            file,
+            state: RwLock::new(Arc::new(state)),
+            observed: Mutex::new(observed),
+            environment: RwLock::default(),
+            checker: Mutex::default(),
+            generation: AtomicU64::new(generation),
+            revision: watch::Sender::new(1),
+            events,
+        }
+    }
+
+    /// The event log.
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// The desired state now.
+    pub fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Do what a request asks for, durably, or nothing at all. `wanted` is the version that the
+    /// client believes the state has, if it says so. Blocks while the disk does.
+    ///
+    /// # Errors
+    /// [`ApiProblem`]; the state is as before then.
+    pub fn commit(
+        &self,
+        action: Action,
+        wanted: Option<&Precondition>,
+    ) -> Result<Arc<State>, ApiProblem> {
+        let store = lock(&self.store);
+        let old = self.state();
+        if let Some(wanted) = wanted {
+            wanted.check(old.version)?;
+        }
+        let (kind, message) = action.describe();
+        let (service, backend) = action.subject();
+        let environment = self.environment.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let mut next = model::apply(&old, action, &environment)?;
+        if next == *old {
+            return Ok(old);
+        }
+        next.version = old.version + 1;
+        let content = Content {
+            state: next,
+            file: self.file.clone(),
+            generation: self.generation.load(Ordering::Relaxed),
+        };
+        store.save(&content).map_err(|e| ApiProblem::NotStored(e.to_string()))?;
+        let next = Arc::new(content.state);
+        self.adopt(&old, &next);
+        self.events.note_about(kind, service.as_deref(), backend, message);
+        Ok(next)
+    }
+
+    fn adopt(&self, old: &State, next: &Arc<State>) {
+        {
+            // Both under one lock: a snapshot never sees one of them without the other.
+            let mut observed = lock(&self.observed);
+            observed.retarget(old, next, now_ms());
+            *self.state.write().unwrap_or_else(|e| e.into_inner()) = next.clone();
+        }
+        self.set_targets();
+        self.changed();
+    }
+
+    /// Start checking, or go on with other targets.
+    fn set_targets(&self) {
+        if let Some(checker) = &*lock(&self.checker) {
+            let known = lock(&self.observed).known();
+            checker.set_targets(Observed::targets(&self.state()), &known);
+        }
+    }
+
+    /// Hand the targets to a checker and keep it.
+    pub fn start_checks(&self, checker: Checker) {
+        // Not during a commit: its targets would be missed.
+        let _store = lock(&self.store);
+        *lock(&self.checker) = Some(checker);
+        self.set_targets();
+    }
+
+    /// Stop checking; health stays as it is.
+    pub fn stop_checks(&self) {
+        if let Some(checker) = lock(&self.checker).take() {
+            checker.shutdown();
+        }
+    }
+
+    /// Wait until no commit is running.
+    pub fn settle(&self) {
+        drop(lock(&self.store));
+    }
+
+    /// Take a change of the checker's: an event, and a new snapshot.
+    pub fn note_health(&self, change: &HealthChange) {
+        if !lock(&self.observed).note(change) {
+            return;
+        }
+        let (kind, word) = if change.healthy {
+            ("backend-healthy", "healthy")
+        } else {
+            ("backend-unhealthy", "unhealthy")
+        };
+        let message = format!(
+            "backend {} of {} is {word}: {}",
+            change.backend, change.service, change.reason
+        );
+        self.events.note_about(kind, Some(&change.service), Some(change.backend), message);
+        self.changed();
+    }
+
+    /// Take over the health of backends of which nothing is known yet.
+    pub fn seed_health(&self, snapshot: &Snapshot) {
+        if lock(&self.observed).seed(snapshot, now_ms()) {
+            self.changed();
+        }
+    }
+
+    /// What the data plane has, for the validation of requests.
+    pub fn set_environment(&self, environment: Environment) {
+        *self.environment.write().unwrap_or_else(|e| e.into_inner()) = environment;
+    }
+
+    /// What was observed of the backends of a service, in their order.
+    pub fn observe(&self, service: &Service) -> Vec<Observation> {
+        let observed = lock(&self.observed);
+        service.backends.iter().map(|b| observed.of(service, b)).collect()
+    }
+
+    /// What was observed of one backend.
+    pub fn observe_one(&self, service: &Service, backend: &Backend) -> Observation {
+        lock(&self.observed).of(service, backend)
+    }
+
+    /// What the data plane shall forward by; its generation is 0, as only the publisher numbers it.
+    pub fn snapshot(&self) -> Snapshot {
+        let observed = lock(&self.observed);
+        let state = self.state();
+        let services = state.services.iter();
+        Snapshot {
+            generation: 0,
+            services: services
+                .map(|s| SnapshotService::from_service(s, |b| observed.is_healthy(s, b)))
+                .collect(),
+            pools: state.pools.clone(),
+        }
+    }
+
+    /// Tells whenever [`Manager::snapshot`] may have changed.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Generation of the last snapshot published.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Note the generation of a snapshot that is being published; it is stored with the next
+    /// commit. The data plane's own generation covers what happens in between.
+    pub fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    fn changed(&self) {
+        self.revision.send_modify(|r| *r += 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! The rules that a state as a whole must follow: those of [`sluice_api::validate`], which the data
+//! plane checks too, and those of health checks, which only control knows.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use sluice_api::service::{HealthCheck, HealthCheckKind, Service};
+use sluice_api::stats::Limits;
+use sluice_api::{Problem, Snapshot, SnapshotService, validate};
+
+use super::State;
+
+/// Time between two checks of one backend, in ms.
+pub const INTERVAL_MS: RangeInclusive<u32> = 100..=3_600_000;
+/// Least time that a check waits for an answer, in ms; the most is its interval.
+pub const MIN_TIMEOUT_MS: u32 = 10;
+/// Checks in a row that change a backend's health.
+pub const RISE_FALL: RangeInclusive<u8> = 1..=100;
+/// HTTP status codes (RFC 9110, 15).
+pub const STATUS: RangeInclusive<u16> = 100..=599;
+/// Longest path of an HTTP check, and longest `Host`, in bytes.
+pub const MAX_HTTP_TEXT: usize = 1_024;
+/// Longest name of a zone, in bytes.
+pub const MAX_ZONE: usize = 63;
+
+/// What the rules depend on beside the state: what the data plane has, once it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// Its table sizes.
+    pub limits: Limits,
+    /// Addresses of its ports.
+    pub port_addresses: Vec<Ipv4Addr>,
+}
+
+impl Default for Environment {
+    /// Of a data plane that has not told yet: the most that any can have, so that nothing is refused
+    /// that it might take.
+    fn default() -> Self {
+        let limits = Limits { services: 65_535, backends: 1_000_000, ..Limits::default() };
+        Environment { limits, port_addresses: Vec::new() }
+    }
+}
+
+/// Everything that is wrong with a state; empty when it is one that can be forwarded by.
+pub fn state(state: &State, environment: &Environment) -> Vec<Problem> {
+    let snapshot = Snapshot {
+        generation: 0,
+        services: state
+            .services
+            .iter()
+            .map(|s| SnapshotService::from_service(s, |_| true))
+            .collect(),
+        pools: state.pools.clone(),
+    };
+    let mut problems =
+        validate::snapshot(&snapshot, &environment.limits, &environment.port_addresses);
+    for service in &state.services {
+        let path = format!("services[{}]", service.name);
+        check_zones(&mut problems, &path, service);
+        if let Some(check) = &service.health_check {
+            check_health(&mut problems, &format!("{path}.health_check"), check);
+        }
+    }
+    problems
+}
+
+/// An inclusive range in words.
+pub fn range_text<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
+    format!("{} to {}", range.start(), range.end())
+}
+
+fn check_zones(problems: &mut Vec<Problem>, path: &str, service: &Service) {
+    for backend in &service.backends {
+        if let Some(zone) = &backend.zone
+            && !is_text(zone, MAX_ZONE)
+        {
+            problems.push(Problem::new(
+                format!("{path}.backends[{}].zone", backend.id()),
+                format!("{zone:?}"),
+                format!("1 to {MAX_ZONE} visible ASCII characters"),
+            ));
+        }
+    }
+}
+
+fn check_health(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
+    let mut range = |field: &str, value: u32, accepted: RangeInclusive<u32>, unit: &str| {
+        if !accepted.contains(&value) {
+            let expected = format!("{}{unit}", range_text(&accepted));
+            problems.push(Problem::new(format!("{path}.{field}"), value, expected));
+        }
+    };
+    let counts = u32::from(*RISE_FALL.start())..=u32::from(*RISE_FALL.end());
+    range("interval_ms", check.interval_ms, INTERVAL_MS, " ms");
+    range("rise", check.rise.into(), counts.clone(), "");
+    range("fall", check.fall.into(), counts, "");
+    if let Some(port) = check.port {
+        range("port", port.into(), 1..=65_535, "");
+    }
+    if !(MIN_TIMEOUT_MS..=check.interval_ms).contains(&check.timeout_ms) {
+        let expected =
+            format!("{MIN_TIMEOUT_MS} ms to interval_ms, which is {} ms", check.interval_ms);
+        problems.push(Problem::new(format!("{path}.timeout_ms"), check.timeout_ms, expected));
+    }
+    if check.kind == HealthCheckKind::Http {
+        check_http(problems, path, check);
+    }
+}
+
+fn check_http(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
+    if !check.path.starts_with('/') || !is_text(&check.path, MAX_HTTP_TEXT) {
+        problems.push(Problem::new(
+            format!("{path}.path"),
+            format!("{:?}", check.path),
+            format!(
+                "a path that starts with '/', of at most {MAX_HTTP_TEXT} visible ASCII characters"
+            ),
+        ));
+    }
+    if let Some(host) = &check.host
+        && !is_text(host, MAX_HTTP_TEXT)
+    {
+        problems.push(Problem::new(
+            format!("{path}.host"),
+            format!("{host:?}"),
+            format!("a host name, of at most {MAX_HTTP_TEXT} visible ASCII characters"),
+        ));
+    }
+    let field = format!("{path}.expected_status");
+    if check.expected_status.is_empty() {
+        problems.push(Problem::new(&field, "[]", "at least one status code from 100 to 599"));
+    }
+    for status in check.expected_status.iter().filter(|s| !STATUS.contains(s)) {
+        problems.push(Problem::new(&field, status, format!("codes from {}", range_text(&STATUS))));
+    }
+}
+
+/// Whether a text can go into a request line or a header as it is: no blanks, no control bytes.
+fn is_text(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic())
+}

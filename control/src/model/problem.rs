@@ -1,0 +1,111 @@
+//! Why a request was not done. The HTTP status of each is decided in one place,
+//! `http::problem_json`.
+
+use std::fmt;
+
+use sluice_api::Problem;
+
+/// What kind of resource a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A service.
+    Service,
+    /// A backend.
+    Backend,
+    /// A pool.
+    Pool,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Service => "service",
+            Kind::Backend => "backend",
+            Kind::Pool => "pool",
+        })
+    }
+}
+
+/// Why a request was not done. Nothing of it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiProblem {
+    /// There is no such resource.
+    #[error("there is no {kind} {id}: {known}")]
+    NotFound {
+        /// What was looked for.
+        kind: Kind,
+        /// Its name or identity.
+        id: String,
+        /// Those there are, as a phrase.
+        known: String,
+    },
+    /// A resource to be made is there already.
+    #[error("{kind} {id} exists already: choose another name, or replace it with PUT")]
+    Exists {
+        /// What was to be made.
+        kind: Kind,
+        /// Its name or identity.
+        id: String,
+    },
+    /// A pool to be deleted is in use.
+    #[error("pool {pool} is used by {}: give them another pool or delete them first", services.join(", "))]
+    PoolInUse {
+        /// The pool.
+        pool: String,
+        /// Names of the services that use it.
+        services: Vec<String>,
+    },
+    /// The state has changed since the client read it.
+    #[error(
+        "the state is at version {current}, If-Match asks for {wanted}: read the resource again and \
+         repeat the change"
+    )]
+    VersionMismatch {
+        /// Version of the state now.
+        current: u64,
+        /// What the client sent.
+        wanted: String,
+    },
+    /// The request breaks rules; all that it breaks.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<Problem>),
+    /// The change could not be made durable.
+    #[error("the change was not made, as the state file cannot be written: {0}")]
+    NotStored(String),
+    /// The data plane cannot be asked.
+    #[error("dataplane unreachable: {0}")]
+    DataplaneUnreachable(String),
+}
+
+impl ApiProblem {
+    /// There is no such resource; `known` are those there are.
+    pub fn not_found<T: fmt::Display>(
+        kind: Kind,
+        id: impl fmt::Display,
+        known: impl Iterator<Item = T>,
+    ) -> Self {
+        const SHOWN: usize = 20;
+        let mut known: Vec<String> = known.take(SHOWN + 1).map(|k| k.to_string()).collect();
+        if known.len() > SHOWN {
+            known[SHOWN] = "…".to_owned();
+        }
+        let known = match known.len() {
+            0 => format!("there are no {kind}s yet"),
+            _ => format!("expected one of {}", known.join(", ")),
+        };
+        ApiProblem::NotFound { kind, id: id.to_string(), known }
+    }
+
+    /// A single broken rule.
+    pub fn invalid(problem: Problem) -> Self {
+        ApiProblem::Invalid(vec![problem])
+    }
+}
+
+fn summary(problems: &[Problem]) -> String {
+    match problems {
+        [one] => one.to_string(),
+        [first, ..] => format!("{} problems, the first: {first}", problems.len()),
+        [] => "invalid".to_owned(),
+    }
+}

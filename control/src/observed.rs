@@ -1,0 +1,246 @@
+//! What the health checks have seen: beside the desired state, never stored.
+//!
+//! What enters: the desired state whenever it changes, and the checker's changes. What leaves: the
+//! targets to check, and whether a backend counts as healthy.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sluice_api::{AdminState, Backend, BackendId, Service, Snapshot};
+
+use crate::health::{HealthChange, Target};
+use crate::model::State;
+
+/// A backend's health, as the API shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Its checks pass.
+    Healthy,
+    /// Its checks fail.
+    Unhealthy,
+    /// It was not checked yet and takes no new conns until its first passed check.
+    Unknown,
+    /// It is not checked: its service has no health check, or it is `down`.
+    Unchecked,
+}
+
+/// What was observed of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Observation {
+    /// Its health.
+    pub health: Health,
+    /// Why, in words.
+    #[serde(rename = "health_reason")]
+    pub reason: String,
+    /// Since when, in ms since the Unix epoch.
+    #[serde(rename = "health_since_ms")]
+    pub since_ms: u64,
+}
+
+/// What is known of every backend that is checked.
+#[derive(Debug, Default)]
+pub struct Observed {
+    services: HashMap<String, HashMap<BackendId, Observation>>,
+}
+
+/// Whether a backend is checked at all.
+fn is_checked(service: &Service, backend: &Backend) -> bool {
+    service.health_check.is_some() && backend.state != AdminState::Down
+}
+
+impl Observed {
+    /// Forget what is no longer checked, begin with what is new. Backends that took conns unchecked
+    /// so far (they were in `old`) count as healthy until a check says otherwise: adding a check to
+    /// a running service interrupts nothing.
+    pub fn retarget(&mut self, old: &State, new: &State, now_ms: u64) {
+        let mut known = std::mem::take(&mut self.services);
+        let before: HashMap<&str, &Service> =
+            old.services.iter().map(|s| (s.name.as_str(), s)).collect();
+        for service in new.services.iter().filter(|s| s.health_check.is_some()) {
+            let mut known = known.remove(&service.name).unwrap_or_default();
+            let was = before.get(service.name.as_str());
+            let unchecked: HashMap<BackendId, &Backend> = match was {
+                Some(was) if was.health_check.is_none() => {
+                    was.backends.iter().map(|b| (b.id(), b)).collect()
+                }
+                _ => HashMap::new(),
+            };
+            let begin = |id: BackendId| {
+                let (health, reason) = match unchecked.get(&id) {
+                    Some(b) if b.state != AdminState::Down => {
+                        (Health::Healthy, "served unchecked before its first check")
+                    }
+                    _ => (Health::Unknown, "waits for its first check"),
+                };
+                Observation { health, reason: reason.to_owned(), since_ms: now_ms }
+            };
+            let checked = service.backends.iter().filter(|b| is_checked(service, b));
+            let next = checked
+                .map(|b| (b.id(), known.remove(&b.id()).unwrap_or_else(|| begin(b.id()))))
+                .collect();
+            self.services.insert(service.name.clone(), next);
+        }
+    }
+
+    /// All that is to be checked in a state.
+    pub fn targets(state: &State) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for service in &state.services {
+            let Some(check) = &service.health_check else { continue };
+            for backend in service.backends.iter().filter(|b| is_checked(service, b)) {
+                targets.push(Target {
+                    service: service.name.clone(),
+                    backend: backend.id(),
+                    check: check.clone(),
+                });
+            }
+        }
+        targets
+    }
+
+    /// What is known, for the checker to begin with.
+    pub fn known(&self) -> HashMap<(String, BackendId), bool> {
+        let mut known = HashMap::new();
+        for (service, backends) in &self.services {
+            for (id, observation) in backends {
+                match observation.health {
+                    Health::Healthy => known.insert((service.clone(), *id), true),
+                    Health::Unhealthy => known.insert((service.clone(), *id), false),
+                    Health::Unknown | Health::Unchecked => None,
+                };
+            }
+        }
+        known
+    }
+
+    /// Take over what the data plane forwards by, for backends of which nothing is known yet: after
+    /// a restart of control, traffic goes on as it was. Returns whether that changed anything.
+    pub fn seed(&mut self, snapshot: &Snapshot, now_ms: u64) -> bool {
+        let mut changed = false;
+        for service in &snapshot.services {
+            let Some(known) = self.services.get_mut(&service.name) else { continue };
+            for backend in &service.backends {
+                let Some(observation) = known.get_mut(&backend.id()) else { continue };
+                if observation.health == Health::Unknown {
+                    let health = if backend.healthy { Health::Healthy } else { Health::Unhealthy };
+                    let reason = "as the data plane had it when control started".to_owned();
+                    *observation = Observation { health, reason, since_ms: now_ms };
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Take a change of the checker's. Returns whether it concerns a backend that is still checked.
+    pub fn note(&mut self, change: &HealthChange) -> bool {
+        let Some(observation) =
+            self.services.get_mut(&change.service).and_then(|s| s.get_mut(&change.backend))
+        else {
+            return false;
+        };
+        let health = if change.healthy { Health::Healthy } else { Health::Unhealthy };
+        if observation.health != health {
+            observation.since_ms = change.at_ms;
+        }
+        observation.health = health;
+        observation.reason.clone_from(&change.reason);
+        true
+    }
+
+    /// Whether a backend may take new conns as far as its health goes.
+    pub fn is_healthy(&self, service: &Service, backend: &Backend) -> bool {
+        if service.health_check.is_none() {
+            return true;
+        }
+        self.services
+            .get(&service.name)
+            .and_then(|s| s.get(&backend.id()))
+            .is_some_and(|o| o.health == Health::Healthy)
+    }
+
+    /// What the API shows of a backend.
+    pub fn of(&self, service: &Service, backend: &Backend) -> Observation {
+        let unchecked = |reason: &str| Observation {
+            health: Health::Unchecked,
+            reason: reason.to_owned(),
+            since_ms: 0,
+        };
+        if service.health_check.is_none() {
+            return unchecked("the service has no health check");
+        }
+        match self.services.get(&service.name).and_then(|s| s.get(&backend.id())) {
+            Some(observation) => observation.clone(),
+            None => unchecked("a backend that is down is not checked"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn state(check: bool, backend_state: &str) -> State {
+        let mut service = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "backends": [{"address": "10.0.0.1", "port": 80, "state": backend_state}]
+        });
+        if check {
+            service["health_check"] = json!({});
+        }
+        let services = vec![serde_json::from_value(service).unwrap()];
+        State { version: 1, services, pools: vec![] }
+    }
+
+    fn health(observed: &Observed, state: &State) -> (Health, bool) {
+        let service = &state.services[0];
+        let backend = &service.backends[0];
+        (observed.of(service, backend).health, observed.is_healthy(service, backend))
+    }
+
+    fn change(healthy: bool) -> HealthChange {
+        HealthChange {
+            service: "web".into(),
+            backend: "10.0.0.1:80".parse().unwrap(),
+            healthy,
+            reason: "test".into(),
+            at_ms: 7,
+        }
+    }
+
+    #[test]
+    fn a_new_backend_waits_for_its_first_check() {
+        let mut observed = Observed::default();
+        let new = state(true, "up");
+        observed.retarget(&State::default(), &new, 1);
+        assert_eq!(health(&observed, &new), (Health::Unknown, false));
+        assert!(observed.note(&change(true)));
+        assert_eq!(health(&observed, &new), (Health::Healthy, true));
+
+        let drained = state(true, "drain");
+        observed.retarget(&new, &drained, 2);
+        assert_eq!(health(&observed, &drained), (Health::Healthy, true), "still checked");
+
+        let down = state(true, "down");
+        observed.retarget(&drained, &down, 3);
+        assert_eq!(health(&observed, &down), (Health::Unchecked, false));
+        assert!(!observed.note(&change(true)), "a late answer is ignored");
+        assert!(Observed::targets(&down).is_empty());
+
+        observed.retarget(&down, &new, 4);
+        assert_eq!(health(&observed, &new), (Health::Unknown, false));
+    }
+
+    #[test]
+    fn adding_a_check_interrupts_nothing() {
+        let mut observed = Observed::default();
+        let unchecked = state(false, "up");
+        observed.retarget(&State::default(), &unchecked, 1);
+        assert_eq!(health(&observed, &unchecked), (Health::Unchecked, true));
+        let checked = state(true, "up");
+        observed.retarget(&unchecked, &checked, 2);
+        assert_eq!(health(&observed, &checked), (Health::Healthy, true));
+    }
+}

@@ -1,0 +1,266 @@
+//! Keeps the data plane in step with the desired state, over its control socket.
+//!
+//! One task owns the connection. Whatever it finds at the other end (nothing, an old snapshot, a
+//! data plane that was restarted, one that another control spoke to), it compares and repairs; there
+//! is no other path. Bursts of changes coalesce: one snapshot is in flight at most, and the next one
+//! is made when that is answered. Requests of the API for statistics go through the same task.
+
+mod announce;
+mod connection;
+mod session;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use sluice_api::message::{Request, Response};
+use sluice_api::stats::{DataplaneStatus, NeighbourStatus, Stats};
+use sluice_api::{Problem, Snapshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::manager::Manager;
+use crate::model::ApiProblem;
+
+use connection::Connection;
+use session::Session;
+
+/// Time between two looks at the data plane's status, and between two tries to connect.
+pub const POLL: Duration = Duration::from_millis(250);
+/// How long a request of the API may wait for the data plane.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is known of the data plane.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// Whether it answers now.
+    pub connected: bool,
+    /// Why not, when it does not.
+    pub error: Option<String>,
+    /// Its last status.
+    pub status: Option<DataplaneStatus>,
+    /// Generation of the last snapshot that control published or found in force; 0 before.
+    pub published: u64,
+    /// Why it refused the last snapshot; empty when it did not.
+    pub rejected: Vec<Problem>,
+}
+
+impl Link {
+    /// Why new changes would not reach packets now; `None` when they would.
+    pub fn unready(&self) -> Option<String> {
+        if !self.connected {
+            let why = self.error.as_deref().unwrap_or("not connected yet");
+            return Some(format!("dataplane unreachable: {why}"));
+        }
+        if let Some(problem) = self.rejected.first() {
+            return Some(format!("the data plane refused the last snapshot: {problem}"));
+        }
+        match &self.status {
+            Some(status) if status.generation > 0 => None,
+            _ => Some("the data plane has no snapshot yet".to_owned()),
+        }
+    }
+}
+
+type Answer = Result<Response, String>;
+type Question = (Request, oneshot::Sender<Answer>);
+
+/// The API's way to the data plane.
+#[derive(Clone)]
+pub struct Dataplane {
+    questions: mpsc::Sender<Question>,
+    link: Arc<RwLock<Link>>,
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+impl Dataplane {
+    /// What is known of it.
+    pub fn link(&self) -> Link {
+        self.link.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// [`ApiProblem::DataplaneUnreachable`], after [`ASK_TIMEOUT`] at the latest.
+    pub async fn stats(&self) -> Result<Stats, ApiProblem> {
+        match self.ask(Request::Stats).await? {
+            Response::Stats(stats) => Ok(stats),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// All next hops.
+    ///
+    /// # Errors
+    /// [`ApiProblem::DataplaneUnreachable`], after [`ASK_TIMEOUT`] at the latest.
+    pub async fn neighbours(&self) -> Result<Vec<NeighbourStatus>, ApiProblem> {
+        match self.ask(Request::Neighbours).await? {
+            Response::Neighbours { neighbours } => Ok(neighbours),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Response, ApiProblem> {
+        let unreachable = ApiProblem::DataplaneUnreachable;
+        let (answer, answered) = oneshot::channel();
+        let exchange = async {
+            self.questions
+                .send((request, answer))
+                .await
+                .map_err(|_| unreachable("control is stopping".to_owned()))?;
+            match answered.await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(reason)) => Err(unreachable(reason)),
+                Err(_) => Err(unreachable("the connection was lost".to_owned())),
+            }
+        };
+        timeout(ASK_TIMEOUT, exchange).await.unwrap_or_else(|_| {
+            Err(unreachable(format!("no answer within {} s", ASK_TIMEOUT.as_secs())))
+        })
+    }
+}
+
+fn unexpected(response: &Response) -> ApiProblem {
+    let what = match response {
+        Response::Error { message } => message.clone(),
+        _ => "an answer to another question".to_owned(),
+    };
+    ApiProblem::DataplaneUnreachable(what)
+}
+
+/// What outlives a connection.
+pub(crate) struct Publisher {
+    manager: Arc<Manager>,
+    link: Arc<RwLock<Link>>,
+    /// The data plane that was connected last.
+    boot_id: Option<u64>,
+    /// The last of its events that was merged into the log.
+    events_since: u64,
+    /// The snapshot that it refused last.
+    refused: Option<Snapshot>,
+    /// Set, and emptied, when the first try to reach the data plane has ended either way.
+    first_contact: Option<oneshot::Sender<()>>,
+}
+
+impl Publisher {
+    fn update_link(&self, change: impl FnOnce(&mut Link)) {
+        change(&mut self.link.write().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    fn first_contact_made(&mut self) {
+        if let Some(done) = self.first_contact.take() {
+            // Nobody waits any more: control is stopping.
+            let _ = done.send(());
+        }
+    }
+}
+
+/// The running publisher.
+pub struct Running {
+    /// The API's way to the data plane.
+    pub dataplane: Dataplane,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Wait for the publisher to end after `stop` was set.
+    pub async fn join(self) {
+        let mut task = self.task;
+        // It may be in the middle of an exchange; the data plane does not need its end.
+        if timeout(Duration::from_secs(1), &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+/// Start publishing what `manager` wants to the data plane at `socket`, until `stop` is true. The
+/// receiver tells once it is known what the data plane forwards by, or that it cannot be reached.
+pub fn start(
+    manager: Arc<Manager>,
+    socket: PathBuf,
+    stop: watch::Receiver<bool>,
+) -> (Running, oneshot::Receiver<()>) {
+    let (ask, questions) = mpsc::channel(64);
+    let (made, first_contact) = oneshot::channel();
+    let link = Arc::new(RwLock::new(Link::default()));
+    let publisher = Publisher {
+        manager,
+        link: link.clone(),
+        boot_id: None,
+        events_since: 0,
+        refused: None,
+        first_contact: Some(made),
+    };
+    let task = tokio::spawn(run(publisher, socket.clone(), questions, stop));
+    let running = Running { dataplane: Dataplane { questions: ask, link, socket }, task };
+    (running, first_contact)
+}
+
+async fn run(
+    mut publisher: Publisher,
+    socket: PathBuf,
+    mut questions: mpsc::Receiver<Question>,
+    mut stop: watch::Receiver<bool>,
+) {
+    while !*stop.borrow() {
+        let next_try = Instant::now() + POLL;
+        let error = match Connection::open(&socket).await {
+            Ok(connection) => {
+                let session = Session::new(&mut publisher, connection);
+                match session.run(&mut questions, &mut stop).await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => format!("{}: {error}", socket.display()),
+        };
+        lost(&mut publisher, &error);
+        wait(next_try, &error, &mut questions, &mut stop).await;
+    }
+}
+
+/// Note that the data plane cannot be reached; an event when that is news.
+fn lost(publisher: &mut Publisher, error: &str) {
+    let mut news = false;
+    publisher.update_link(|link| {
+        news = link.connected || link.error.as_deref() != Some(error);
+        link.connected = false;
+        link.error = Some(error.to_owned());
+    });
+    if news {
+        publisher.manager.events().note("dataplane-unreachable", error);
+    }
+    publisher.first_contact_made();
+}
+
+/// Wait for the next try; who asks meanwhile learns that there is nobody.
+async fn wait(
+    next_try: Instant,
+    error: &str,
+    questions: &mut mpsc::Receiver<Question>,
+    stop: &mut watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            () = sleep_until(next_try) => return,
+            _ = stop.changed() => return,
+            Some((_, answer)) = questions.recv() => {
+                // Who asked may have given up.
+                let _ = answer.send(Err(error.to_owned()));
+            }
+        }
+    }
+}
+
+/// Every address that a snapshot needs announced: VIPs and local addresses, each once.
+pub(crate) fn addresses(snapshot: &Snapshot) -> Vec<Ipv4Addr> {
+    let vips = snapshot.services.iter().map(|s| s.vip);
+    let locals = snapshot.pools.iter().flat_map(|p| p.addresses.iter().copied());
+    let mut addresses: Vec<Ipv4Addr> = vips.chain(locals).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,299 @@
+//! What is done over one connection: look, compare, repair, repeat.
+
+use std::net::Ipv4Addr;
+
+use sluice_api::Snapshot;
+use sluice_api::message::{FrameError, Request, Response};
+use sluice_api::stats::DataplaneStatus;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::announce::Announcer;
+use super::connection::Connection;
+use super::{POLL, Publisher, Question, addresses};
+use crate::events::Event;
+use crate::model::Environment;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("control socket: the data plane closed the connection")]
+    Closed,
+    #[error("control socket: the data plane says: {0}")]
+    Refused(String),
+    #[error("control socket: the data plane gave an answer to another question than {0}")]
+    Confused(&'static str),
+}
+
+pub(super) struct Session<'a> {
+    publisher: &'a mut Publisher,
+    connection: Connection,
+    /// The snapshot in force, as far as known.
+    in_force: Option<Snapshot>,
+    /// Its generation; another one means that somebody else applied a snapshot.
+    generation: u64,
+    announcer: Announcer,
+}
+
+impl<'a> Session<'a> {
+    pub fn new(publisher: &'a mut Publisher, connection: Connection) -> Self {
+        Session {
+            publisher,
+            connection,
+            in_force: None,
+            generation: 0,
+            announcer: Announcer::default(),
+        }
+    }
+
+    /// Keep the data plane in step until the connection breaks, or `stop` says so.
+    pub async fn run(
+        mut self,
+        questions: &mut mpsc::Receiver<Question>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), SessionError> {
+        let mut changes = self.publisher.manager.watch();
+        self.meet().await?;
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = stop.changed() => return Ok(()),
+                () = self.connection.closed() => return Err(SessionError::Closed),
+                _ = changes.changed() => self.publish().await?,
+                Some((request, answer)) = questions.recv() => {
+                    self.pass_on(request, answer).await?;
+                }
+                _ = poll.tick() => self.look().await?,
+            }
+        }
+    }
+
+    /// Learn who is there and what it forwards by, and put that right.
+    async fn meet(&mut self) -> Result<(), SessionError> {
+        let status = self.status().await?;
+        self.recognise(&status);
+        self.learn_in_force(&status).await?;
+        self.publisher.first_contact_made();
+        self.publish().await?;
+        self.look().await
+    }
+
+    /// Is it the data plane that we knew?
+    fn recognise(&mut self, status: &DataplaneStatus) {
+        let publisher = &mut *self.publisher;
+        let events = publisher.manager.events();
+        let (who, what) = (status.pid, &status.version);
+        match publisher.boot_id {
+            Some(known) if known == status.boot_id => {
+                events.note("dataplane-connected", format!("the data plane (pid {who}) is back"));
+            }
+            Some(_) => events.note(
+                "dataplane-restarted",
+                format!("the data plane was restarted (version {what}, pid {who})"),
+            ),
+            None => events.note(
+                "dataplane-connected",
+                format!("connected to the data plane (version {what}, pid {who})"),
+            ),
+        }
+        if publisher.boot_id != Some(status.boot_id) {
+            publisher.boot_id = Some(status.boot_id);
+            publisher.events_since = 0;
+            // Another data plane may have other limits and addresses: let it judge anew.
+            publisher.refused = None;
+            publisher.update_link(|link| link.rejected.clear());
+        }
+    }
+
+    async fn learn_in_force(&mut self, status: &DataplaneStatus) -> Result<(), SessionError> {
+        let snapshot = match self.ask(&Request::GetSnapshot).await? {
+            Response::Snapshot { snapshot } => snapshot,
+            _ => return Err(SessionError::Confused("get-snapshot")),
+        };
+        if let Some(snapshot) = &snapshot {
+            self.publisher.manager.seed_health(snapshot);
+        }
+        self.generation = snapshot.as_ref().map_or(status.generation, |s| s.generation);
+        self.announcer.in_force(snapshot.as_ref().map(addresses).unwrap_or_default());
+        self.in_force = snapshot.map(|snapshot| Snapshot { generation: 0, ..snapshot });
+        Ok(())
+    }
+
+    /// Apply the desired snapshot, unless it is in force already or was refused.
+    async fn publish(&mut self) -> Result<(), SessionError> {
+        let wanted = self.publisher.manager.snapshot();
+        if self.in_force.as_ref() == Some(&wanted) {
+            let generation = self.generation;
+            self.publisher.refused = None;
+            self.publisher.update_link(|link| {
+                link.published = generation;
+                link.rejected.clear();
+            });
+            return Ok(());
+        }
+        if self.publisher.refused.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let generation = self.publisher.manager.generation().max(self.generation) + 1;
+        self.publisher.manager.set_generation(generation);
+        let request = Request::Apply { snapshot: Snapshot { generation, ..wanted.clone() } };
+        match self.ask(&request).await? {
+            Response::Applied { generation } => self.applied(wanted, generation),
+            Response::Rejected { problems } => {
+                for problem in &problems {
+                    let message =
+                        format!("the data plane refused generation {generation}: {problem}");
+                    self.publisher.manager.events().note("snapshot-rejected", message);
+                }
+                self.publisher.refused = Some(wanted);
+                self.publisher.update_link(|link| link.rejected = problems);
+            }
+            _ => return Err(SessionError::Confused("apply")),
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, wanted: Snapshot, generation: u64) {
+        tracing::debug!(generation, "applied");
+        self.publisher.refused = None;
+        self.publisher.update_link(|link| {
+            link.published = generation;
+            link.rejected.clear();
+        });
+        self.generation = generation;
+        self.announcer.in_force(addresses(&wanted));
+        self.in_force = Some(wanted);
+    }
+
+    /// The regular look: status, events, announcements.
+    async fn look(&mut self) -> Result<(), SessionError> {
+        let status = self.status().await?;
+        if self.publisher.boot_id != Some(status.boot_id) {
+            // A proxy between us hid the restart; begin anew.
+            return Err(SessionError::Closed);
+        }
+        if status.generation != self.generation {
+            let message = format!(
+                "the data plane forwards by generation {}, control published {}: comparing again",
+                status.generation, self.generation
+            );
+            self.publisher.manager.events().note("snapshot-foreign", message);
+            self.learn_in_force(&status).await?;
+            self.publish().await?;
+        }
+        self.announce(&status.announced).await?;
+        self.merge_events().await
+    }
+
+    async fn announce(&mut self, announced: &[Ipv4Addr]) -> Result<(), SessionError> {
+        let now = Instant::now();
+        let again = self.announcer.due(now);
+        if !again.is_empty() {
+            self.send_announce(again).await?;
+        }
+        let missing = self.announcer.missing(announced);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let done = self.send_announce(missing.clone()).await?;
+        let list: Vec<String> = done.iter().map(Ipv4Addr::to_string).collect();
+        if !list.is_empty() {
+            let message = format!("announced {}", list.join(", "));
+            self.publisher.manager.events().note("announced", message);
+        }
+        for refused in missing.iter().filter(|a| !done.contains(a)) {
+            let message = format!("the data plane would not announce {refused}");
+            self.publisher.manager.events().note("announce-refused", message);
+        }
+        self.announcer.announced(&missing, done, now);
+        Ok(())
+    }
+
+    async fn send_announce(
+        &mut self,
+        addresses: Vec<Ipv4Addr>,
+    ) -> Result<Vec<Ipv4Addr>, SessionError> {
+        match self.ask(&Request::Announce { addresses }).await? {
+            Response::Announced { addresses } => Ok(addresses),
+            _ => Err(SessionError::Confused("announce")),
+        }
+    }
+
+    async fn merge_events(&mut self) -> Result<(), SessionError> {
+        let since = self.publisher.events_since;
+        let Response::Events { events } = self.ask(&Request::Events { since }).await? else {
+            return Err(SessionError::Confused("events"));
+        };
+        for event in events.into_iter().filter(|e| e.seq > since) {
+            self.publisher.events_since = self.publisher.events_since.max(event.seq);
+            self.publisher.manager.events().push(Event {
+                seq: 0,
+                at_ms: event.at_ms,
+                source: "dataplane",
+                kind: event.kind,
+                service: None,
+                backend: None,
+                message: event.message,
+            });
+        }
+        Ok(())
+    }
+
+    async fn status(&mut self) -> Result<DataplaneStatus, SessionError> {
+        let Response::Status(status) = self.ask(&Request::Status).await? else {
+            return Err(SessionError::Confused("status"));
+        };
+        self.publisher.manager.set_environment(environment(&status));
+        let latest = status.clone();
+        self.publisher.update_link(|link| {
+            link.connected = true;
+            link.error = None;
+            link.status = Some(latest);
+        });
+        Ok(status)
+    }
+
+    async fn pass_on(
+        &mut self,
+        request: Request,
+        answer: tokio::sync::oneshot::Sender<super::Answer>,
+    ) -> Result<(), SessionError> {
+        if answer.is_closed() {
+            return Ok(());
+        }
+        // Who asked may have given up meanwhile: nobody needs the answer then.
+        match self.ask(&request).await {
+            Ok(response) => {
+                let _ = answer.send(Ok(response));
+                Ok(())
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<Response, SessionError> {
+        match self.connection.ask(request).await? {
+            Response::Error { message } => Err(SessionError::Refused(message)),
+            response => Ok(response),
+        }
+    }
+}
+
+/// What requests are validated against from now on.
+fn environment(status: &DataplaneStatus) -> Environment {
+    let address = |text: &String| text.split('/').next().and_then(|a| a.parse().ok());
+    Environment {
+        limits: status.limits,
+        port_addresses: status
+            .ports
+            .iter()
+            .flat_map(|p| p.addresses.iter().filter_map(address))
+            .collect(),
+    }
+}

@@ -1,0 +1,243 @@
+//! Control as a whole: start-up order, and the way out.
+//!
+//! State first (no API without it), then the API's socket, then the publisher, which learns what the
+//! data plane forwards by, then the health checks, which begin with that.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_api::Problem;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::events::EventLog;
+use crate::health::Checker;
+use crate::http::{self, App};
+use crate::manager::Manager;
+use crate::model::{Environment, State, check};
+use crate::origin::{self, FileRecord};
+use crate::publish;
+use crate::store::{self, Content, Loaded, Store, StoreError};
+
+/// How long health checks wait for what the data plane knows.
+const FIRST_CONTACT: Duration = Duration::from_millis(1_500);
+/// How long requests may take to end when control stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why control cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The TOML file and what the API made do not go together.
+    #[error("the TOML file and the state in {state_file} do not go together:{}", lines(problems))]
+    Conflict {
+        /// The state file.
+        state_file: String,
+        /// What is wrong with both together.
+        problems: Vec<Problem>,
+    },
+    /// The API's address.
+    #[error(
+        "control.api_listen is {address}: {source}: expected an address of this host and a port that \
+         is free"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|p| format!("\n  {p}")).collect()
+}
+
+/// What control begins with.
+#[derive(Debug)]
+struct Beginning {
+    content: Content,
+    /// Whether the state file must be written.
+    changed: bool,
+    /// What to tell: kind and message of events.
+    notes: Vec<(&'static str, String)>,
+}
+
+/// Bring together what is stored and what the file says; see `docs/adr/0003-file-and-api-state.md`.
+fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
+    let file = FileRecord { services: config.services.clone(), pools: config.pools.clone() };
+    let mut notes = Vec::new();
+    let stored = match loaded {
+        Loaded::Nothing => {
+            let state =
+                State { version: 1, services: file.services.clone(), pools: file.pools.clone() };
+            notes.push((
+                "state-initial",
+                "no state file yet: starting from the TOML file".to_owned(),
+            ));
+            let content = Content { state, file, generation: 0 };
+            return Ok(Beginning { content, changed: true, notes });
+        }
+        Loaded::Good(content) => content,
+        Loaded::Previous { content, reason } => {
+            notes.push((
+                "state-damaged",
+                format!(
+                    "state file {}: {reason}; going on with the copy before the last change, \
+                     version {}",
+                    config.state_file.display(),
+                    content.state.version
+                ),
+            ));
+            content
+        }
+    };
+    let merged = origin::merge(stored.state, &stored.file, &file);
+    for change in &merged.changes {
+        notes.push(("file-changed", change.clone()));
+    }
+    let problems = check::state(&merged.state, &Environment::default());
+    if !problems.is_empty() {
+        let state_file = config.state_file.display().to_string();
+        return Err(StartError::Conflict { state_file, problems });
+    }
+    let changed = stored.file != file || !merged.changes.is_empty();
+    let content = Content { state: merged.state, file, generation: stored.generation };
+    Ok(Beginning { content, changed, notes })
+}
+
+/// Whether control would start with this file and the state there is, without touching anything.
+/// Returns what the file would change in the state.
+///
+/// # Errors
+/// [`StartError`].
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    let beginning = begin(config, store::read(&config.state_file)?)?;
+    Ok(beginning.notes.into_iter().map(|(_, message)| message).collect())
+}
+
+/// A running control process.
+pub struct Server {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    manager: Arc<Manager>,
+    stop: watch::Sender<bool>,
+    publisher: publish::Running,
+    http: JoinHandle<io::Result<()>>,
+    health: JoinHandle<()>,
+}
+
+/// Start control on the current tokio runtime.
+///
+/// # Errors
+/// [`StartError`]: nothing runs then.
+pub async fn start(config: &Config) -> Result<Server, StartError> {
+    let store = Store::open(&config.state_file)?;
+    let Beginning { content, changed, notes } = begin(config, store.load()?)?;
+    let listener = TcpListener::bind(config.api_listen)
+        .await
+        .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
+    let api = listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
+    if changed {
+        store.save(&content)?;
+    }
+    let events = Arc::new(EventLog::default());
+    events.note(
+        "control-started",
+        format!("control started with state version {}", content.state.version),
+    );
+    for (kind, message) in notes {
+        events.note(kind, message);
+    }
+    if !api.ip().is_loopback() {
+        tracing::warn!(
+            "control.api_listen is {api}: whoever reaches it controls the load balancer"
+        );
+    }
+    let Content { state, file, generation } = content;
+    let manager = Arc::new(Manager::new(store, state, file, generation, events));
+    Ok(run(config, manager, listener, api))
+}
+
+fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: SocketAddr) -> Server {
+    let (stop, stopped) = watch::channel(false);
+    let (publisher, first_contact) =
+        publish::start(manager.clone(), config.dataplane_socket.clone(), stopped.clone());
+    let health = tokio::spawn(check_health(manager.clone(), first_contact, stopped.clone()));
+    let app = App {
+        manager: manager.clone(),
+        dataplane: publisher.dataplane.clone(),
+        started: Instant::now(),
+        state_file: config.state_file.display().to_string().into(),
+    };
+    let http = tokio::spawn(async move {
+        let mut stopped = stopped;
+        axum::serve(listener, http::router(app))
+            .with_graceful_shutdown(async move {
+                // An error means that the sender is gone: stop as well.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            })
+            .await
+    });
+    Server { api, manager, stop, publisher, http, health }
+}
+
+/// Check backends, beginning with what the data plane knows, until control stops.
+async fn check_health(
+    manager: Arc<Manager>,
+    first_contact: oneshot::Receiver<()>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    // Either way the checks begin: what is not known from the data plane is found out.
+    let _ = timeout(FIRST_CONTACT, first_contact).await;
+    let (sender, mut changes) = mpsc::unbounded_channel();
+    manager.start_checks(Checker::start(sender));
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => break,
+            change = changes.recv() => match change {
+                Some(change) => manager.note_health(&change),
+                None => break,
+            },
+        }
+    }
+    manager.stop_checks();
+}
+
+impl Server {
+    /// Stop: finish the write that is running and the requests that are, leave the data plane as it
+    /// is.
+    pub async fn stop(self) {
+        // Receivers that are gone have stopped already.
+        let _ = self.stop.send(true);
+        let mut http = self.http;
+        if timeout(GRACE, &mut http).await.is_err() {
+            http.abort();
+        }
+        self.publisher.join().await;
+        // It ends at the same signal; a failure in it was reported where it happened.
+        let _ = self.health.await;
+        let manager = self.manager;
+        // A commit whose client has gone runs on its own.
+        let _ = tokio::task::spawn_blocking(move || manager.settle()).await;
+    }
+}
+
+/// Read a file and start control with it.
+///
+/// # Errors
+/// What is wrong, as text for the operator.
+pub async fn start_from_file(path: &Path) -> Result<Server, String> {
+    let config = Config::load(path).map_err(|e| e.to_string())?;
+    start(&config).await.map_err(|e| e.to_string())
+}
