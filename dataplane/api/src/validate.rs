@@ -43,6 +43,8 @@ impl Problem {
 pub const MAX_TIMEOUT_MS: u32 = 7 * 24 * 3_600 * 1_000;
 /// Most addresses in one pool.
 pub const MAX_POOL_ADDRESSES: usize = 256;
+/// Most backends in one service: the data plane's tables hold 16-bit indices, one of them "none".
+pub const MAX_SERVICE_BACKENDS: usize = u16::MAX as usize;
 /// Sizes of a Maglev table.
 pub const MAGLEV_SLOTS: std::ops::RangeInclusive<u32> = 251..=655_373;
 
@@ -71,7 +73,7 @@ fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses:
     let mut names = HashSet::new();
     let mut owner: HashMap<Ipv4Addr, &str> = HashMap::new();
     for pool in &snapshot.pools {
-        let path = format!("pools[{}]", pool.name);
+        let path = format!("pools[{}]", pool.name.escape_debug());
         check_name(problems, &format!("{path}.name"), &pool.name);
         if !names.insert(pool.name.as_str()) {
             problems.push(Problem::new(
@@ -116,9 +118,10 @@ fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses:
 fn check_services(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
     let mut names = HashSet::new();
     let mut keys: HashMap<_, &str> = HashMap::new();
-    let vips: HashSet<Ipv4Addr> = snapshot.services.iter().map(|s| s.vip).collect();
+    let own = OwnAddresses::of(snapshot, port_addresses);
+    let pools: HashSet<&str> = snapshot.pools.iter().map(|p| p.name.as_str()).collect();
     for service in &snapshot.services {
-        let path = format!("services[{}]", service.name);
+        let path = format!("services[{}]", service.name.escape_debug());
         check_name(problems, &format!("{path}.name"), &service.name);
         if !names.insert(service.name.as_str()) {
             let expected = "a name that no other service has";
@@ -141,9 +144,9 @@ fn check_services(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_address
             problems.push(Problem::new(format!("{path}.port"), value, expected));
         }
         check_scheduler(problems, &path, service);
-        check_pool_of(problems, &path, service, snapshot);
+        check_pool_of(problems, &path, service, snapshot, &pools);
         check_timeouts(problems, &path, &service.timeouts);
-        check_backends(problems, &path, service, &vips);
+        check_backends(problems, &path, service, &own);
     }
 }
 
@@ -159,6 +162,7 @@ fn check_pool_of(
     path: &str,
     service: &SnapshotService,
     snapshot: &Snapshot,
+    pools: &HashSet<&str>,
 ) {
     let field = format!("{path}.pool");
     match (service.mode, &service.pool) {
@@ -169,10 +173,8 @@ fn check_pool_of(
                 "the name of a pool, as mode full-nat needs local addresses",
             ));
         }
-        (Mode::FullNat, Some(name)) if !snapshot.pools.iter().any(|p| p.name == *name) => {
-            let known: Vec<&str> = snapshot.pools.iter().map(|p| p.name.as_str()).collect();
-            let known =
-                if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+        (Mode::FullNat, Some(name)) if !pools.contains(name.as_str()) => {
+            let known = known_pools(snapshot);
             problems.push(Problem::new(
                 field,
                 quoted(name),
@@ -187,6 +189,17 @@ fn check_pool_of(
             ));
         }
         _ => {}
+    }
+}
+
+/// Names to choose from, not more than a person reads.
+fn known_pools(snapshot: &Snapshot) -> String {
+    const MOST: usize = 8;
+    let names: Vec<&str> = snapshot.pools.iter().take(MOST).map(|p| p.name.as_str()).collect();
+    match snapshot.pools.len() {
+        0 => "there is none".to_owned(),
+        count if count > MOST => format!("{} and {} more", names.join(", "), count - MOST),
+        _ => names.join(", "),
     }
 }
 
@@ -210,12 +223,47 @@ fn check_timeouts(problems: &mut Vec<Problem>, path: &str, timeouts: &Timeouts) 
     }
 }
 
+/// Addresses of the load balancer itself, to which it cannot forward.
+struct OwnAddresses<'a> {
+    vips: HashSet<Ipv4Addr>,
+    locals: HashSet<Ipv4Addr>,
+    ports: &'a [Ipv4Addr],
+}
+
+impl<'a> OwnAddresses<'a> {
+    fn of(snapshot: &Snapshot, ports: &'a [Ipv4Addr]) -> Self {
+        OwnAddresses {
+            vips: snapshot.services.iter().map(|s| s.vip).collect(),
+            locals: snapshot.pools.iter().flat_map(|p| p.addresses.iter().copied()).collect(),
+            ports,
+        }
+    }
+
+    /// What a backend's address should be instead, when it is one of these.
+    fn refusal(&self, address: Ipv4Addr) -> Option<&'static str> {
+        if self.vips.contains(&address) {
+            Some("an address that is not a VIP of this load balancer")
+        } else if self.locals.contains(&address) {
+            Some("an address that is in no pool of this load balancer")
+        } else if self.ports.contains(&address) {
+            Some("an address that no port of the data plane has")
+        } else {
+            None
+        }
+    }
+}
+
 fn check_backends(
     problems: &mut Vec<Problem>,
     path: &str,
     service: &SnapshotService,
-    vips: &HashSet<Ipv4Addr>,
+    own: &OwnAddresses,
 ) {
+    if service.backends.len() > MAX_SERVICE_BACKENDS {
+        let value = format!("{} backends", service.backends.len());
+        let expected = format!("at most {MAX_SERVICE_BACKENDS} in one service");
+        problems.push(Problem::new(format!("{path}.backends"), value, expected));
+    }
     let mut seen = HashSet::new();
     for backend in &service.backends {
         let id = backend.id();
@@ -234,8 +282,7 @@ fn check_backends(
                 "a unicast address",
             ));
         }
-        if vips.contains(&backend.address) {
-            let expected = "an address that is not a VIP of this load balancer";
+        if let Some(expected) = own.refusal(backend.address) {
             problems.push(Problem::new(format!("{path}.address"), backend.address, expected));
         }
         check_port(problems, &format!("{path}.port"), backend.port);
@@ -283,4 +330,393 @@ fn is_prime(n: u32) -> bool {
 
 fn quoted(text: &str) -> String {
     format!("{text:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{AdminState, HashOn, Pool, Protocol, Scheduler};
+    use crate::snapshot::SnapshotBackend;
+
+    const PORT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    fn backend(address: [u8; 4], port: u16) -> SnapshotBackend {
+        let (weight, state) = (100, AdminState::Up);
+        SnapshotBackend { address: address.into(), port, weight, state, healthy: true }
+    }
+
+    fn service(name: &str, vip: [u8; 4]) -> SnapshotService {
+        SnapshotService {
+            name: name.to_owned(),
+            vip: vip.into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            mode: Mode::FullNat,
+            scheduler: Scheduler::Maglev,
+            hash_on: HashOn::FiveTuple,
+            maglev_slots: 65_537,
+            pool: Some("main".to_owned()),
+            timeouts: Timeouts::default(),
+            backends: vec![backend([10, 1, 0, 1], 80), backend([10, 1, 0, 2], 8_080)],
+        }
+    }
+
+    fn pool(name: &str, addresses: &[[u8; 4]]) -> Pool {
+        Pool { name: name.to_owned(), addresses: addresses.iter().map(|a| (*a).into()).collect() }
+    }
+
+    /// A full-NAT service `web`, a DR service `web-dr`, a pool `main`: nothing wrong.
+    fn good() -> Snapshot {
+        let web_dr = SnapshotService {
+            mode: Mode::Dr,
+            pool: None,
+            backends: vec![backend([10, 1, 0, 1], 80)],
+            ..service("web-dr", [192, 0, 2, 2])
+        };
+        Snapshot {
+            generation: 1,
+            services: vec![service("web", [192, 0, 2, 1]), web_dr],
+            pools: vec![pool("main", &[[10, 0, 0, 10], [10, 0, 0, 11]])],
+        }
+    }
+
+    fn check(snapshot: &Snapshot) -> Vec<Problem> {
+        super::snapshot(snapshot, &Limits::default(), &[PORT_ADDRESS])
+    }
+
+    /// The problems of the good snapshot after a change, as (field, value, expected).
+    fn after(change: impl FnOnce(&mut Snapshot)) -> Vec<(String, String, String)> {
+        let mut changed = good();
+        change(&mut changed);
+        check(&changed).into_iter().map(|p| (p.field, p.value, p.expected)).collect()
+    }
+
+    #[track_caller]
+    fn expect(change: impl FnOnce(&mut Snapshot), field: &str, value: &str, expected: &str) {
+        let problem = (field.to_owned(), value.to_owned(), expected.to_owned());
+        assert_eq!(after(change), [problem]);
+    }
+
+    #[test]
+    fn a_good_snapshot_and_an_empty_one_have_no_problem() {
+        assert_eq!(check(&good()), []);
+        assert_eq!(check(&Snapshot::default()), []);
+    }
+
+    #[test]
+    fn what_is_no_mistake() {
+        let fine = |change: fn(&mut Snapshot)| assert_eq!(after(change), []);
+        fine(|s| s.services[0].backends.clear());
+        fine(|s| s.services[0].backends[0].weight = 0);
+        fine(|s| s.services[0].backends[0].weight = u16::MAX);
+        fine(|s| s.services[0].backends[1].address = s.services[0].backends[0].address);
+        fine(|s| s.services[1].vip = s.services[0].vip.to_bits().wrapping_add(9).into());
+        fine(|s| {
+            s.services[1].vip = s.services[0].vip;
+            s.services[1].protocol = Protocol::Udp;
+        });
+        fine(|s| {
+            s.services[1] = SnapshotService { port: 443, ..s.services[0].clone() };
+            s.services[1].name = "web-tls".to_owned();
+        });
+        fine(|s| s.services[0].maglev_slots = 251);
+        fine(|s| s.services[0].maglev_slots = 655_373);
+        fine(|s| s.services[0].timeouts.tcp_established_ms = MAX_TIMEOUT_MS);
+        fine(|s| s.services[0].timeouts.udp_one_way_ms = 1);
+        fine(|s| s.services[0].name = format!("{}0-._", "a".repeat(59)));
+        fine(|s| s.pools.push(pool("unused", &[[10, 0, 0, 12]])));
+    }
+
+    #[test]
+    fn limits_count_all_services_and_all_backends() {
+        let limits = Limits { services: 1, backends: 2, ..Limits::default() };
+        let problems = super::snapshot(&good(), &limits, &[]);
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "services is 2 entries: expected at most 1 in all, from [limits] of the data plane's file",
+                "services[].backends is 3 entries: expected at most 2 in all, from [limits] of the data plane's file",
+            ]
+        );
+        let limits = Limits { services: 2, backends: 3, ..Limits::default() };
+        assert_eq!(super::snapshot(&good(), &limits, &[]), []);
+    }
+
+    #[test]
+    fn names_of_services() {
+        let expected = "1 to 63 of a-z, 0-9, '-', '.', '_', at least one a letter or digit";
+        let long = "a".repeat(64);
+        for (name, label, value) in [
+            ("", "", "\"\""),
+            ("Web", "Web", "\"Web\""),
+            ("a b", "a b", "\"a b\""),
+            ("a/b", "a/b", "\"a/b\""),
+            ("wéb", "wéb", "\"wéb\""),
+            ("a\nb", "a\\nb", "\"a\\nb\""),
+            ("..", "..", "\"..\""),
+            (&long, &long, &format!("{long:?}")),
+        ] {
+            let field = format!("services[{label}].name");
+            expect(|s| s.services[0].name = name.to_owned(), &field, value, expected);
+        }
+        expect(
+            |s| s.services[1].name = "web".to_owned(),
+            "services[web].name",
+            "\"web\"",
+            "a name that no other service has",
+        );
+    }
+
+    #[test]
+    fn names_of_pools() {
+        let rename = |s: &mut Snapshot, name: &str| {
+            s.pools[0].name = name.to_owned();
+            s.services[0].pool = Some(name.to_owned());
+        };
+        expect(
+            |s| rename(s, "Main\n"),
+            "pools[Main\\n].name",
+            "\"Main\\n\"",
+            "1 to 63 of a-z, 0-9, '-', '.', '_', at least one a letter or digit",
+        );
+        expect(
+            |s| s.pools.push(pool("main", &[[10, 0, 0, 12]])),
+            "pools[main].name",
+            "\"main\"",
+            "a name that no other pool has",
+        );
+    }
+
+    #[test]
+    fn addresses_of_pools() {
+        let field = "pools[main].addresses";
+        expect(|s| s.pools[0].addresses.clear(), field, "0 addresses", "1 to 256 addresses");
+        let many = |count: u32| (0..count).map(|i| Ipv4Addr::from(0x0a09_0000 + i)).collect();
+        expect(|s| s.pools[0].addresses = many(257), field, "257 addresses", "1 to 256 addresses");
+        assert_eq!(after(|s| s.pools[0].addresses = many(256)), []);
+
+        for no_host in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+            let address = no_host.parse().unwrap();
+            expect(|s| s.pools[0].addresses[0] = address, field, no_host, "a unicast address");
+        }
+        expect(
+            |s| s.pools[0].addresses[1] = s.services[1].vip,
+            field,
+            "192.0.2.2",
+            "an address that is no VIP; service web-dr has it as its VIP",
+        );
+        expect(
+            |s| s.pools[0].addresses[1] = PORT_ADDRESS,
+            field,
+            "10.0.0.1",
+            "an address that no port of the data plane has",
+        );
+        expect(
+            |s| s.pools[0].addresses[1] = s.pools[0].addresses[0],
+            field,
+            "10.0.0.10",
+            "each address once; pool main has it already",
+        );
+        expect(
+            |s| s.pools.push(pool("other", &[[10, 0, 0, 11]])),
+            "pools[other].addresses",
+            "10.0.0.11",
+            "each address once; pool main has it already",
+        );
+    }
+
+    #[test]
+    fn vip_port_and_protocol() {
+        for no_host in ["0.0.0.0", "127.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"] {
+            let vip = no_host.parse().unwrap();
+            expect(|s| s.services[0].vip = vip, "services[web].vip", no_host, "a unicast address");
+        }
+        expect(
+            |s| s.services[0].vip = PORT_ADDRESS,
+            "services[web].vip",
+            "10.0.0.1",
+            "an address that no port of the data plane has",
+        );
+        expect(|s| s.services[0].port = 0, "services[web].port", "0", "1 to 65535");
+        expect(
+            |s| s.services[1].vip = s.services[0].vip,
+            "services[web-dr].port",
+            "192.0.2.1:80/tcp",
+            "a VIP, port and protocol that no other service has; web has these",
+        );
+    }
+
+    #[test]
+    fn maglev_slots() {
+        let expected = "a prime from 251 to 655373";
+        for slots in [0, 1, 2, 241, 250, 65_536, 65_539 * 2, 251 * 251, 655_379, u32::MAX] {
+            let value = slots.to_string();
+            let field = "services[web].maglev_slots";
+            expect(|s| s.services[0].maglev_slots = slots, field, &value, expected);
+        }
+    }
+
+    #[test]
+    fn pool_by_mode() {
+        expect(
+            |s| s.services[0].pool = None,
+            "services[web].pool",
+            "absent",
+            "the name of a pool, as mode full-nat needs local addresses",
+        );
+        expect(
+            |s| s.services[0].pool = Some("mian".to_owned()),
+            "services[web].pool",
+            "\"mian\"",
+            "the name of a pool (main)",
+        );
+        expect(
+            |s| s.pools.clear(),
+            "services[web].pool",
+            "\"main\"",
+            "the name of a pool (there is none)",
+        );
+        expect(
+            |s| {
+                let more = |i: u8| pool(&format!("p{i}"), &[[10, 9, 0, i]]);
+                s.pools = (0..10).map(more).collect();
+            },
+            "services[web].pool",
+            "\"main\"",
+            "the name of a pool (p0, p1, p2, p3, p4, p5, p6, p7 and 2 more)",
+        );
+        expect(
+            |s| s.services[1].pool = Some("main".to_owned()),
+            "services[web-dr].pool",
+            "\"main\"",
+            "no pool, as mode dr keeps the client's address",
+        );
+    }
+
+    #[test]
+    fn every_timeout_has_its_bounds() {
+        type Field = fn(&mut Timeouts) -> &mut u32;
+        let fields: [(&str, Field); 9] = [
+            ("tcp_syn_sent_ms", |t| &mut t.tcp_syn_sent_ms),
+            ("tcp_syn_received_ms", |t| &mut t.tcp_syn_received_ms),
+            ("tcp_established_ms", |t| &mut t.tcp_established_ms),
+            ("tcp_fin_wait_ms", |t| &mut t.tcp_fin_wait_ms),
+            ("tcp_last_ack_ms", |t| &mut t.tcp_last_ack_ms),
+            ("tcp_time_wait_ms", |t| &mut t.tcp_time_wait_ms),
+            ("tcp_closed_ms", |t| &mut t.tcp_closed_ms),
+            ("udp_one_way_ms", |t| &mut t.udp_one_way_ms),
+            ("udp_two_way_ms", |t| &mut t.udp_two_way_ms),
+        ];
+        for (name, of) in fields {
+            let field = format!("services[web].timeouts.{name}");
+            for wrong in [0, 604_800_001, u32::MAX] {
+                let set = |s: &mut Snapshot| *of(&mut s.services[0].timeouts) = wrong;
+                expect(set, &field, &wrong.to_string(), "1 to 604800000 ms");
+            }
+        }
+    }
+
+    #[test]
+    fn backends() {
+        expect(
+            |s| s.services[0].backends[1] = s.services[0].backends[0].clone(),
+            "services[web].backends[10.1.0.1:80]",
+            "listed twice",
+            "each address:port once in a service",
+        );
+        for no_host in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+            expect(
+                |s| s.services[0].backends[0].address = no_host.parse().unwrap(),
+                &format!("services[web].backends[{no_host}:80].address"),
+                no_host,
+                "a unicast address",
+            );
+        }
+        for (own, expected) in [
+            ("192.0.2.1", "an address that is not a VIP of this load balancer"),
+            ("192.0.2.2", "an address that is not a VIP of this load balancer"),
+            ("10.0.0.11", "an address that is in no pool of this load balancer"),
+            ("10.0.0.1", "an address that no port of the data plane has"),
+        ] {
+            expect(
+                |s| s.services[0].backends[0].address = own.parse().unwrap(),
+                &format!("services[web].backends[{own}:80].address"),
+                own,
+                expected,
+            );
+        }
+        expect(
+            |s| s.services[0].backends[0].port = 0,
+            "services[web].backends[10.1.0.1:0].port",
+            "0",
+            "1 to 65535",
+        );
+        expect(
+            |s| s.services[1].backends[0].port = 8_080,
+            "services[web-dr].backends[10.1.0.1:8080].port",
+            "8080",
+            "80, as mode dr cannot change the L4 port",
+        );
+    }
+
+    #[test]
+    fn a_service_has_at_most_65535_backends() {
+        let mut snapshot = good();
+        let many = |count: u32| {
+            let one = |i: u32| backend((0x0b00_0000 + i).to_be_bytes(), 80);
+            (0..count).map(one).collect()
+        };
+        let limits = Limits { backends: 1_000_000, ..Limits::default() };
+        snapshot.services[0].backends = many(65_535);
+        assert_eq!(super::snapshot(&snapshot, &limits, &[]), []);
+        snapshot.services[0].backends = many(65_536);
+        let problem = Problem::new(
+            "services[web].backends",
+            "65536 backends",
+            "at most 65535 in one service",
+        );
+        assert_eq!(super::snapshot(&snapshot, &limits, &[]), [problem]);
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let problems = after(|s| {
+            s.pools[0].addresses[0] = PORT_ADDRESS;
+            s.services[0].port = 0;
+            s.services[0].maglev_slots = 4;
+            s.services[1].backends[0].port = 81;
+        });
+        let fields: Vec<&str> = problems.iter().map(|(field, ..)| field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "pools[main].addresses",
+                "services[web].port",
+                "services[web].maglev_slots",
+                "services[web-dr].backends[10.1.0.1:81].port",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_large_snapshot_validates_within_a_second() {
+        let mut large = Snapshot::default();
+        for i in 0..10_000u32 {
+            let name = format!("s{i}");
+            let mut one = service(&name, (0x0b00_0000 + i).to_be_bytes());
+            let of = |b: u32| backend((0x0c00_0000 + i * 10 + b).to_be_bytes(), 80);
+            one.backends = (0..10).map(of).collect();
+            one.pool = Some(format!("p{}", i % 1_000));
+            large.services.push(one);
+        }
+        let pool_of = |i: u32| pool(&format!("p{i}"), &[(0x0d00_0000 + i).to_be_bytes()]);
+        large.pools = (0..1_000).map(pool_of).collect();
+        let limits = Limits { services: 10_000, backends: 100_000, ..Limits::default() };
+
+        let start = std::time::Instant::now();
+        assert_eq!(super::snapshot(&large, &limits, &[PORT_ADDRESS]), []);
+        let took = start.elapsed();
+        assert!(took.as_millis() < 1_000, "{took:?}");
+    }
 }
