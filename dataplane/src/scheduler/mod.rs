@@ -25,5 +25,4 @@ pub use source_hash::SourceHashTable;
 pub use wlc::pick_least_connections;
 pub use wrr::{Wrr, WrrTable};
 
-/// Most backends in one service: tables hold 16-bit indices, of which one means "none".
-pub const MAX_SERVICE_BACKENDS: usize = u16::MAX as usize;
+pub use sluice_api::validate::MAX_SERVICE_BACKENDS;

@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn below_38_bytes_there_is_no_view() {
-        let frame = [0; IPV4_FRAME_BYTES];
+        let mut frame = [0; IPV4_FRAME_BYTES];
         for len in 0..IPV4_FRAME_BYTES {
             assert_eq!(Ipv4Frame::parse(&frame[..len]), Err(WireError::Truncated));
-            assert_eq!(Ipv4Frame::parse_mut(&mut frame.clone()[..len]), Err(WireError::Truncated));
+            assert_eq!(Ipv4Frame::parse_mut(&mut frame[..len]), Err(WireError::Truncated));
         }
         assert!(!Ipv4Frame::parse(&frame).unwrap().is_plain_ipv4());
     }
