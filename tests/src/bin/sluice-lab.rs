@@ -47,13 +47,13 @@ struct Cli {
 enum Helper {
     /// Be HTTP clients.
     #[command(hide = true)]
-    HelperHttpLoad(HttpLoad),
+    HttpLoad(HttpLoad),
     /// Be UDP clients.
     #[command(hide = true)]
-    HelperUdpLoad(UdpLoad),
+    UdpLoad(UdpLoad),
     /// Be a UDP echo server.
     #[command(hide = true)]
-    HelperEcho(EchoServer),
+    EchoServer(EchoServer),
 }
 
 fn main() -> ExitCode {
@@ -77,9 +77,9 @@ fn help(helper: Helper) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match helper {
-            Helper::HelperHttpLoad(load) => load.run().await,
-            Helper::HelperUdpLoad(load) => load.run().await,
-            Helper::HelperEcho(server) => server.run().await,
+            Helper::HttpLoad(load) => load.run().await,
+            Helper::UdpLoad(load) => load.run().await,
+            Helper::EchoServer(server) => server.run().await,
         }
     })
 }

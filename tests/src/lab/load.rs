@@ -63,9 +63,9 @@ impl Load {
             argv.extend(words.iter().map(|word| (*word).to_owned()));
         };
         match spec.kind {
-            Kind::Page => add(&mut argv, &["helper-http-load"]),
-            Kind::Big => add(&mut argv, &["helper-http-load", "--big"]),
-            Kind::Udp => add(&mut argv, &["helper-udp-load"]),
+            Kind::Page => add(&mut argv, &["http-load"]),
+            Kind::Big => add(&mut argv, &["http-load", "--big"]),
+            Kind::Udp => add(&mut argv, &["udp-load"]),
         }
         add(
             &mut argv,

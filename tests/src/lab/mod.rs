@@ -112,7 +112,7 @@ impl Lab {
     pub fn start_dataplane(&mut self) -> Result<()> {
         self.dataplane = None;
         self.dataplane = Some(sluice::start_dataplane(self.site(), &self.binaries)?);
-        if matches!(self.options.wire, Wire::Tap { .. }) {
+        if self.options.wire == Wire::Tap {
             topology::plug_taps(self.site())?;
         }
         Ok(())
@@ -123,6 +123,15 @@ impl Lab {
         self.control = None;
         self.control = Some(sluice::start_control(self.site(), &self.binaries)?);
         Ok(())
+    }
+
+    /// Start both processes, make the service `echo` over the API, wait until all backends of all
+    /// services are healthy.
+    pub fn open_services(&mut self, within: Duration) -> Result<()> {
+        self.start_dataplane()?;
+        self.start_control()?;
+        self.api.send("POST", "/api/v1/services", &sluice::echo_service())?;
+        self.wait_healthy(within)
     }
 
     /// Start nginx of backend `number` again.

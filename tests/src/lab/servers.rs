@@ -36,7 +36,7 @@ impl Servers {
         let name = name(number);
         let listen = format!("{}:{ECHO_PORT}", backend_address(number));
         let helper = helper.display().to_string();
-        let echo_argv = [&helper, "helper-echo", "--name", &name, "--listen", &listen];
+        let echo_argv = [&helper, "echo-server", "--name", &name, "--listen", &listen];
         let mut echo =
             Process::spawn(site, &site.netns(&name), &format!("echo-{name}"), &echo_argv)?;
         echo.wait_for_line("READY", Duration::from_secs(5))?;

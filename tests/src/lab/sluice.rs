@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::error::{LabError, Result};
 use super::process::Process;
+use super::servers::ECHO_PORT;
 use super::site::Site;
 use super::topology::{
-    BACKENDS, LB_LAN, LB_WAN, POOL_FIRST, VIP_WEB, VIP_WEB_DR, Wire, backend_address,
+    BACKENDS, LB_LAN, LB_WAN, POOL_FIRST, VIP_ECHO, VIP_WEB, VIP_WEB_DR, Wire, backend_address,
 };
 
 /// How long the data plane may take to be ready.
@@ -101,7 +104,7 @@ fn dataplane_toml(site: &Site, wire: Wire, worker_cpus: &[u16]) -> String {
     let socket = site.file("dataplane.sock");
     let (wan, lan) = match wire {
         Wire::AfXdp => ("net_af_xdp0,iface=wan0", "net_af_xdp1,iface=lan0"),
-        Wire::Tap { .. } => ("net_tap0,iface=wan0", "net_tap1,iface=lan0"),
+        Wire::Tap => ("net_tap0,iface=wan0", "net_tap1,iface=lan0"),
     };
     let prefix = site.netns("lab");
     format!(
@@ -194,4 +197,22 @@ fn backends_toml(weights: [u16; BACKENDS as usize]) -> String {
             )
         })
         .collect()
+}
+
+/// The service `echo`, as it is made over the API.
+pub fn echo_service() -> Value {
+    let backends: Vec<Value> = (1..=BACKENDS)
+        .zip(ECHO_WEIGHTS)
+        .map(|(number, weight)| {
+            json!({"address": backend_address(number), "port": ECHO_PORT, "weight": weight})
+        })
+        .collect();
+    json!({
+        "name": "echo", "vip": VIP_ECHO, "port": ECHO_PORT, "protocol": "udp",
+        "mode": "full-nat", "scheduler": "maglev", "hash_on": "5-tuple", "pool": "lan",
+        "health_check": {
+            "kind": "tcp", "interval_ms": 500, "timeout_ms": 300, "rise": 2, "fall": 2,
+        },
+        "backends": backends,
+    })
 }

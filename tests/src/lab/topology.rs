@@ -45,11 +45,9 @@ pub fn backend_address(number: u8) -> Ipv4Addr {
 pub enum Wire {
     /// AF_XDP on one end of a veth pair, whose other end is in the switch. One queue.
     AfXdp,
-    /// A tap that DPDK makes when the data plane starts; its kernel end goes into the switch.
-    Tap {
-        /// Queues of each port.
-        queues: u16,
-    },
+    /// A tap that DPDK makes when the data plane starts, with a queue for each worker; its kernel
+    /// end goes into the switch.
+    Tap,
 }
 
 /// Make all namespaces and wires of a lab.

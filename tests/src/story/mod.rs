@@ -14,12 +14,8 @@ mod throughput;
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::lab::error::Result;
-use crate::lab::servers::ECHO_PORT;
-use crate::lab::sluice::{Binaries, ECHO_WEIGHTS};
-use crate::lab::topology::{BACKENDS, VIP_ECHO, backend_address};
+use crate::lab::sluice::{self, Binaries};
 use crate::lab::{Lab, LabOptions};
 use report::{Narrator, Step, StepReport, Summary, round};
 
@@ -103,33 +99,10 @@ fn open(narrator: &Narrator, options: LabOptions, binaries: Binaries) -> Result<
     narrator.headline("The lab");
     narrator.say("making namespaces, wires, nginx and echo servers");
     let mut lab = Lab::build(options, binaries)?;
-    narrator.say("starting sluice-dataplane");
-    lab.start_dataplane()?;
-    narrator.say("sluice-dataplane is READY");
-    lab.start_control()?;
-    narrator.say("sluice-control is READY, with web (full-NAT) and web-dr (DR) from its file");
-    let echo = echo_service();
-    narrator.say(format!("POST /api/v1/services {echo}"));
-    lab.api.send("POST", "/api/v1/services", &echo)?;
-    lab.wait_healthy(Duration::from_secs(20))?;
-    narrator.say("all backends are healthy");
+    narrator
+        .say("starting sluice-dataplane and sluice-control, with web (full-NAT) and web-dr (DR)");
+    narrator.say(format!("then POST /api/v1/services {}", sluice::echo_service()));
+    lab.open_services(Duration::from_secs(20))?;
+    narrator.say("both are READY, all backends are healthy");
     Ok(lab)
-}
-
-/// The UDP service, made over the API.
-fn echo_service() -> serde_json::Value {
-    let backends: Vec<_> = (1..=BACKENDS)
-        .zip(ECHO_WEIGHTS)
-        .map(|(number, weight)| {
-            json!({"address": backend_address(number), "port": ECHO_PORT, "weight": weight})
-        })
-        .collect();
-    json!({
-        "name": "echo", "vip": VIP_ECHO, "port": ECHO_PORT, "protocol": "udp",
-        "mode": "full-nat", "scheduler": "maglev", "hash_on": "5-tuple", "pool": "lan",
-        "health_check": {
-            "kind": "tcp", "interval_ms": 500, "timeout_ms": 300, "rise": 2, "fall": 2,
-        },
-        "backends": backends,
-    })
 }

@@ -30,3 +30,11 @@ pub fn lab(prefix: &str, wire: Wire, worker_cpus: Vec<u16>) -> Lab {
     };
     Lab::build(options, binaries()).unwrap()
 }
+
+/// A lab with Sluice running, the services `web`, `web-dr` and `echo`, and all backends healthy.
+pub fn lab_with_sluice(prefix: &str, wire: Wire, worker_cpus: Vec<u16>) -> Lab {
+    let mut lab = lab(prefix, wire, worker_cpus);
+    lab.binaries().check().unwrap();
+    lab.open_services(Duration::from_secs(20)).unwrap_or_else(|error| panic!("{error}"));
+    lab
+}

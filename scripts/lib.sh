@@ -1,0 +1,96 @@
+# What scripts/demo and scripts/test share. Sourced by bash.
+# shellcheck shell=bash
+
+# Programs or files that must be there, and the Debian package that brings each.
+build_needs=(
+    "cc:build-essential"
+    "pkg-config:pkg-config"
+    "clang:clang"
+    "/usr/lib/*/pkgconfig/libdpdk.pc /usr/local/lib/*/pkgconfig/libdpdk.pc:libdpdk-dev"
+    "/usr/lib/llvm-*/lib/libclang.so /usr/lib/llvm-*/lib/libclang-[0-9]*.so:libclang-dev"
+)
+lab_needs=(
+    "ip:iproute2"
+    "ethtool:ethtool"
+    "ping:iputils-ping"
+    "arping:iputils-arping"
+    "tcpdump:tcpdump"
+    "nginx:nginx-light"
+    "curl:curl"
+    "wrk:wrk"
+    "dpdk-testpmd:dpdk-dev"
+    "sysctl:procps"
+    "taskset:util-linux"
+)
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# Run as root: as we are, or through sudo.
+as_root() {
+    if is_root; then "$@"; else sudo "$@"; fi
+}
+
+# Whether one of some programs or file patterns is there. Programs are also looked for where root
+# has them.
+have() {
+    local what
+    for what in $1; do
+        if [[ $what == /* ]]; then
+            compgen -G "$what" >/dev/null && return 0
+        elif PATH="$PATH:/usr/sbin:/sbin" command -v "$what" >/dev/null; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Print the packages that are missing of the needs given.
+missing_packages() {
+    local need
+    for need in "$@"; do
+        have "${need%:*}" || printf '%s\n' "${need##*:}"
+    done
+}
+
+# Install what is missing of the needs given, with apt.
+install_missing() {
+    local packages
+    mapfile -t packages < <(missing_packages "$@")
+    [ "${#packages[@]}" -gt 0 ] || return 0
+    command -v apt-get >/dev/null ||
+        die "install these, as named on Debian: ${packages[*]}"
+    is_root || command -v sudo >/dev/null ||
+        die "not root and no sudo: let root run: apt-get install ${packages[*]}"
+    say "Installing ${packages[*]}"
+    {
+        as_root apt-get update -q &&
+            as_root env DEBIAN_FRONTEND=noninteractive \
+                apt-get install -q -y --no-install-recommends "${packages[@]}"
+    } >&2 || die "apt-get could not install ${packages[*]}"
+}
+
+# The Rust toolchain. Debian's is older than this workspace needs.
+need_cargo() {
+    [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+    local wanted
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    command -v cargo >/dev/null ||
+        die "cargo is missing: install Rust $wanted or newer with rustup, from https://rustup.rs (Debian's rustc is too old)"
+    local found
+    found=$(rustc --version | cut -d' ' -f2)
+    if [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -n1)" != "$wanted" ]; then
+        die "rustc $found is too old: install Rust $wanted or newer with rustup, from https://rustup.rs"
+    fi
+}
+
+# Where cargo puts release builds.
+release_dir() { printf '%s/release\n' "${CARGO_TARGET_DIR:-target}"; }
+
+# Build all programs of the workspace, optimised.
+build_release() {
+    say "Building (release)"
+    cargo build --release --locked --workspace --bins >&2
+}

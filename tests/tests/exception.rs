@@ -1,0 +1,92 @@
+//! A port that DPDK owns still serves its host: ARP, ping, TCP to and from the kernel behind it.
+//! Needs root.
+
+mod common;
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use sluice_tests::helper::content;
+use sluice_tests::lab::Lab;
+use sluice_tests::lab::command::run_in;
+use sluice_tests::lab::process::Process;
+use sluice_tests::lab::topology::{
+    CLIENT, LB_WAN, VIP_ECHO, VIP_WEB, VIP_WEB_DR, Wire, backend_address,
+};
+
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn the_host_is_reached_and_reaches_others_over_a_dpdk_port() {
+    let lab = common::lab_with_sluice("sluice-exception", Wire::AfXdp, vec![1]);
+    let client = lab.site().netns("client");
+    let lb = lab.site().netns("lb");
+    let mac = fs_read_mac(&lb);
+
+    for address in [LB_WAN, VIP_WEB, VIP_WEB_DR, VIP_ECHO] {
+        let address = address.to_string();
+        let arping = run_in(&client, &["arping", "-c", "2", "-w", "5", "-I", "wan", &address])
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(arping.to_lowercase().contains(&mac), "{address} at {mac}: {arping}");
+        run_in(&client, &["ping", "-c", "3", "-i", "0.2", "-W", "1", &address]).unwrap();
+        // Larger than one packet is not: the largest that fits is.
+        run_in(&client, &["ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1472", &address])
+            .unwrap();
+    }
+    let nobody = run_in(&client, &["arping", "-c", "1", "-w", "1", "-I", "wan", "10.10.0.77"]);
+    assert!(nobody.is_err(), "an address that is not ours was answered for");
+
+    let before: u64 = lab.stats().unwrap().workers.iter().map(|worker| worker.to_kernel).sum();
+    // Someone logs in, as over ssh.
+    let helper = env!("CARGO_BIN_EXE_sluice-lab");
+    let listen = format!("{LB_WAN}:2222");
+    let argv = [helper, "echo-server", "--name", "the-host", "--listen", &listen];
+    let mut server = Process::spawn(lab.site(), &lb, "login", &argv).unwrap();
+    server.wait_for_line("READY", Duration::from_secs(5)).unwrap();
+    let session = format!(
+        "exec 3<>/dev/tcp/{LB_WAN}/2222; read -r name <&3; \
+         echo hello >&3; read -r line <&3; echo \"$name says $line\""
+    );
+    let answer = run_in(&client, &["timeout", "5", "bash", "-c", &session]).unwrap();
+    assert_eq!(answer.trim(), "the-host says hello");
+    let after: u64 = lab.stats().unwrap().workers.iter().map(|worker| worker.to_kernel).sum();
+    assert!(after >= before + 5, "{before} packets went to the kernel, then {after}");
+
+    // The host itself asks: a neighbour on either side, small and large.
+    for address in [CLIENT, backend_address(1), backend_address(3)] {
+        let address = address.to_string();
+        run_in(&lb, &["ping", "-c", "3", "-i", "0.2", "-W", "1", &address]).unwrap();
+    }
+    let url = format!("http://{}", backend_address(2));
+    let page = run_in(&lb, &["curl", "-sf", "-m", "5", &url]).unwrap();
+    assert_eq!(page.as_bytes(), content::page("b2"));
+    let big = run_in(&lb, &["curl", "-sf", "-m", "20", &format!("{url}/big")]).unwrap();
+    assert_eq!(content::backend_of(big.as_bytes(), true), Ok("b2".to_owned()));
+}
+
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn an_idle_data_plane_sleeps() {
+    let mut lab = common::lab("sluice-idle", Wire::AfXdp, vec![1]);
+    lab.start_dataplane().unwrap();
+    sleep(Duration::from_secs(1));
+    let before = cpu_ticks(&lab);
+    sleep(Duration::from_secs(4));
+    let used = cpu_ticks(&lab) - before;
+    // 400 ticks of 10 ms in 4 s of one CPU; the whole process may use 5 % of it.
+    assert!(used <= 20, "the idle process used {used} of 400 ticks");
+}
+
+/// User and system time of the data plane, in ticks of 10 ms (proc(5), /proc/PID/stat).
+fn cpu_ticks(lab: &Lab) -> u64 {
+    let pid = lab.dataplane.as_ref().unwrap().pid();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+fn fs_read_mac(netns: &str) -> String {
+    let mac = run_in(netns, &["cat", "/sys/class/net/wan0/address"]).unwrap();
+    mac.trim().to_owned()
+}
