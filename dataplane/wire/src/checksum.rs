@@ -15,20 +15,24 @@ pub fn sum(bytes: &[u8]) -> u32 {
     // RFC 1071, 2 (B) and (C): the sum may be taken in the machine's byte order and in wider words;
     // the carries that 16 bits would have wrapped around collect in the upper halves.
     let (mut low, mut high) = (0u64, 0u64);
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        let mut word = [0; 8];
-        word.copy_from_slice(chunk);
-        let word = u64::from_ne_bytes(word);
+    let (chunks, mut rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
+        let word = u64::from_ne_bytes(*chunk);
         low += word & 0xffff_ffff;
         high += word >> 32;
     }
-    let rest = chunks.remainder();
-    let mut word = [0; 8];
-    word[..rest.len()].copy_from_slice(rest);
-    let word = u64::from_ne_bytes(word);
-    low += word & 0xffff_ffff;
-    high += word >> 32;
+    // The rest in ever smaller words: to copy it into one of 8 bytes costs a call and a stall.
+    if let Some((word, after)) = rest.split_first_chunk() {
+        low += u64::from(u32::from_ne_bytes(*word));
+        rest = after;
+    }
+    if let Some((word, after)) = rest.split_first_chunk() {
+        high += u64::from(u16::from_ne_bytes(*word));
+        rest = after;
+    }
+    if let [last] = rest {
+        low += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
 
     // Each is below 2^61 for any length that exists: halve twice, then the 16-bit fold takes over.
     let total = low + high;
