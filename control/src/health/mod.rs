@@ -85,8 +85,8 @@ impl Checker {
     /// target that is gone is forgotten, with the result of a check that still runs. Of two
     /// targets with the same service and backend the first counts.
     ///
-    /// `initial` is what is known of new targets, as from before a restart; without it, a new
-    /// target's first check decides at once.
+    /// `initial` is what is known of targets that are new or still wait for their first result, as
+    /// from before a restart; without it, the first result decides at once.
     pub fn set_targets(&self, targets: Vec<Target>, initial: &HashMap<(String, BackendId), bool>) {
         let targets = targets
             .into_iter()

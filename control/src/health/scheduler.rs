@@ -184,8 +184,14 @@ impl Scheduler {
             if !kept.insert(key.clone()) {
                 continue;
             }
-            let believed = match self.by_key.get(&key).and_then(|id| self.entries.get(id)) {
-                Some(entry) if entry.target == target => continue,
+            let entry = self.by_key.get(&key).and_then(|id| self.entries.get_mut(id));
+            let believed = match entry {
+                Some(entry) if entry.target == target => {
+                    if entry.machine.healthy().is_none() {
+                        entry.machine = Machine::new(known, target.check.rise, target.check.fall);
+                    }
+                    continue;
+                }
                 Some(entry) => entry.machine.healthy().or(known),
                 None => known,
             };

@@ -1,0 +1,390 @@
+//! The command line: which commands there are and what each takes.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use sluice_api::{BackendId, DEFAULT_API_LISTEN};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the API refused the request: a field is wrong
+  2  the command line, or a file given on it, is wrong
+  3  the API cannot be reached
+  4  there is no such service, backend or pool
+  5  conflict: it exists already, is in use, or was changed meanwhile
+  6  server error, or the data plane cannot be reached
+
+With --json, standard output is the API's JSON, and an error is one line of problem+json on
+standard error.";
+
+/// Steer the Sluice load balancer over its HTTP API.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    /// Where the API is.
+    #[arg(long, global = true, value_name = "URL", env = "SLUICE_API",
+          default_value_t = format!("http://{DEFAULT_API_LISTEN}"))]
+    pub(super) api: String,
+    /// Print JSON for programs instead of tables.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Services: what clients connect to.
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Backends of a service: the real servers.
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
+    /// Local pools: the source addresses of full-NAT.
+    Pool {
+        #[command(subcommand)]
+        command: PoolCommand,
+    },
+    /// Counters: of services and their backends, unless told otherwise.
+    Stats(StatsArgs),
+    /// What happened: health, announcements, changes, the data plane's own events.
+    Events(EventsArgs),
+    /// Whether control and data plane are up, and what they run.
+    Status,
+    /// Next hops as the data plane knows them.
+    Neighbours,
+    /// Make the pools and services of a file be as they are in the file. Others stay untouched.
+    ///
+    /// The file is TOML with [[pool]], [[service]] and [[service.backend]] tables, or JSON
+    /// {"pools": [...], "services": [...]}. All of it is checked before anything is changed.
+    Apply {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// All services.
+    List,
+    /// One service with its backends.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Make a new service, from flags or from a file.
+    Create {
+        /// Its name; with --file it may stand in the file.
+        #[arg(required_unless_present = "file")]
+        name: Option<String>,
+        #[command(flatten)]
+        fields: Box<ServiceFields>,
+        /// A backend, as 10.0.0.1:80 or 10.0.0.1:80=WEIGHT; may be repeated.
+        #[arg(long = "backend", value_name = "ADDR:PORT[=WEIGHT]", value_parser = weighted)]
+        backends: Vec<(BackendId, Option<u16>)>,
+        /// JSON or TOML file with the fields of the service; `-` is standard input.
+        #[arg(long, conflicts_with_all = FIELD_IDS)]
+        file: Option<PathBuf>,
+    },
+    /// Change fields of a service; those not named stay as they are.
+    Set {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        fields: Box<ServiceFields>,
+        /// Take the pool away, as for mode dr.
+        #[arg(long, conflicts_with = "pool")]
+        no_pool: bool,
+        /// Check backends no more: all count as healthy.
+        #[arg(long, conflicts_with_all = CHECK_IDS)]
+        no_check: bool,
+    },
+    /// Remove a service and its backends.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Fields of a service that flags can set. The API knows the ranges.
+#[derive(Debug, Default, Args)]
+pub(super) struct ServiceFields {
+    /// The address clients connect to.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) vip: Option<Ipv4Addr>,
+    /// The L4 port clients connect to.
+    #[arg(long)]
+    pub(super) port: Option<u16>,
+    /// Its protocol [a new service: tcp].
+    #[arg(long, value_parser = ["tcp", "udp"])]
+    pub(super) protocol: Option<String>,
+    /// How packets reach the backends [a new service: full-nat].
+    #[arg(long, value_parser = ["full-nat", "dr"])]
+    pub(super) mode: Option<String>,
+    /// How a new conn chooses its backend.
+    #[arg(long, value_parser = ["maglev", "wrr", "wlc", "source-hash"])]
+    pub(super) scheduler: Option<String>,
+    /// What Maglev hashes.
+    #[arg(long, value_parser = ["source", "5-tuple"])]
+    pub(super) hash_on: Option<String>,
+    /// Slots of the Maglev table, a prime.
+    #[arg(long, value_name = "N")]
+    pub(super) maglev_slots: Option<u32>,
+    /// Name of the pool of local addresses; full-NAT needs one.
+    #[arg(long, value_name = "POOL")]
+    pub(super) pool: Option<String>,
+    /// An idle timeout, as tcp_established_ms=900000; may be repeated.
+    #[arg(long = "timeout", value_name = "NAME=MS", value_parser = timeout)]
+    pub(super) timeouts: Vec<(String, u32)>,
+    #[command(flatten)]
+    pub(super) check: CheckFields,
+}
+
+/// Fields of a health check that flags can set.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Health check")]
+pub(super) struct CheckFields {
+    /// What is asked: a TCP handshake, or an HTTP GET.
+    #[arg(long, value_parser = ["tcp", "http"])]
+    pub(super) check_kind: Option<String>,
+    /// Time between two checks of one backend.
+    #[arg(long, value_name = "MS")]
+    pub(super) check_interval_ms: Option<u32>,
+    /// A check without an answer after this time has failed.
+    #[arg(long, value_name = "MS")]
+    pub(super) check_timeout_ms: Option<u32>,
+    /// Passed checks in a row that make a backend healthy.
+    #[arg(long, value_name = "N")]
+    pub(super) check_rise: Option<u8>,
+    /// Failed checks in a row that make a backend unhealthy.
+    #[arg(long, value_name = "N")]
+    pub(super) check_fall: Option<u8>,
+    /// L4 port to check when it is not the backend's own.
+    #[arg(long, value_name = "PORT")]
+    pub(super) check_port: Option<u16>,
+    /// HTTP: the path asked for.
+    #[arg(long, value_name = "PATH")]
+    pub(super) check_path: Option<String>,
+    /// HTTP: the Host header.
+    #[arg(long, value_name = "HOST")]
+    pub(super) check_host: Option<String>,
+    /// HTTP: the status codes that pass, as 200,204.
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    pub(super) check_status: Vec<u16>,
+}
+
+const FIELD_IDS: [&str; 19] = [
+    "vip",
+    "port",
+    "protocol",
+    "mode",
+    "scheduler",
+    "hash_on",
+    "maglev_slots",
+    "pool",
+    "timeouts",
+    "backends",
+    "check_kind",
+    "check_interval_ms",
+    "check_timeout_ms",
+    "check_rise",
+    "check_fall",
+    "check_port",
+    "check_path",
+    "check_host",
+    "check_status",
+];
+const CHECK_IDS: [&str; 9] = [
+    "check_kind",
+    "check_interval_ms",
+    "check_timeout_ms",
+    "check_rise",
+    "check_fall",
+    "check_port",
+    "check_path",
+    "check_host",
+    "check_status",
+];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackendCommand {
+    /// All backends of a service, with their health.
+    List {
+        /// Name of the service.
+        service: String,
+    },
+    /// Add a backend to a service.
+    Add {
+        #[command(flatten)]
+        at: BackendAt,
+        /// Its share relative to the service's other backends.
+        #[arg(long)]
+        weight: Option<u16>,
+        /// The zone it stands in.
+        #[arg(long)]
+        zone: Option<String>,
+        /// What it is to do at first.
+        #[arg(long, value_parser = ["up", "drain", "down"])]
+        state: Option<String>,
+    },
+    /// Remove a backend from a service. Drain it first to let its conns finish.
+    Remove {
+        #[command(flatten)]
+        at: BackendAt,
+    },
+    /// Set a backend's weight; 0 takes no new conns.
+    Weight {
+        #[command(flatten)]
+        at: BackendAt,
+        /// The new weight.
+        weight: u16,
+    },
+    /// Let a backend keep its conns, but give it no new ones.
+    Drain {
+        #[command(flatten)]
+        at: BackendAt,
+    },
+    /// Let a backend take new conns while it is healthy.
+    Up {
+        #[command(flatten)]
+        at: BackendAt,
+    },
+    /// Take a backend out of service: no new conns, no health checks.
+    Down {
+        #[command(flatten)]
+        at: BackendAt,
+    },
+}
+
+/// Names a backend.
+#[derive(Debug, Args)]
+pub(super) struct BackendAt {
+    /// Name of the service.
+    pub(super) service: String,
+    /// The backend, as 10.0.0.1:80.
+    #[arg(value_name = "ADDR:PORT")]
+    pub(super) backend: BackendId,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PoolCommand {
+    /// All pools.
+    List,
+    /// One pool.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Make a new pool.
+    Create {
+        /// Its name.
+        name: String,
+        /// A local address; may be repeated, or several separated by commas.
+        #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// Add addresses to a pool.
+    AddAddress {
+        /// Its name.
+        name: String,
+        /// The addresses.
+        #[arg(required = true, value_delimiter = ',')]
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// Remove addresses from a pool.
+    RemoveAddress {
+        /// Its name.
+        name: String,
+        /// The addresses.
+        #[arg(required = true, value_delimiter = ',')]
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// Remove a pool that no service uses.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatsArgs {
+    /// Only this service and its backends.
+    #[arg(conflicts_with_all = ["drops", "workers", "ports", "tables"])]
+    pub(super) service: Option<String>,
+    /// Dropped packets by reason, with what each reason means.
+    #[arg(long)]
+    pub(super) drops: bool,
+    /// Per worker.
+    #[arg(long)]
+    pub(super) workers: bool,
+    /// Per port.
+    #[arg(long)]
+    pub(super) ports: bool,
+    /// How full the tables are.
+    #[arg(long)]
+    pub(super) tables: bool,
+    /// Print again every so many seconds, with rates.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(super) watch: Option<u32>,
+    /// With --watch: end after so many prints.
+    #[arg(long, value_name = "N", requires = "watch", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    /// Only events after the one with this sequence number.
+    #[arg(long, value_name = "SEQ")]
+    pub(super) since: Option<u64>,
+    /// At most so many events per request.
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u32>,
+    /// Go on and print events as they come, until interrupted. With --json, one event a line.
+    #[arg(long, short)]
+    pub(super) follow: bool,
+}
+
+fn weighted(text: &str) -> Result<(BackendId, Option<u16>), String> {
+    let Some((id, weight)) = text.split_once('=') else { return Ok((text.parse()?, None)) };
+    let weight = weight.parse().map_err(|_| format!("weight {weight:?}: expected 0 to 65535"))?;
+    Ok((id.parse()?, Some(weight)))
+}
+
+fn timeout(text: &str) -> Result<(String, u32), String> {
+    let expected = || format!("{text:?}: expected NAME=MS, as in tcp_established_ms=900000");
+    let (name, ms) = text.split_once('=').ok_or_else(expected)?;
+    Ok((name.to_owned(), ms.parse().map_err(|_| expected())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_of_flags() {
+        assert_eq!(weighted("10.0.0.1:80"), Ok(("10.0.0.1:80".parse().unwrap(), None)));
+        assert_eq!(weighted("10.0.0.1:80=0"), Ok(("10.0.0.1:80".parse().unwrap(), Some(0))));
+        assert!(weighted("10.0.0.1:80=65536").unwrap_err().contains("0 to 65535"));
+        assert!(weighted("10.0.0.1").unwrap_err().contains("ADDRESS:PORT"));
+        assert_eq!(timeout("udp_one_way_ms=5"), Ok(("udp_one_way_ms".to_owned(), 5)));
+        assert!(timeout("udp_one_way_ms").is_err());
+        assert!(timeout("udp_one_way_ms=5s").is_err());
+    }
+}

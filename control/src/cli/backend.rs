@@ -1,0 +1,100 @@
+//! `sluice backend …`
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::args::{BackendAt, BackendCommand};
+use super::client::path;
+use super::error::CliError;
+use super::table::{Table, duration, field, items};
+use crate::clock::now_ms;
+
+pub(super) async fn run(context: &Context, command: BackendCommand) -> Result<(), CliError> {
+    let Context { client, output } = context;
+    match command {
+        BackendCommand::List { service } => {
+            let answer = client.get(&path(&["services", &service, "backends"])).await?;
+            output.answer(&answer.body, |body| table(items(body, "backends")))
+        }
+        BackendCommand::Add { at, weight, zone, state } => {
+            let mut body = json!({"address": at.backend.address, "port": at.backend.port});
+            let optional =
+                [("weight", json!(weight)), ("zone", json!(zone)), ("state", json!(state))];
+            for (name, value) in optional.into_iter().filter(|(_, value)| !value.is_null()) {
+                body[name] = value;
+            }
+            let path = path(&["services", &at.service, "backends"]);
+            let answer = client.change(Method::POST, &path, Some(&body)).await?;
+            output.answer(&answer.body, |_| done(&at, "added"))
+        }
+        BackendCommand::Remove { at } => {
+            let answer = client.change(Method::DELETE, &path_of(&at, None), None).await?;
+            output.answer(&answer.body, |_| done(&at, "removed"))
+        }
+        BackendCommand::Weight { at, weight } => {
+            let (path, body) = (path_of(&at, Some("weight")), json!({"weight": weight}));
+            let answer = client.change(Method::PUT, &path, Some(&body)).await?;
+            output.answer(&answer.body, |_| done(&at, &format!("weight is {weight}")))
+        }
+        BackendCommand::Drain { at } => state(context, &at, "drain").await,
+        BackendCommand::Up { at } => state(context, &at, "up").await,
+        BackendCommand::Down { at } => state(context, &at, "down").await,
+    }
+}
+
+async fn state(context: &Context, at: &BackendAt, state: &str) -> Result<(), CliError> {
+    let path = path_of(at, Some(state));
+    let answer = context.client.change(Method::POST, &path, None).await?;
+    let says = match state {
+        "drain" => "drains: it keeps its conns and takes no new ones",
+        "down" => "is down: no new conns, no health checks",
+        _ => "is up: it takes new conns while it is healthy",
+    };
+    context.output.answer(&answer.body, |_| done(at, says))
+}
+
+fn path_of(at: &BackendAt, action: Option<&str>) -> String {
+    let id = at.backend.to_string();
+    let mut segments = vec!["services", &at.service, "backends", &id];
+    segments.extend(action);
+    path(&segments)
+}
+
+fn done(at: &BackendAt, what: &str) -> String {
+    format!("backend {} of service {}: {what}", at.backend, at.service)
+}
+
+/// Backends with their configured and observed state.
+pub(super) fn table(backends: &[Value]) -> String {
+    let mut table = Table::new(&["BACKEND", ">WEIGHT", "ZONE", "STATE", "HEALTH", "FOR", "REASON"]);
+    let now = now_ms();
+    for backend in backends {
+        let since = backend["health_since_ms"].as_u64().filter(|since| *since > 0);
+        table.row(vec![
+            format!("{}:{}", field(backend, "address"), field(backend, "port")),
+            field(backend, "weight"),
+            field(backend, "zone"),
+            field(backend, "state"),
+            field(backend, "health"),
+            since.map_or("-".to_owned(), |since| duration(now.saturating_sub(since))),
+            field(backend, "health_reason"),
+        ]);
+    }
+    table.render("There are no backends yet. `sluice backend add --help` tells how to add one.")
+}
+
+/// How many backends take new conns as far as their health goes; `-` when nothing says so.
+pub(super) fn count_healthy(backends: &[Value]) -> String {
+    if backends.iter().any(|backend| backend["health"].is_null()) {
+        return "-".to_owned();
+    }
+    let healthy = |backend: &&Value| {
+        // Without checks every backend counts as healthy, unless it is taken out of service.
+        match backend["health"].as_str() {
+            Some("unchecked") => backend["state"] != "down",
+            health => health == Some("healthy"),
+        }
+    };
+    backends.iter().filter(healthy).count().to_string()
+}

@@ -1,0 +1,274 @@
+//! Requests to the HTTP API, over plain TCP: one connection each.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    ACCEPT, CONNECTION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH, USER_AGENT,
+};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::error::{CliError, Refusal};
+
+/// Time that an API on another host has to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a whole request: publishing 30,000 backends takes the data plane its time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// Where the API is.
+#[derive(Debug)]
+pub(super) struct Client {
+    api: String,
+    host: String,
+    port: u16,
+    /// What the `Host` header says.
+    authority: String,
+    /// Path before `/api/v1`, for an API behind a proxy.
+    prefix: String,
+}
+
+/// An answer with status 2xx.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// Its JSON; `null` when there is none.
+    pub(super) body: Value,
+    /// Its version, to say in the next change which state it was made for.
+    pub(super) etag: Option<HeaderValue>,
+}
+
+/// A resource's path below `/api/v1`, each segment escaped.
+pub(super) fn path(segments: &[&str]) -> String {
+    segments.iter().fold(String::new(), |path, segment| path + "/" + &escape(segment))
+}
+
+/// A segment with everything escaped that means something in a URL (RFC 3986, section 3.3).
+fn escape(segment: &str) -> String {
+    // A segment of dots would be resolved away by proxies, escaped or not: let the API refuse it.
+    segment
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+impl Client {
+    /// An API at a URL of the form `http://HOST[:PORT][/PREFIX]`.
+    pub(super) fn new(api: &str) -> Result<Client, CliError> {
+        let wrong = |why: &str| {
+            CliError::Usage(format!(
+                "the API's address is {api:?}: expected a URL as http://127.0.0.1:9600 ({why})"
+            ))
+        };
+        let uri: Uri = api.parse().map_err(|_| wrong("not a URL"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(wrong("this version speaks plain HTTP only")),
+            _ => return Err(wrong("it must begin with http://")),
+        }
+        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+        if uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(wrong("no user and no query belong there"));
+        }
+        Ok(Client {
+            api: api.to_owned(),
+            // An IPv6 address stands in brackets in a URL only.
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.as_str().to_owned(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Reads a resource.
+    pub(super) async fn get(&self, path: &str) -> Result<Answer, CliError> {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    /// Sends a change, with a body if it needs one.
+    pub(super) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, CliError> {
+        self.send(method, path, body, None).await
+    }
+
+    /// Sends a request; with `if_match`, only while the state is still the one of that answer.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        if_match: Option<HeaderValue>,
+    ) -> Result<Answer, CliError> {
+        let described = format!("{method} {path}");
+        let request = self.request(method, path, body, if_match).map_err(|error| {
+            CliError::Usage(format!("cannot ask the API for {described}: {error}"))
+        })?;
+        let answered = tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request)).await;
+        let (status, etag, bytes) = match answered {
+            Ok(answer) => answer.map_err(|reason| self.unreachable(reason))?,
+            Err(_) => {
+                let reason = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
+                return Err(self.unreachable(reason));
+            }
+        };
+        understand(status, etag, &bytes).map_err(|failure| failure.into_error(described, status))
+    }
+
+    fn unreachable(&self, reason: String) -> CliError {
+        CliError::Unreachable { api: self.api.clone(), reason }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        if_match: Option<HeaderValue>,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let kind = if method == Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}/api/v1{path}", self.prefix))
+            .header(HOST, &self.authority)
+            .header(USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, "application/json, application/problem+json")
+            .header(CONNECTION, "close");
+        if let Some(version) = if_match {
+            request = request.header(IF_MATCH, version);
+        }
+        match body {
+            Some(body) => {
+                request.header(CONTENT_TYPE, kind).body(Full::new(body.to_string().into()))
+            }
+            None => request.body(Full::default()),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(u16, Option<HeaderValue>, Bytes), String> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))?
+            .map_err(|error| error.to_string())?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(full)?;
+        // It ends with the response; its errors reach the request and the body.
+        tokio::spawn(connection);
+        let response: Response<Incoming> = sender.send_request(request).await.map_err(full)?;
+        let status = response.status().as_u16();
+        let etag = response.headers().get(ETAG).cloned();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map_err(|error| format!("the answer broke off: {error}"))?;
+        Ok((status, etag, body.to_bytes()))
+    }
+}
+
+/// An error with its causes: hyper's own text says only where it happened.
+fn full(error: hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Why an answer is not a result.
+enum Failure {
+    Refused(Refusal),
+    NotOurs(String),
+}
+
+impl Failure {
+    fn into_error(self, request: String, status: u16) -> CliError {
+        match self {
+            Failure::Refused(refusal) => CliError::Refused(Refusal { status, ..refusal }),
+            Failure::NotOurs(reason) => CliError::Answer { request, reason },
+        }
+    }
+}
+
+fn understand(status: u16, etag: Option<HeaderValue>, bytes: &[u8]) -> Result<Answer, Failure> {
+    if (200..300).contains(&status) {
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(bytes).map_err(|e| Failure::NotOurs(format!("no JSON: {e}")))?
+        };
+        return Ok(Answer { body, etag });
+    }
+    if status < 400 {
+        return Err(Failure::NotOurs(format!("HTTP {status}")));
+    }
+    // A proxy's error page is no problem+json; its status still tells the exit code.
+    let refusal = serde_json::from_slice(bytes).unwrap_or_else(|_| Refusal {
+        kind: "about:blank".to_owned(),
+        title: format!("HTTP {status}"),
+        detail: String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim().to_owned(),
+        ..Refusal::default()
+    });
+    Err(Failure::Refused(refusal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_escaped() {
+        assert_eq!(path(&["services", "web.1"]), "/services/web.1");
+        assert_eq!(path(&["services", "a/../b?c d%"]), "/services/a%2F..%2Fb%3Fc%20d%25");
+        assert_eq!(path(&["backends", "10.0.0.1:80"]), "/backends/10.0.0.1:80");
+    }
+
+    #[test]
+    fn urls_of_the_api() {
+        let client = Client::new("http://[::1]:9600/lb/").unwrap();
+        assert_eq!((client.host.as_str(), client.port), ("::1", 9600));
+        assert_eq!((client.authority.as_str(), client.prefix.as_str()), ("[::1]:9600", "/lb"));
+        assert_eq!(Client::new("http://lb").unwrap().port, 80);
+        for wrong in ["", "lb:9600", "127.0.0.1:9600", "https://lb", "ftp://lb", "http://a@b", "/x"]
+        {
+            let error = Client::new(wrong).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn answers_that_are_not_the_apis_are_told_apart() {
+        let code = |status, bytes: &[u8]| {
+            understand(status, None, bytes)
+                .map_err(|f| f.into_error("GET /x".to_owned(), status).exit_code())
+                .map(|answer| answer.body)
+        };
+        assert_eq!(code(204, b""), Ok(Value::Null));
+        assert_eq!(code(200, b"<html>"), Err(6));
+        assert_eq!(code(302, b""), Err(6));
+        assert_eq!(code(404, b"not found"), Err(4));
+        assert_eq!(code(502, b"<html>"), Err(6));
+        assert_eq!(code(422, br#"{"title":"t","status":422}"#), Err(1));
+    }
+}

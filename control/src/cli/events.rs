@@ -1,0 +1,93 @@
+//! `sluice events`: what happened, and what happens.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Context;
+use super::args::EventsArgs;
+use super::error::CliError;
+use super::table::{Table, field, items, moment};
+
+/// How often new events are asked for.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
+    let answer = context.client.get(&query(args.since.unwrap_or(0), args.limit)).await?;
+    if args.follow {
+        return follow(context, &args, answer.body).await;
+    }
+    context.output.answer(&answer.body, table)
+}
+
+fn query(since: u64, limit: Option<u32>) -> String {
+    let limit = limit.map_or(String::new(), |limit| format!("&limit={limit}"));
+    format!("/events?since={since}{limit}")
+}
+
+async fn follow(context: &Context, args: &EventsArgs, first: Value) -> Result<(), CliError> {
+    let mut since = print(context, &first)?;
+    let mut away = false;
+    loop {
+        tokio::time::sleep(POLL_EVERY).await;
+        match context.client.get(&query(since, args.limit)).await {
+            Ok(answer) => {
+                away = false;
+                // Control counts from 1 again after a restart, and tells all that is new.
+                since = print(context, &answer.body)?;
+            }
+            // Control restarts now and then; whoever follows wants to see what comes after.
+            Err(error @ CliError::Unreachable { .. }) => {
+                if !away {
+                    error.report(context.output.json);
+                }
+                away = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Prints a page of events line by line; returns the last sequence number there is.
+fn print(context: &Context, page: &Value) -> Result<u64, CliError> {
+    let mut last = 0;
+    for event in items(page, "events") {
+        last = event["seq"].as_u64().unwrap_or(last);
+        if context.output.json {
+            context.output.line(event)?;
+        } else {
+            context.output.text(&line(event))?;
+        }
+    }
+    Ok(page["last_seq"].as_u64().unwrap_or(last))
+}
+
+fn line(event: &Value) -> String {
+    let [seq, at, kind, about, message] = cells(event);
+    let line = format!("{seq:>6}  {at}  {kind:<22}  {about:<28}  {message}");
+    line.replace(|c: char| c.is_control(), " ")
+}
+
+fn table(page: &Value) -> String {
+    let mut table = Table::new(&[">SEQ", "TIME", "KIND", "ABOUT", "MESSAGE"]);
+    for event in items(page, "events") {
+        table.row(cells(event).into());
+    }
+    table.render("No events.")
+}
+
+fn cells(event: &Value) -> [String; 5] {
+    let about = match (event["service"].as_str(), event["backend"].as_str()) {
+        (Some(service), Some(backend)) => format!("{service} {backend}"),
+        (Some(service), None) => service.to_owned(),
+        (None, Some(backend)) => backend.to_owned(),
+        (None, None) => field(event, "source"),
+    };
+    [
+        field(event, "seq"),
+        event["at_ms"].as_u64().map_or("-".to_owned(), moment),
+        field(event, "kind"),
+        about,
+        field(event, "message"),
+    ]
+}

@@ -1,0 +1,84 @@
+//! The `sluice` command: what an operator types becomes one or a few requests to the HTTP API, and
+//! its answers become tables, or JSON as it came.
+//!
+//! It holds no state and knows no rule of its own: the API decides, and its words are printed.
+
+mod apply;
+mod args;
+mod backend;
+mod client;
+mod error;
+mod events;
+mod output;
+mod pool;
+mod service;
+mod stats;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use client::Client;
+use error::CliError;
+use output::Output;
+
+/// What every command works with.
+struct Context {
+    client: Client,
+    output: Output,
+}
+
+/// Runs the command that the process was started with. Returns its exit code:
+///
+/// | code | meaning |
+/// |---|---|
+/// | 0 | done |
+/// | 1 | the API refused the request |
+/// | 2 | the command line or the file given is wrong |
+/// | 3 | the API cannot be reached |
+/// | 4 | there is no such resource |
+/// | 5 | conflict: it exists already, is in use, or was changed meanwhile |
+/// | 6 | server error, or the data plane cannot be reached |
+pub fn main() -> ExitCode {
+    // A wrong command line ends here, with exit code 2.
+    let cli = Cli::parse();
+    let json = cli.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report(json);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);
+        return Output::new(false).text(&String::from_utf8_lossy(&script));
+    }
+    let context = Context { client: Client::new(&cli.api)?, output: Output::new(cli.json) };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    runtime.block_on(dispatch(&context, cli.command))
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Service { command } => service::run(context, command).await,
+        Command::Backend { command } => backend::run(context, command).await,
+        Command::Pool { command } => pool::run(context, command).await,
+        Command::Stats(args) => stats::run(context, args).await,
+        Command::Events(args) => events::run(context, args).await,
+        Command::Status => status::status(context).await,
+        Command::Neighbours => status::neighbours(context).await,
+        Command::Apply { file } => apply::run(context, &file).await,
+        Command::Completions { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,110 @@
+//! `sluice pool …`
+
+use std::net::Ipv4Addr;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::args::PoolCommand;
+use super::client::path;
+use super::error::CliError;
+use super::table::{Table, field, items};
+
+/// How often a change of a pool's addresses is tried anew when somebody else changed the state
+/// between reading and writing.
+const ATTEMPTS: u32 = 5;
+
+pub(super) async fn run(context: &Context, command: PoolCommand) -> Result<(), CliError> {
+    let Context { client, output } = context;
+    match command {
+        PoolCommand::List => {
+            let answer = client.get("/pools").await?;
+            output.answer(&answer.body, list)
+        }
+        PoolCommand::Show { name } => {
+            let answer = client.get(&path(&["pools", &name])).await?;
+            output.answer(&answer.body, show)
+        }
+        PoolCommand::Create { name, addresses } => {
+            let body = json!({"name": name, "addresses": addresses});
+            let answer = client.change(Method::POST, "/pools", Some(&body)).await?;
+            output.answer(&answer.body, |_| format!("pool {name} created"))
+        }
+        PoolCommand::AddAddress { name, addresses } => {
+            let add = |mut held: Vec<Value>| {
+                held.extend(addresses.iter().map(|address| json!(address)));
+                Ok(held)
+            };
+            let answer = edit(context, &name, add).await?;
+            output.answer(&answer, |body| format!("pool {name} has {}", count(body)))
+        }
+        PoolCommand::RemoveAddress { name, addresses } => {
+            let answer = edit(context, &name, |held| without(held, &addresses, &name)).await?;
+            output.answer(&answer, |body| format!("pool {name} has {}", count(body)))
+        }
+        PoolCommand::Delete { name } => {
+            let answer = client.change(Method::DELETE, &path(&["pools", &name]), None).await?;
+            output.answer(&answer.body, |_| format!("pool {name} deleted"))
+        }
+    }
+}
+
+/// Reads a pool's addresses and writes them back changed, for the very state that was read: what
+/// somebody else adds meanwhile is not lost.
+async fn edit(
+    context: &Context,
+    name: &str,
+    change: impl Fn(Vec<Value>) -> Result<Vec<Value>, CliError>,
+) -> Result<Value, CliError> {
+    let path = path(&["pools", name]);
+    let mut attempt = 1;
+    loop {
+        let read = context.client.get(&path).await?;
+        let addresses = change(items(&read.body, "addresses").to_vec())?;
+        let patch = json!({ "addresses": addresses });
+        match context.client.send(Method::PATCH, &path, Some(&patch), read.etag).await {
+            Err(CliError::Refused(refusal)) if refusal.status == 412 && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            written => return written.map(|answer| answer.body),
+        }
+    }
+}
+
+fn without(held: Vec<Value>, gone: &[Ipv4Addr], pool: &str) -> Result<Vec<Value>, CliError> {
+    let gone: Vec<Value> = gone.iter().map(|address| json!(address)).collect();
+    if let Some(unknown) = gone.iter().find(|address| !held.contains(address)) {
+        return Err(CliError::Usage(format!("pool {pool} has no address {unknown}")));
+    }
+    Ok(held.into_iter().filter(|address| !gone.contains(address)).collect())
+}
+
+fn count(pool: &Value) -> String {
+    match items(pool, "addresses").len() {
+        1 => "1 address".to_owned(),
+        n => format!("{n} addresses"),
+    }
+}
+
+fn list(answer: &Value) -> String {
+    let mut table = Table::new(&["NAME", ">COUNT", "ADDRESSES"]);
+    for pool in items(answer, "pools") {
+        let addresses = items(pool, "addresses");
+        let shown = match addresses {
+            [first, _, _, .., last] => format!("{}, … {}", text(first), text(last)),
+            _ => field(pool, "addresses"),
+        };
+        table.row(vec![field(pool, "name"), addresses.len().to_string(), shown]);
+    }
+    table.render("There are no pools yet. `sluice pool create --help` tells how to make one.")
+}
+
+fn show(pool: &Value) -> String {
+    let addresses: Vec<&str> = items(pool, "addresses").iter().map(text).collect();
+    format!("{}  {}\n  {}", field(pool, "name"), count(pool), addresses.join("\n  "))
+}
+
+fn text(address: &Value) -> &str {
+    address.as_str().unwrap_or("-")
+}

@@ -1,0 +1,552 @@
+//! The `sluice` command against a real `sluice-control`, which speaks to a data plane played here.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sluice_api::message::{Request, Response, read_frame, write_frame};
+use sluice_api::stats::{
+    BackendStats, DataplaneStatus, Limits, NeighbourStatus, PortStats, ServiceStats, Stats,
+    TableUsage, Traffic, WorkerStats, WorkerStatus,
+};
+use sluice_api::{DropReason, Snapshot};
+use tempfile::TempDir;
+
+/// A data plane that takes every snapshot and counts more packets each time it is asked.
+#[derive(Default)]
+struct Dataplane {
+    snapshot: Option<Snapshot>,
+    asked: u64,
+}
+
+impl Dataplane {
+    fn serve(socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let dataplane = Arc::new(Mutex::new(Dataplane::default()));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, dataplane) = (stream.unwrap(), dataplane.clone());
+                std::thread::spawn(move || Self::converse(stream, &dataplane));
+            }
+        });
+    }
+
+    fn converse(mut stream: UnixStream, dataplane: &Mutex<Dataplane>) {
+        while let Ok(request) = read_frame::<Request>(&mut stream) {
+            let response = dataplane.lock().unwrap().answer(request);
+            if write_frame(&mut stream, &response).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        let generation = self.snapshot.as_ref().map_or(0, |s| s.generation);
+        match request {
+            Request::Status => Response::Status(DataplaneStatus {
+                version: "0.1.0".into(),
+                boot_id: 42,
+                uptime_ms: 7_500_000,
+                pid: 1,
+                generation,
+                workers_generation: generation,
+                announced: vec![],
+                ports: vec![],
+                workers: vec![WorkerStatus { worker: 0, cpu: 1, generation }],
+                limits: Limits::default(),
+            }),
+            Request::Apply { snapshot } => {
+                let generation = snapshot.generation;
+                self.snapshot = Some(snapshot);
+                Response::Applied { generation }
+            }
+            Request::GetSnapshot => Response::Snapshot { snapshot: self.snapshot.clone() },
+            Request::Announce { addresses } => Response::Announced { addresses },
+            Request::Stats => Response::Stats(self.stats(generation)),
+            Request::Neighbours => Response::Neighbours {
+                neighbours: vec![NeighbourStatus {
+                    address: [10, 0, 0, 1].into(),
+                    mac: Some("02:00:00:00:00:01".into()),
+                    port: "p0".into(),
+                    state: "reachable".into(),
+                    age_ms: 12_000,
+                }],
+            },
+            Request::Events { .. } => Response::Events { events: vec![] },
+        }
+    }
+
+    fn stats(&mut self, generation: u64) -> Stats {
+        self.asked += 1;
+        let traffic = Traffic {
+            packets_in: 1_000_000 * self.asked,
+            bytes_in: 64_000_000 * self.asked,
+            packets_out: 7,
+            bytes_out: 448,
+            conns_created: 5_000,
+            conns: 1_234,
+        };
+        let services = self.snapshot.iter().flat_map(|s| &s.services).map(|s| ServiceStats {
+            name: s.name.clone(),
+            vip: s.vip,
+            port: s.port,
+            protocol: s.protocol,
+            traffic,
+            backends: s
+                .backends
+                .iter()
+                .map(|b| BackendStats { address: b.address, port: b.port, traffic })
+                .collect(),
+        });
+        Stats {
+            boot_id: 42,
+            uptime_ms: 7_500_000,
+            generation,
+            workers: vec![WorkerStats { rx_packets: 9_999, ..WorkerStats::default() }],
+            ports: vec![PortStats { name: "p0".into(), rx_missed: 77, ..PortStats::default() }],
+            services: services.collect(),
+            tables: vec![TableUsage {
+                table: "conns".into(),
+                used: 250,
+                capacity: 1_000,
+                bytes: 64_000,
+            }],
+            drops: [(DropReason::NoConn.name().to_owned(), 12_345)].into(),
+        }
+    }
+}
+
+/// A running control process, and the command to steer it.
+struct Lab {
+    control: Child,
+    api: String,
+    dir: TempDir,
+}
+
+impl Lab {
+    fn start() -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        Dataplane::serve(&dir.path().join("dp.sock"));
+        Self::in_dir(dir)
+    }
+
+    fn without_dataplane() -> Lab {
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    fn in_dir(dir: TempDir) -> Lab {
+        let config = dir.path().join("control.toml");
+        let at = dir.path().display();
+        let text = format!(
+            "[control]\napi_listen = \"127.0.0.1:0\"\nstate_file = \"{at}/state.json\"\n\
+             dataplane_socket = \"{at}/dp.sock\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut control = Command::new(env!("CARGO_BIN_EXE_sluice-control"))
+            .arg("--config")
+            .arg(&config)
+            .env("RUST_LOG", "off")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(control.stdout.take().unwrap()).lines();
+        let ready = lines.next().expect("a READY line").unwrap();
+        let api = ready.strip_prefix("READY api=").and_then(|url| url.strip_suffix("/api/v1"));
+        Lab { control, api: api.expect(&ready).to_owned(), dir }
+    }
+
+    fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.env("SLUICE_API", &self.api).args(args.split_whitespace());
+        command
+    }
+
+    /// Runs the command; its exit code and what it printed.
+    fn run(&self, args: &str) -> Ran {
+        Ran::of(&mut self.command(args))
+    }
+
+    /// Runs a command that must succeed; what it printed.
+    fn ok(&self, args: &str) -> String {
+        let ran = self.run(args);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "sluice {args}: {}", ran.stdout);
+        ran.stdout
+    }
+
+    /// The same with `--json`.
+    fn json(&self, args: &str) -> Value {
+        let text = self.ok(&format!("{args} --json"));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("sluice {args}: {e}: {text}"))
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A pool `local` and a service `web` with two backends.
+    fn with_web(self) -> Lab {
+        self.ok("pool create local --address 10.0.0.250,10.0.0.251");
+        self.ok("service create web --vip 198.51.100.1 --port 80 --pool local --scheduler wrr \
+             --backend 10.0.0.1:80=3 --backend 10.0.0.2:8080");
+        self
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.control.kill();
+        let _ = self.control.wait();
+    }
+}
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn of(command: &mut Command) -> Ran {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        Ran {
+            code: output.status.code().expect("no signal"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// The cells of a table's line that begins with this cell.
+fn row<'t>(table: &'t str, first: &str) -> Vec<&'t str> {
+    let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut found = cells.filter(|cells| cells.first() == Some(&first));
+    found.next().unwrap_or_else(|| panic!("no line for {first} in:\n{table}"))
+}
+
+#[test]
+fn a_services_life() {
+    let lab = Lab::start();
+    assert!(lab.ok("service list").contains("no services yet"));
+    let lab = lab.with_web();
+
+    let list = lab.ok("service list");
+    assert!(list.starts_with("NAME"), "{list}");
+    assert_eq!(
+        row(&list, "web"),
+        ["web", "198.51.100.1:80/tcp", "full-nat", "wrr", "local", "-", "2", "2"]
+    );
+    let web = lab.json("service show web");
+    assert_eq!(web["backends"][0]["weight"], 3);
+    assert_eq!(web["backends"][1]["weight"], 100);
+    assert_eq!(lab.json("service list")["services"][0], web);
+
+    lab.ok(
+        "service set web --scheduler maglev --hash-on source --timeout tcp_established_ms=60000",
+    );
+    lab.ok("service set web --check-kind http --check-path /alive --check-status 200,204");
+    let web = lab.json("service show web");
+    assert_eq!((&web["scheduler"], &web["hash_on"]), (&json!("maglev"), &json!("source")));
+    assert_eq!(web["timeouts"]["tcp_established_ms"], 60_000);
+    assert_eq!(web["timeouts"]["tcp_fin_wait_ms"], 60_000, "others stay");
+    assert_eq!(web["health_check"]["path"], "/alive");
+    let show = lab.ok("service show web");
+    for part in
+        ["maglev on source, 65537 slots", "GET /alive, expects 200, 204", "established 60000"]
+    {
+        assert!(show.contains(part), "{part} is not in:\n{show}");
+    }
+    lab.ok("service set web --no-check");
+    assert_eq!(lab.json("service show web")["health_check"], Value::Null);
+
+    assert_eq!(lab.ok("service delete web"), "service web deleted\n");
+    assert_eq!(lab.json("service list"), json!({"services": []}));
+    assert_eq!(lab.ok("pool delete local --json"), "", "nothing is left to show");
+}
+
+#[test]
+fn backends_and_their_states() {
+    let lab = Lab::start().with_web();
+    lab.ok("backend add web 10.0.0.3:80 --weight 7 --zone a --state down");
+    let list = lab.ok("backend list web");
+    assert_eq!(row(&list, "10.0.0.1:80")[..5], ["10.0.0.1:80", "3", "-", "up", "unchecked"]);
+    assert_eq!(row(&list, "10.0.0.3:80")[..5], ["10.0.0.3:80", "7", "a", "down", "unchecked"]);
+    let text = list.lines().collect::<Vec<_>>();
+    assert_eq!(text[1].find(" 3 "), text[3].find(" 7 "), "weights are aligned:\n{list}");
+
+    lab.ok("backend up web 10.0.0.3:80");
+    assert!(lab.ok("backend drain web 10.0.0.2:8080").contains("keeps its conns"));
+    assert_eq!(lab.json("backend weight web 10.0.0.1:80 0")["weight"], 0);
+    let backends = lab.json("backend list web");
+    let states: Vec<_> = (0..3).map(|n| backends["backends"][n]["state"].clone()).collect();
+    assert_eq!(states, ["up", "drain", "up"]);
+    lab.ok("backend down web 10.0.0.2:8080");
+    lab.ok("backend remove web 10.0.0.3:80");
+    assert_eq!(lab.json("backend list web")["backends"].as_array().unwrap().len(), 2);
+
+    // Checks begin at once, and their result shows.
+    lab.ok("service set web --check-interval-ms 100 --check-timeout-ms 50");
+    let health = lab.json("backend list web")["backends"][0]["health"].clone();
+    assert_ne!(health, json!("unchecked"));
+    assert_eq!(lab.json("backend list web")["backends"][1]["health"], "unchecked", "it is down");
+}
+
+#[test]
+fn pools_and_their_addresses() {
+    let lab = Lab::start().with_web();
+    assert_eq!(lab.ok("pool add-address local 10.0.0.252"), "pool local has 3 addresses\n");
+    let list = lab.ok("pool list");
+    assert_eq!(row(&list, "local"), ["local", "3", "10.0.0.250,", "10.0.0.251,", "10.0.0.252"]);
+    lab.ok("pool remove-address local 10.0.0.250,10.0.0.251");
+    assert_eq!(lab.json("pool show local")["addresses"], json!(["10.0.0.252"]));
+    assert!(lab.ok("pool show local").contains("1 address\n  10.0.0.252"));
+
+    assert_eq!(lab.run("pool remove-address local 10.9.9.9").code, 2);
+    let last = lab.run("pool remove-address local 10.0.0.252");
+    assert_eq!(last.code, 1);
+    assert!(last.stderr.contains("pools[local].addresses is 0 addresses: expected 1 to"));
+    assert_eq!(lab.json("pool show local")["addresses"], json!(["10.0.0.252"]));
+
+    // Many at once: none is lost, as each writes only over what it has read.
+    let adding: Vec<Child> = (1..=4)
+        .map(|n| lab.command(&format!("pool add-address local 10.0.1.{n} --json")))
+        .map(|mut command| command.stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    let codes: Vec<_> = adding.into_iter().map(|mut c| c.wait().unwrap().code()).collect();
+    assert_eq!(codes, [Some(0); 4]);
+    assert_eq!(lab.json("pool show local")["addresses"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    let lab = Lab::without_dataplane().with_web();
+    let fails = |args: &str, code: i32, says: &str| {
+        let ran = lab.run(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "sluice {args}: {}", ran.stderr);
+        assert!(ran.stderr.contains(says), "sluice {args}: {}", ran.stderr);
+    };
+    // 1: refused, with field, value and what would be accepted.
+    fails(
+        "service set web --port 0 --maglev-slots 252",
+        1,
+        "Invalid request\n  services[web].port is 0: expected 1 to 65535\n  \
+         services[web].maglev_slots is 252: expected a prime from 251 to 655373\n",
+    );
+    fails("service set web --port 0", 1, "services[web].port is 0: expected 1 to 65535");
+    fails("service create x --vip 198.51.100.2 --port 80", 1, "services[x].pool is absent");
+    fails("events --limit 0", 1, "expected 1 to");
+    // 2: the command line.
+    fails("service set web", 2, "nothing to set");
+    fails("backend weight web 10.0.0.1:80 65536", 2, "65536");
+    fails("backend weight web 10.0.0.1 5", 2, "ADDRESS:PORT");
+    fails("service create web --file /none --port 80", 2, "cannot be used with");
+    fails("service create web --file /none", 2, "/none: cannot be read");
+    fails("frobnicate", 2, "unrecognized");
+    fails("--api ftp://x status", 2, "expected a URL as http://127.0.0.1:9600");
+    // 3: nobody there. Port 1 (tcpmux) is nobody's.
+    fails("--api http://127.0.0.1:1 status", 3, "Is sluice-control running?");
+    // 4: no such thing, and which there are.
+    fails("service show wbe", 4, "expected one of web");
+    fails("backend drain web 10.0.0.9:80", 4, "expected one of 10.0.0.1:80, 10.0.0.2:8080");
+    fails("pool delete a/../b", 4, "a/../b");
+    // 5: conflicts.
+    fails("pool create local --address 10.0.0.9", 5, "exists already");
+    fails("pool delete local", 5, "used by web");
+    fails("backend add web 10.0.0.1:80", 5, "exists already");
+    // 6: the data plane is not there.
+    fails("stats", 6, "data plane");
+    fails("neighbours", 6, "data plane");
+    // All of it left everything as it was.
+    assert_eq!(lab.json("service show web")["port"], 80);
+
+    // For programs: one line of problem+json.
+    let problem = |args: &str| -> Value {
+        let ran = lab.run(args);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        serde_json::from_str(&ran.stderr).unwrap()
+    };
+    let refused = problem("--json service set web --port 0");
+    assert_eq!((&refused["status"], &refused["problems"][0]["value"]), (&json!(422), &json!("0")));
+    assert_eq!(problem("--json --api http://127.0.0.1:1 status")["title"], "API unreachable");
+
+    let help = lab.ok("--help");
+    for code in ["0  done", "3  the API cannot be reached", "6  server error"] {
+        assert!(help.contains(code), "{help}");
+    }
+}
+
+#[test]
+fn statistics_in_all_views() {
+    let lab = Lab::start().with_web();
+    let until = Instant::now() + Duration::from_secs(10);
+    while lab.json("stats")["services"].as_array().is_none_or(Vec::is_empty) {
+        assert!(Instant::now() < until, "the snapshot reaches the data plane");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let text = lab.ok("stats");
+    assert!(text.contains("up for 2h 5m"), "{text}");
+    let of_web = row(&text, "web");
+    assert_eq!(of_web[1..3], ["1,234", "5,000"], "{text}");
+    assert!(of_web[3].ends_with(",000,000"), "{text}");
+    assert_eq!(row(&text, "10.0.0.2:8080")[1..3], ["1,234", "5,000"]);
+    assert!(!lab.ok("stats web").contains("up for"));
+    assert_eq!(lab.json("stats web")["name"], "web");
+    assert_eq!(lab.run("stats nobody").code, 4);
+
+    let drops = lab.ok("stats --drops");
+    assert_eq!(row(&drops, "no_conn")[1], "12,345");
+    assert!(drops.contains(DropReason::NoConn.meaning()), "{drops}");
+    assert_eq!(row(&lab.ok("stats --workers"), "0")[1], "9,999");
+    assert_eq!(row(&lab.ok("stats --ports"), "p0")[5], "77");
+    assert_eq!(row(&lab.ok("stats --tables"), "conns")[1..5], ["250", "1,000", "25.0", "%"]);
+
+    // The data plane played here counts a million packets per reading.
+    let watch = lab.ok("stats --watch 1 --count 2");
+    let rates: Vec<Vec<&str>> = watch
+        .lines()
+        .filter(|line| line.starts_with("web"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rates.len(), 2, "{watch}");
+    assert_eq!(rates[0][2..], ["-", "-", "-", "-", "-"], "{watch}");
+    assert_eq!(rates[1][2], "0", "{watch}");
+    let rate: u64 = rates[1][3].replace(',', "").parse().unwrap();
+    assert!(rate > 100_000, "{watch}");
+    let lines = lab.ok("stats --watch 1 --count 2 --json");
+    assert!(lines.lines().all(|line| serde_json::from_str::<Stats>(line).is_ok()), "{lines}");
+    assert_eq!(lines.lines().count(), 2);
+}
+
+#[test]
+fn events_status_and_neighbours() {
+    let lab = Lab::start().with_web();
+    let events = lab.json("events");
+    let last = events["last_seq"].as_u64().unwrap();
+    let table = lab.ok("events");
+    assert!(table.starts_with("SEQ") || table.starts_with(" SEQ"), "{table}");
+    assert!(table.lines().any(|line| line.contains("-created") && line.contains("web")), "{table}");
+
+    let mut following = lab
+        .command(&format!("events --follow --json --since {last}"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = following.stdout.take().unwrap();
+    lab.ok("backend drain web 10.0.0.1:80");
+    let event = BufReader::new(stdout)
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
+        .find(|event| event["backend"] == "10.0.0.1:80");
+    following.kill().unwrap();
+    following.wait().unwrap();
+    let event = event.expect("the drained backend's event");
+    assert!(event["seq"].as_u64().unwrap() > last, "{event}");
+    assert!(lab.ok(&format!("events --since {last}")).contains("web 10.0.0.1:80"));
+
+    let status = lab.json("status");
+    assert_eq!(status["dataplane"]["boot_id"], 42);
+    let text = lab.ok("status");
+    assert!(text.contains("uptime") && text.contains("2h 5m"), "{text}");
+    assert!(text.contains("control") && text.contains("dataplane"), "{text}");
+    let table = lab.ok("neighbours");
+    assert_eq!(
+        row(&table, "10.0.0.1"),
+        ["10.0.0.1", "02:00:00:00:00:01", "p0", "reachable", "12s", "ago"]
+    );
+}
+
+const FILE: &str = r#"
+[[pool]]
+name = "local"
+addresses = ["10.0.0.250"]
+
+[[service]]
+name = "web"
+vip = "198.51.100.1"
+port = 80
+protocol = "tcp"
+mode = "full-nat"
+pool = "local"
+[service.health_check]
+kind = "http"
+[[service.backend]]
+address = "10.0.0.1"
+port = 80
+"#;
+
+#[test]
+fn apply_makes_it_so_and_says_what_changed() {
+    let lab = Lab::start();
+    let apply = |name: &str, text: &str| {
+        let file = lab.file(name, text);
+        lab.run(&format!("apply {}", file.display()))
+    };
+    let first = apply("a.toml", FILE);
+    assert_eq!((first.code, first.stderr.as_str()), (0, ""));
+    assert_eq!(first.stdout, "pool local created\nservice web created\n");
+    assert_eq!(apply("a.toml", FILE).stdout, "pool local unchanged\nservice web unchanged\n");
+
+    let heavier = FILE.replace("address = \"10.0.0.1\"", "address = \"10.0.0.1\"\nweight = 5");
+    assert_eq!(apply("a.toml", &heavier).stdout, "pool local unchanged\nservice web replaced\n");
+    assert_eq!(lab.json("backend list web")["backends"][0]["weight"], 5);
+
+    // Wrong files: all mistakes at once, by themselves (2) or with what is there (1); nothing done.
+    let wrong = heavier.replace("= 5", "= 65536").replace("kind =", "kid =") + "colour = 1\n";
+    let refused = apply("b.toml", &wrong.replace("\"local\"\naddr", "\"new\"\naddr"));
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    for part in [
+        "service[web].backend[10.0.0.1:80].weight is 65536: expected 0 to 65535",
+        "service[web].health_check.kid is \"http\": expected a known field",
+        ".colour is 1: expected a known field",
+    ] {
+        assert!(refused.stderr.contains(part), "{part} is not in:\n{}", refused.stderr);
+    }
+    let overlap = FILE.replace("\"local\"", "\"new\"").replace("10.0.0.250", "198.51.100.1");
+    let refused = apply("b.toml", &overlap);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("pool[new].addresses is 198.51.100.1"), "{}", refused.stderr);
+    assert_eq!(lab.json("pool list")["pools"].as_array().unwrap().len(), 1);
+    let syntax = apply("c.toml", "[[pool]\n");
+    assert_eq!(syntax.code, 2);
+    assert!(syntax.stderr.contains("line 1"), "{}", syntax.stderr);
+
+    // An address moves to a pool that comes first in the file: right only as a whole.
+    let moved = json!({"pools": [
+        {"name": "first", "addresses": ["10.0.0.250"]}, {"name": "local", "addresses": ["10.0.0.9"]}
+    ]});
+    let mut child =
+        lab.command("apply - --json").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(moved.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let changes: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(changes["changes"].as_array().unwrap().len(), 2, "{changes}");
+    assert_eq!(lab.json("pool show first")["addresses"], json!(["10.0.0.250"]));
+
+    // A file of one service.
+    let dr = lab.file(
+        "dr.json",
+        r#"{"vip": "198.51.100.2", "port": 53, "protocol": "udp", "mode": "dr",
+            "backends": [{"address": "10.0.0.3", "port": 53}]}"#,
+    );
+    lab.ok(&format!("service create dns --file {}", dr.display()));
+    assert_eq!(lab.json("service show dns")["protocol"], "udp");
+    let other = lab
+        .run(&format!("service create x --file {}", lab.file("x.toml", "name = \"y\"").display()));
+    assert_eq!(other.code, 2, "{}", other.stderr);
+}
+
+#[test]
+fn completions_need_no_api() {
+    for shell in ["bash", "zsh", "fish"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let ran = Ran::of(command.args(["completions", shell]));
+        assert_eq!(ran.code, 0);
+        assert!(ran.stdout.contains("neighbours"), "{shell}");
+    }
+}
