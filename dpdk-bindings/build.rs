@@ -37,6 +37,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_tx_queue_setup",
     "rte_get_tsc_hz",
     "rte_mempool_in_use_count",
+    "rte_openlog_stream",
     "rte_pktmbuf_free_bulk",
     "rte_pktmbuf_pool_create",
     "rte_ring_create",
@@ -56,6 +57,7 @@ const TYPES: &[&str] = &["sluice_mbuf_offset"];
 /// Types whose fields we do not read: packed structs with aligned members, which Rust cannot express,
 /// and those whose fields differ between versions (we read an mbuf by the offsets in wrapper.h).
 const OPAQUE: &[&str] = &[
+    "_IO_FILE",
     "rte_arp_ipv4",
     "rte_arp_hdr",
     "rte_gtp_psc_generic_hdr",

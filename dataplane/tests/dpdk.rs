@@ -140,6 +140,7 @@ fn ports_that_cannot_be_are_refused(eal: &Eal, pool: &Mempool) {
     };
     let error = refuse(PortConfig { device: "net_nothing0".to_owned(), ..good.clone() });
     assert!(matches!(error.cause, PortErrorCause::NotFound { .. }), "{error}");
+    assert!(error.to_string().contains("; DPDK says: "), "{error}");
     let error = refuse(PortConfig { device: "ffff:1f:1f.7".to_owned(), ..good.clone() });
     assert!(matches!(error.cause, PortErrorCause::NotFound { .. }), "{error}");
     let error = refuse(PortConfig { device: "eth0".to_owned(), ..good.clone() });
@@ -318,6 +319,7 @@ fn tap_with_two_queues(eal: &Eal, pool: &Mempool) {
     let config = PortConfig { queues: 2, mtu: 1400, rx_descriptors: 128, ..port_config(&device) };
     let (port, mut rx, mut tx) = Port::open(eal, &config, pool).unwrap();
     assert_eq!((port.driver(), port.mtu(), rx.len(), tx.len()), ("net_tap", 1400, 2, 2));
+    assert!(!port.rx_capabilities().rss, "the kernel spreads by a hash of its own");
     assert!(ip(&format!("address add 198.51.100.1/24 dev {iface}")), "address on {iface}");
     assert!(ip(&format!("link set {iface} up")));
     let socket = UdpSocket::bind("198.51.100.1:0").unwrap();

@@ -11,6 +11,7 @@ mod eal;
 mod lcore;
 mod mbuf;
 mod mempool;
+mod messages;
 mod port;
 mod port_config;
 mod queue;

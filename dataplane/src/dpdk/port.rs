@@ -10,7 +10,7 @@ use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rxconf, rte_eth_txconf};
 use super::port_config::{PortConfig, PortError, PortErrorCause, device_name, port_name};
 use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
-use super::{Eal, EalHandle, Mempool, strerror};
+use super::{Eal, EalHandle, Mempool, messages, strerror};
 
 /// Ethernet header, VLAN tag and frame check sequence, as DPDK counts them for the largest frame.
 const FRAME_OVERHEAD_BYTES: u32 = 14 + 4 + 4;
@@ -22,7 +22,8 @@ pub struct RxCapabilities {
     pub ip_checksum: bool,
     /// It checks TCP and UDP checksums.
     pub l4_checksum: bool,
-    /// It spreads packets over the queues by RSS (never so with one queue).
+    /// It spreads packets over the queues by RSS through a redirection table (never so with one
+    /// queue). Without, as on a tap, any queue may get any packet.
     pub rss: bool,
     /// How many receive and transmit queues it could have.
     pub max_queues: u16,
@@ -66,7 +67,12 @@ pub(super) struct Inner {
 
 impl Inner {
     fn error(&self, cause: PortErrorCause) -> PortError {
-        PortError { port: self.name.clone(), device: self.device.clone(), cause }
+        PortError {
+            port: self.name.clone(),
+            device: self.device.clone(),
+            cause,
+            messages: Vec::new(),
+        }
     }
 
     /// DPDK's answer to a step: negative is an error.
@@ -74,7 +80,7 @@ impl Inner {
         if status >= 0 {
             return Ok(());
         }
-        Err(self.error(PortErrorCause::Dpdk { step, reason: strerror(status) }))
+        Err(self.error(PortErrorCause::Dpdk { step, reason: reason(status) }))
     }
 
     fn stop(&mut self) -> Result<(), PortError> {
@@ -125,6 +131,20 @@ impl Port {
     /// have leaves it untouched, to be opened otherwise; after any other error, and after
     /// [`Port::close`], DPDK does not give the device a second time.
     pub fn open(
+        eal: &Eal,
+        config: &PortConfig,
+        pool: &Mempool,
+    ) -> Result<(Port, Vec<RxQueue>, Vec<TxQueue>), PortError> {
+        let (result, messages) = messages::during(|| Port::try_open(eal, config, pool));
+        if result.is_ok() {
+            for message in &messages {
+                tracing::info!(port = config.name, "{message}");
+            }
+        }
+        result.map_err(|error| PortError { messages, ..error })
+    }
+
+    fn try_open(
         eal: &Eal,
         config: &PortConfig,
         pool: &Mempool,
@@ -252,12 +272,19 @@ impl Port {
     }
 }
 
+/// DPDK's words for a step's answer. Many drivers answer -1 for whatever went wrong, which would
+/// read as "Operation not permitted".
+fn reason(status: i32) -> String {
+    if status == -1 { "the driver refused".to_owned() } else { strerror(status) }
+}
+
 /// What we need of `rte_eth_dev_info`.
 struct DeviceInfo {
     raw: rte_eth_dev_info,
     driver: String,
     socket: Option<u16>,
     max_queues: u16,
+    max_mtu: u16,
 }
 
 impl DeviceInfo {
@@ -278,7 +305,8 @@ impl DeviceInfo {
         // SAFETY: the port exists.
         let socket = u16::try_from(unsafe { dpdk_sys::rte_eth_dev_socket_id(inner.id) }).ok();
         let max_queues = raw.max_rx_queues.min(raw.max_tx_queues);
-        Ok(DeviceInfo { raw, driver, socket, max_queues })
+        let max_mtu = max_mtu(raw.max_mtu, raw.max_rx_pktlen);
+        Ok(DeviceInfo { raw, driver, socket, max_queues, max_mtu })
     }
 
     fn socket_id(&self) -> u32 {
@@ -286,9 +314,20 @@ impl DeviceInfo {
     }
 }
 
+/// The largest MTU that DPDK will accept: some drivers name it, some only name the largest frame.
+fn max_mtu(max_mtu: u16, max_frame_bytes: u32) -> u16 {
+    if max_mtu < u16::MAX {
+        return max_mtu;
+    }
+    // Ethernet header and frame check sequence, as in ethdev's own check.
+    u16::try_from(max_frame_bytes.saturating_sub(14 + 4)).unwrap_or(u16::MAX)
+}
+
 fn find(config: &PortConfig) -> Result<u16, PortError> {
-    let error =
-        |cause| Err(PortError { port: config.name.clone(), device: config.device.clone(), cause });
+    let error = |cause| {
+        let (port, device) = (config.name.clone(), config.device.clone());
+        Err(PortError { port, device, cause, messages: Vec::new() })
+    };
     if !is_vdev(&config.device) && !is_pci_address(device_name(&config.device)) {
         return error(PortErrorCause::BadDevice);
     }
@@ -309,7 +348,7 @@ fn find(config: &PortConfig) -> Result<u16, PortError> {
     if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) } == 0 {
         return Ok(id);
     }
-    let reason = if status < 0 { strerror(status) } else { "it has no such port".to_owned() };
+    let reason = if status < 0 { reason(status) } else { "it has no such port".to_owned() };
     error(PortErrorCause::NotFound { reason })
 }
 
@@ -327,11 +366,11 @@ fn check(
             driver: driver(),
         }));
     }
-    if !(info.raw.min_mtu..=info.raw.max_mtu).contains(&config.mtu) {
+    if !(info.raw.min_mtu..=info.max_mtu).contains(&config.mtu) {
         return Err(inner.error(PortErrorCause::Mtu {
             wanted: config.mtu,
             least: info.raw.min_mtu,
-            most: info.raw.max_mtu,
+            most: info.max_mtu,
             driver: driver(),
         }));
     }
@@ -367,7 +406,7 @@ fn configure(
         l4_checksum: offloads & l4 == l4,
         rss: false,
         max_queues: info.max_queues,
-        max_mtu: info.raw.max_mtu,
+        max_mtu: info.max_mtu,
     };
     let mut conf = rte_eth_conf::default();
     conf.rxmode.mtu = u32::from(config.mtu);
@@ -382,7 +421,7 @@ fn configure(
         with_rss.rxmode.mq_mode = dpdk_sys::SLUICE_MQ_RX_RSS;
         with_rss.rx_adv_conf.rss_conf.rss_hf = rss_hf;
         if try_it(&with_rss) == 0 {
-            return Ok(RxCapabilities { rss: true, ..capabilities });
+            return Ok(RxCapabilities { rss: info.raw.reta_size > 0, ..capabilities });
         }
     }
     inner.step("configure the port", try_it(&conf))?;

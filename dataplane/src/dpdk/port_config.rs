@@ -22,7 +22,7 @@ pub struct PortConfig {
 
 /// Why a port could not be opened or closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("port {port} ({device}): {cause}")]
+#[error("port {port} ({device}): {cause}{}", said(messages))]
 pub struct PortError {
     /// [`PortConfig::name`].
     pub port: String,
@@ -30,6 +30,16 @@ pub struct PortError {
     pub device: String,
     /// What was wrong.
     pub cause: PortErrorCause,
+    /// What DPDK and the driver logged about it, line by line.
+    pub messages: Vec<String>,
+}
+
+fn said(messages: &[String]) -> String {
+    if messages.is_empty() {
+        String::new()
+    } else {
+        format!("; DPDK says: {}", messages.join("; "))
+    }
 }
 
 /// What was wrong with a port.
@@ -42,8 +52,8 @@ pub enum PortErrorCause {
     BadDevice,
     /// There is no such device, or its driver could not take it.
     #[error(
-        "DPDK cannot open the device: {reason} (the driver's own messages are on standard error; \
-         a PCI device must be bound to vfio-pci or have a driver that shares it)"
+        "DPDK cannot open the device: {reason} (a PCI device must be bound to vfio-pci or have a \
+         driver that shares it)"
     )]
     NotFound {
         /// DPDK's words.
@@ -164,9 +174,13 @@ mod tests {
             port: "lan".to_owned(),
             device: "net_tap0".to_owned(),
             cause: PortErrorCause::Queues { wanted: 9, most: 1, driver: "net_tap".to_owned() },
+            messages: Vec::new(),
         };
         let text =
             "port lan (net_tap0): queues = 9: expected 1 to 1, which its driver net_tap has here";
         assert_eq!(error.to_string(), text);
+        let messages = vec!["tap: no".to_owned(), "EAL: no".to_owned()];
+        let error = PortError { messages, ..error };
+        assert_eq!(error.to_string(), format!("{text}; DPDK says: tap: no; EAL: no"));
     }
 }
