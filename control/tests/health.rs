@@ -40,8 +40,9 @@ impl Server {
             let mut silent = Vec::new();
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
-                requests.fetch_add(1, Ordering::SeqCst);
+                // In this order: who sees the request counted can only change the next answer.
                 let status = status.load(Ordering::SeqCst);
+                requests.fetch_add(1, Ordering::SeqCst);
                 if status == 3 {
                     // Closing with a request unread sends a reset.
                     std::thread::sleep(Duration::from_millis(20));
@@ -138,6 +139,17 @@ async fn tcp_passes_on_a_handshake_and_fails_when_refused() {
     // The check's own port instead of the backend's.
     let check = HealthCheck { port: Some(server.id.port), ..check };
     assert!(first_verdict(backend(1), check).await.0);
+}
+
+/// A reset leaves no TIME_WAIT socket behind, so checks do not use up local ports.
+#[tokio::test]
+async fn checks_close_with_a_reset() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let id = backend(listener.local_addr().unwrap().port());
+    let reading = std::thread::spawn(move || listener.accept()?.0.read(&mut [0; 1]));
+    assert!(first_verdict(id, tcp_check(1_000, 1, 1)).await.0);
+    let read = tokio::task::spawn_blocking(|| reading.join().unwrap()).await.unwrap();
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
@@ -272,7 +284,7 @@ async fn setting_the_same_targets_again_moves_no_check() {
         sleep(Duration::from_millis(5)).await;
     }
     let requests = server.requests();
-    assert!((6..=9).contains(&requests), "{requests} checks in 1.5 s at 200 ms");
+    assert!((5..=9).contains(&requests), "{requests} checks in 1.5 s at 200 ms");
 }
 
 /// One listener answers for all of 127/8: 2,000 backends, each its own address.
@@ -308,9 +320,11 @@ async fn thousands_of_backends_make_no_burst() {
     for (at, _) in accepted.iter() {
         *slots.entry(at.as_millis() / 10).or_insert(0) += 1;
     }
-    let most = slots.values().max().copied().unwrap_or(0);
+    let mut sizes: Vec<i32> = slots.values().copied().collect();
+    sizes.sort_unstable();
     // 10 on average. A shared machine may stall the whole process for some slots, no more.
-    assert!(most <= 150, "{most} checks within 10 ms");
+    let (usual, most) = (sizes[sizes.len() * 95 / 100], sizes[sizes.len() - 1]);
+    assert!(usual <= 40 && most <= 300, "{usual} checks within 10 ms, {most} at most");
     let busy = slots.values().filter(|n| **n > 0).count();
     assert!(busy > 300, "spread over {busy} slots of 610");
 

@@ -88,27 +88,27 @@ pub(super) enum ServiceCommand {
         /// Its name; with --file it may stand in the file.
         #[arg(required_unless_present = "file")]
         name: Option<String>,
-        #[command(flatten)]
-        fields: Box<ServiceFields>,
         /// A backend, as 10.0.0.1:80 or 10.0.0.1:80=WEIGHT; may be repeated.
         #[arg(long = "backend", value_name = "ADDR:PORT[=WEIGHT]", value_parser = weighted)]
         backends: Vec<(BackendId, Option<u16>)>,
         /// JSON or TOML file with the fields of the service; `-` is standard input.
         #[arg(long, conflicts_with_all = FIELD_IDS)]
         file: Option<PathBuf>,
+        #[command(flatten)]
+        fields: Box<ServiceFields>,
     },
     /// Change fields of a service; those not named stay as they are.
     Set {
         /// Its name.
         name: String,
-        #[command(flatten)]
-        fields: Box<ServiceFields>,
         /// Take the pool away, as for mode dr.
         #[arg(long, conflicts_with = "pool")]
         no_pool: bool,
         /// Check backends no more: all count as healthy.
         #[arg(long, conflicts_with_all = CHECK_IDS)]
         no_check: bool,
+        #[command(flatten)]
+        fields: Box<ServiceFields>,
     },
     /// Remove a service and its backends.
     Delete {

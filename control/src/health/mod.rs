@@ -9,8 +9,9 @@
 //! its own. [`machine`] counts rise and fall, [`phase`] spreads the checks in time, [`probe`] asks.
 //!
 //! # How fast a failure is seen
-//! A check ends before the next one of its backend is due, so an interval of 500 ms with `fall` 2
-//! finds a dead backend within 500 + 500 + 450 ms, whatever the timeout.
+//! A check ends before the next one of its backend is due, a fifth of the interval (at most 100 ms)
+//! earlier, even where the timeout is longer. So an interval of 500 ms with `fall` 2 finds a dead
+//! backend within 500 + 500 + 400 ms.
 //!
 //! # How many checks run at once
 //! At most half of the process's open file limit, and at most [`MAX_IN_FLIGHT`]: 512 under the

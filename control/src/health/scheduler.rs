@@ -46,7 +46,7 @@ impl Entry {
     /// tell within two intervals.
     fn deadline(&self) -> Duration {
         let interval_ms = self.target.check.interval_ms;
-        let longest_ms = interval_ms - (interval_ms / 10).min(100);
+        let longest_ms = interval_ms - (interval_ms / 5).min(100);
         Duration::from_millis(self.target.check.timeout_ms.min(longest_ms).max(1).into())
     }
 }
@@ -271,8 +271,8 @@ mod tests {
     fn a_check_ends_before_the_next_is_due() {
         let deadline = |interval, timeout| entry(interval, timeout).deadline().as_millis();
         assert_eq!(deadline(500, 300), 300);
-        assert_eq!(deadline(500, 500), 450);
-        assert_eq!(deadline(100, 100), 90);
+        assert_eq!(deadline(500, 500), 400);
+        assert_eq!(deadline(100, 100), 80);
         assert_eq!(deadline(60_000, 60_000), 59_900);
         assert_eq!(deadline(0, 0), 1, "nonsense is clamped");
     }
