@@ -52,6 +52,12 @@ impl TcpFlags {
     /// The congestion window was reduced (RFC 3168).
     pub const CWR: TcpFlags = TcpFlags(0x80);
 
+    /// These flags and `flags`; as `|`, but also in constants.
+    #[inline]
+    pub const fn with(self, flags: TcpFlags) -> Self {
+        TcpFlags(self.0 | flags.0)
+    }
+
     /// Whether all of `flags` are set.
     #[inline]
     pub const fn contains(self, flags: TcpFlags) -> bool {
@@ -84,7 +90,7 @@ impl BitOr for TcpFlags {
 
     #[inline]
     fn bitor(self, other: Self) -> Self {
-        TcpFlags(self.0 | other.0)
+        self.with(other)
     }
 }
 
