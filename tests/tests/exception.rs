@@ -42,7 +42,7 @@ fn the_host_is_reached_and_reaches_others_over_a_dpdk_port() {
     let listen = format!("{LB_WAN}:2222");
     let argv = [helper, "echo-server", "--name", "the-host", "--listen", &listen];
     let mut server = Process::spawn(lab.site(), &lb, "login", &argv).unwrap();
-    server.wait_for_line("READY", Duration::from_secs(5)).unwrap();
+    server.wait_ready(Duration::from_secs(5)).unwrap();
     let session = format!(
         "exec 3<>/dev/tcp/{LB_WAN}/2222; read -r name <&3; \
          echo hello >&3; read -r line <&3; echo \"$name says $line\""

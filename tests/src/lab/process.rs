@@ -44,9 +44,10 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, log, log_start, detached: false })
     }
 
-    /// Wait until it has printed a line that is `line`.
-    pub fn wait_for_line(&mut self, line: &str, within: Duration) -> Result<()> {
-        self.wait_for(within, |output| output.lines().any(|printed| printed.trim() == line))
+    /// Wait until it has printed a line whose first word is READY.
+    pub fn wait_ready(&mut self, within: Duration) -> Result<()> {
+        let is_ready = |line: &str| line.split_whitespace().next() == Some("READY");
+        self.wait_for(within, |output| output.lines().any(is_ready))
     }
 
     /// Wait until it has printed `text`.

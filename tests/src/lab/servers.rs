@@ -39,7 +39,7 @@ impl Servers {
         let echo_argv = [&helper, "echo-server", "--name", &name, "--listen", &listen];
         let mut echo =
             Process::spawn(site, &site.netns(&name), &format!("echo-{name}"), &echo_argv)?;
-        echo.wait_for_line("READY", Duration::from_secs(5))?;
+        echo.wait_ready(Duration::from_secs(5))?;
         Ok(Servers { number, nginx, echo })
     }
 

@@ -68,14 +68,14 @@ impl Binaries {
 /// after that.
 pub fn start_dataplane(site: &Site, binaries: &Binaries) -> Result<Process> {
     let mut process = spawn(site, "dataplane", &binaries.dataplane)?;
-    process.wait_for_line("READY", DATAPLANE_READY)?;
+    process.wait_ready(DATAPLANE_READY)?;
     Ok(process)
 }
 
 /// Start control in the namespace `lb` and wait until it is READY.
 pub fn start_control(site: &Site, binaries: &Binaries) -> Result<Process> {
     let mut process = spawn(site, "control", &binaries.control)?;
-    process.wait_for_line("READY", CONTROL_READY)?;
+    process.wait_ready(CONTROL_READY)?;
     Ok(process)
 }
 

@@ -16,7 +16,6 @@ use crate::story::report::Step;
 pub fn run(lab: &mut Lab, step: &mut Step) -> Result<()> {
     let dead_for = Duration::from_secs(if step.quick { 4 } else { 10 });
     let desired = lab.desired_services()?;
-    let arp = ArpCapture::start(lab.site())?;
     step.say("200 requests/s to each of web, web-dr and echo …");
     let loads = AllServices::start(lab, 200, 2_000)?;
     sleep(Duration::from_secs(1));
@@ -26,6 +25,8 @@ pub fn run(lab: &mut Lab, step: &mut Step) -> Result<()> {
     if let Some(control) = &mut lab.control {
         control.kill();
     }
+    // Whatever was under way before is not meant: only what its return brings about.
+    let arp = ArpCapture::start(lab.site())?;
     sleep(dead_for);
     step.say("starting sluice-control again");
     lab.start_control()?;
