@@ -99,18 +99,14 @@ impl EventLog {
         ring.events.push_back(event);
     }
 
-    /// At most `limit` events, oldest first: those that follow `since`, or the newest without it. A
-    /// `since` above the newest is from before a restart of control: all events follow it.
-    pub fn page(&self, since: Option<u64>, limit: usize) -> Page {
+    /// The newest `limit` events with a sequence number above `since`, oldest first. A `since`
+    /// above the newest is from before a restart of control: all events count then.
+    pub fn page(&self, since: u64, limit: usize) -> Page {
         let ring = self.inner.lock().unwrap_or_else(|e| e.into_inner());
-        let events = &ring.events;
-        let first = match since {
-            Some(since) if since > ring.last_seq => 0,
-            Some(since) => events.partition_point(|e| e.seq <= since),
-            None => events.len().saturating_sub(limit),
-        };
-        let page = events.iter().skip(first).take(limit).cloned();
-        Page { events: page.collect(), last_seq: ring.last_seq }
+        let since = if since > ring.last_seq { 0 } else { since };
+        let above = ring.events.partition_point(|e| e.seq <= since);
+        let first = above.max(ring.events.len().saturating_sub(limit));
+        Page { events: ring.events.range(first..).cloned().collect(), last_seq: ring.last_seq }
     }
 }
 
@@ -121,19 +117,18 @@ mod tests {
     #[test]
     fn keeps_the_newest_and_pages_oldest_first() {
         let log = EventLog::default();
-        assert_eq!(log.page(None, 10), Page { events: vec![], last_seq: 0 });
+        assert_eq!(log.page(0, 10), Page { events: vec![], last_seq: 0 });
         for n in 1..=KEPT + 5 {
             log.note("test", format!("event {n}"));
         }
-        let all = log.page(Some(0), usize::MAX);
+        let all = log.page(0, usize::MAX);
         assert_eq!(all.events.len(), KEPT);
         assert_eq!(all.events[0].seq, 6);
         assert_eq!(all.last_seq, KEPT as u64 + 5);
         let seqs = |page: Page| page.events.iter().map(|e| e.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(log.page(None, 2)), [4100, 4101]);
-        assert_eq!(seqs(log.page(Some(4000), 2)), [4001, 4002], "a poller misses none");
-        assert_eq!(seqs(log.page(Some(4099), 100)), [4100, 4101]);
-        assert!(seqs(log.page(Some(4101), 100)).is_empty());
-        assert_eq!(seqs(log.page(Some(9999), 1)), [6], "since from before a restart");
+        assert_eq!(seqs(log.page(0, 2)), [4100, 4101]);
+        assert_eq!(seqs(log.page(4099, 100)), [4100, 4101]);
+        assert!(seqs(log.page(4101, 100)).is_empty());
+        assert_eq!(seqs(log.page(9999, 1)), [4101], "since from before a restart");
     }
 }

@@ -123,7 +123,8 @@ impl Manager {
         self.changed();
     }
 
-    /// Start checking, or go on with other targets.
+    /// Tell the checker what to check. What it is told is read under its lock: the last call tells
+    /// the newest.
     fn set_targets(&self) {
         if let Some(checker) = &*lock(&self.checker) {
             let known = lock(&self.observed).known();
@@ -133,8 +134,6 @@ impl Manager {
 
     /// Hand the targets to a checker and keep it.
     pub fn start_checks(&self, checker: Checker) {
-        // Not during a commit: its targets would be missed.
-        let _store = lock(&self.store);
         *lock(&self.checker) = Some(checker);
         self.set_targets();
     }
@@ -171,7 +170,9 @@ impl Manager {
 
     /// Take over the health of backends of which nothing is known yet.
     pub fn seed_health(&self, snapshot: &Snapshot) {
-        if lock(&self.observed).seed(snapshot, now_ms()) {
+        let seeded = lock(&self.observed).seed(snapshot, now_ms());
+        if seeded {
+            self.set_targets();
             self.changed();
         }
     }

@@ -77,8 +77,8 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 
 /// `since` and `limit` of the event log.
 pub struct EventQuery {
-    /// The last event already seen.
-    pub since: Option<u64>,
+    /// The last event already seen, 0 for none.
+    pub since: u64,
     /// Most events to return.
     pub limit: usize,
 }
@@ -97,11 +97,11 @@ impl<S: Send + Sync> FromRequestParts<S> for EventQuery {
         else {
             return wrong("query", &query, "since=SEQ&limit=N".to_owned());
         };
-        let mut parsed = EventQuery { since: None, limit: 1_000 };
+        let mut parsed = EventQuery { since: 0, limit: MOST };
         for (name, value) in &fields {
             match name.as_str() {
                 "since" => match value.parse() {
-                    Ok(since) => parsed.since = Some(since),
+                    Ok(since) => parsed.since = since,
                     Err(_) => return wrong(name, value, "a sequence number, from 0".to_owned()),
                 },
                 "limit" => match value.parse() {

@@ -12,7 +12,7 @@
 //! | `/pools` | GET `{"pools": [..]}`, POST |
 //! | `/pools/{name}` | GET, PUT, PATCH, DELETE |
 //! | `/stats`, `/stats/services/{name}` | GET |
-//! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`, oldest first |
+//! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: the newest N, oldest first |
 //! | `/status`, `/neighbours` | GET |
 //!
 //! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.

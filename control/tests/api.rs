@@ -1,0 +1,347 @@
+//! The HTTP API over a real socket: what it does, and every way to say no.
+
+mod common;
+
+use common::{FakeDataplane, Lab, WEB};
+use serde_json::{Value, json};
+
+fn dr(name: &str, vip: &str) -> Value {
+    json!({
+        "name": name, "vip": vip, "port": 53, "protocol": "udp", "mode": "dr",
+        "backends": [{"address": "10.0.0.1", "port": 53}]
+    })
+}
+
+#[tokio::test]
+async fn services_are_made_read_changed_and_deleted() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+
+    let made = api.send("POST", "/services", dr("dns", "198.51.100.2")).await;
+    assert_eq!(made.header("location"), "/api/v1/services/dns");
+    assert_eq!(made.header("etag"), "\"2\"");
+    let made = made.ok(201);
+    assert_eq!(made["scheduler"], "maglev");
+    assert_eq!(made["backends"][0]["weight"], 100);
+    assert_eq!(made["backends"][0]["health"], "unchecked");
+
+    let list = api.get("/services").await.ok(200);
+    let names: Vec<_> = list["services"].as_array().unwrap().iter().map(|s| &s["name"]).collect();
+    assert_eq!(names, ["web", "dns"]);
+
+    let patched = api.send("PATCH", "/services/dns", json!({"scheduler": "wrr"})).await.ok(200);
+    assert_eq!(patched["scheduler"], "wrr");
+    assert_eq!(patched["backends"].as_array().unwrap().len(), 1);
+    let patched = api.send("PATCH", "/services/dns", json!({"scheduler": null})).await.ok(200);
+    assert_eq!(patched["scheduler"], "maglev");
+
+    // The name may be left to the URL.
+    let mut other = dr("dns", "198.51.100.3");
+    other.as_object_mut().unwrap().remove("name");
+    let replaced = api.send("PUT", "/services/dns", other).await.ok(200);
+    assert_eq!(replaced["vip"], "198.51.100.3");
+    assert_eq!(api.get("/services/dns").await.ok(200), replaced);
+
+    let gone = api.delete("/services/dns").await;
+    assert_eq!(gone.status, 204);
+    api.get("/services/dns").await.problem(404);
+    let kinds = ["service-created", "service-changed", "service-deleted"];
+    for kind in kinds {
+        assert!(!api.events(kind).await.is_empty(), "{kind}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn backends_and_pools_are_made_read_changed_and_deleted() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let backends = "/services/web/backends";
+
+    let body = json!({"address": "10.0.0.3", "port": 8080, "zone": "a"});
+    let made = api.send("POST", backends, body).await;
+    assert_eq!(made.header("location"), "/api/v1/services/web/backends/10.0.0.3:8080");
+    made.ok(201);
+    let list = api.get(backends).await.ok(200);
+    assert_eq!(list["backends"].as_array().unwrap().len(), 3);
+
+    let one = format!("{backends}/10.0.0.3:8080");
+    let weighed = api.send("PUT", &format!("{one}/weight"), json!({"weight": 7})).await.ok(200);
+    assert_eq!((&weighed["weight"], &weighed["zone"]), (&json!(7), &json!("a")));
+    for (action, state) in [("drain", "drain"), ("down", "down"), ("up", "up")] {
+        let done = api.post_empty(&format!("{one}/{action}")).await.ok(200);
+        assert_eq!(done["state"], state);
+    }
+    let patched = api.send("PATCH", &one, json!({"zone": null, "weight": 0})).await.ok(200);
+    assert_eq!((&patched["weight"], &patched["zone"]), (&json!(0), &Value::Null));
+    let replaced = api.send("PUT", &one, json!({"weight": 65_535})).await.ok(200);
+    assert_eq!(replaced["weight"], 65_535);
+    assert_eq!(api.get(&one).await.ok(200), replaced);
+    assert_eq!(api.delete(&one).await.status, 204);
+    assert!(api.get(&one).await.problem(404).contains("10.0.0.1:8080, 10.0.0.2:8080"));
+
+    let pool = json!({"name": "more", "addresses": ["10.0.0.251"]});
+    let made = api.send("POST", "/pools", pool).await;
+    assert_eq!(made.header("location"), "/api/v1/pools/more");
+    made.ok(201);
+    let patch = json!({"addresses": ["10.0.0.252", "10.0.0.253"]});
+    assert_eq!(
+        api.send("PATCH", "/pools/more", patch.clone()).await.ok(200)["addresses"],
+        patch["addresses"]
+    );
+    api.send("PUT", "/pools/more", json!({"addresses": ["10.0.0.254"]})).await.ok(200);
+    assert_eq!(api.get("/pools").await.ok(200)["pools"].as_array().unwrap().len(), 2);
+    assert_eq!(api.delete("/pools/more").await.status, 204);
+    assert!(api.delete("/pools/local").await.problem(409).contains("used by web"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_change_anything_makes_no_version() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let path = "/services/web/backends/10.0.0.1:8080";
+    let first = api.post_empty(&format!("{path}/drain")).await;
+    let second = api.post_empty(&format!("{path}/drain")).await;
+    assert_eq!(first.header("etag"), second.header("etag"));
+    assert_eq!(api.events("backend-drained").await.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_conflicting_update_is_refused() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let read = api.get("/services/web").await;
+    let etag = read.header("etag").to_owned();
+    let path = "/services/web/backends/10.0.0.1:8080/weight";
+    let put = |weight: u64, etag: String| {
+        let api = &api;
+        async move {
+            let headers = [("content-type", "application/json"), ("if-match", etag.as_str())];
+            api.raw("PUT", path, &headers, json!({ "weight": weight }).to_string()).await
+        }
+    };
+    let first = put(1, etag.clone()).await;
+    let newer = first.header("etag").to_owned();
+    first.ok(200);
+    let refused = put(2, etag).await.problem(412);
+    assert!(refused.contains("version 2") && refused.contains("\"1\""), "{refused}");
+    assert_eq!(api.get("/services/web").await.ok(200)["backends"][0]["weight"], 1);
+    put(3, newer).await.ok(200);
+    put(4, "*".into()).await.ok(200);
+    assert!(put(5, "17".into()).await.problem(400).contains("If-Match is 17: expected an ETag"));
+    let stale = [("if-match", "\"1\"")];
+    api.raw("DELETE", "/services/web", &stale, "").await.problem(412);
+    server.stop().await;
+}
+
+/// Of two writers that read the same version, one wins.
+#[tokio::test]
+async fn concurrent_updates_have_one_winner() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let etag = api.get("/services/web").await.header("etag").to_owned();
+    let put = |weight: u64| {
+        let (api, etag) = (&api, &etag);
+        async move {
+            let headers = [("content-type", "application/json"), ("if-match", etag.as_str())];
+            let path = "/services/web/backends/10.0.0.1:8080/weight";
+            api.raw("PUT", path, &headers, json!({ "weight": weight }).to_string()).await.status
+        }
+    };
+    let (a, b, c, d) = tokio::join!(put(1), put(2), put(3), put(4));
+    let won = [a, b, c, d].iter().filter(|s| s.as_u16() == 200).count();
+    assert_eq!(won, 1, "{a} {b} {c} {d}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let before = api.get("/services").await;
+    let weight = "/services/web/backends/10.0.0.1:8080/weight";
+    let mut twice = dr("x", "198.51.100.9");
+    twice["backends"] =
+        json!([{"address": "10.0.0.1", "port": 53}, {"address": "10.0.0.1", "port": 53}]);
+    let mut no_pool = dr("x", "198.51.100.9");
+    no_pool["mode"] = json!("full-nat");
+    let mut check = dr("x", "198.51.100.9");
+    check["health_check"] = json!({"interval_ms": 50, "rise": 0, "kind": "http", "path": "alive"});
+    let same = json!({
+        "name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"
+    });
+    let in_web = "services[web].backends[10.0.0.1:8080]";
+    let cases: Vec<(&str, &str, Value, Vec<String>)> = vec![
+        ("PUT", weight, json!({"weight": 65_536}), vec![format!("{in_web}.weight is 65536: expected 0 to 65535")]),
+        ("PUT", weight, json!({"weight": "-1"}), vec![format!("{in_web}.weight is \"-1\": expected 0 to 65535")]),
+        ("PUT", weight, json!({"weight": -1}), vec![format!("{in_web}.weight is -1: expected 0 to 65535")]),
+        ("PUT", weight, json!({"weight": 1.5}), vec![format!("{in_web}.weight is 1.5: expected 0 to 65535")]),
+        ("PUT", weight, json!({}), vec![format!("{in_web}.weight is absent: expected 0 to 65535")]),
+        ("PUT", weight, json!([1]), vec![format!("{in_web} is [1]: expected an object")]),
+        ("PUT", weight, json!({"weight": 1, "wait": 2}), vec![format!("{in_web}.wait is 2: expected a known field: weight")]),
+        ("POST", "/services", same, vec!["services[x].port is 198.51.100.1:80/tcp: expected a VIP, port and protocol that no other service has; web has these".into()]),
+        ("POST", "/services", twice, vec!["services[x].backends[10.0.0.1:53] is listed twice".into()]),
+        ("POST", "/services", no_pool, vec!["services[x].pool is absent: expected the name of a pool".into()]),
+        ("POST", "/services", check, vec![
+            "services[x].health_check.interval_ms is 50: expected 100 to 3600000 ms".into(),
+            "services[x].health_check.rise is 0: expected 1 to 100".into(),
+            "services[x].health_check.timeout_ms is 1000: expected 10 ms to interval_ms, which is 50 ms".into(),
+            "services[x].health_check.path is \"alive\": expected a path that starts with '/'".into(),
+        ]),
+        ("POST", "/services", json!({"name": "X!", "color": 1}), vec![
+            "services[X!].vip is absent".into(), "services[X!].port is absent".into(),
+            "services[X!].color is 1: expected a known field: name, vip, port,".into(),
+        ]),
+        ("POST", "/services", dr("Big", "224.0.0.1"), vec![
+            "services[Big].name is \"Big\": expected 1 to 63 of a-z".into(),
+            "services[Big].vip is 224.0.0.1: expected a unicast address".into(),
+        ]),
+        ("POST", "/pools", json!({"name": "p", "addresses": ["198.51.100.1"]}), vec!["pools[p].addresses is 198.51.100.1: expected an address that is no VIP; service web has it".into()]),
+        ("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.250", "x"]}), vec!["pools[p].addresses is \"x\": expected an IPv4 address".into()]),
+        ("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.250"]}), vec!["expected each address once; pool local has it already".into()]),
+        ("PUT", "/services/web", json!({"name": "other", "vip": "1.2.3.4"}), vec!["services[web].name is \"other\": expected \"web\", as in the URL".into()]),
+        ("PATCH", "/services/web", json!({"name": "other"}), vec!["services[web].name is \"other\"".into()]),
+        ("PATCH", "/services/web", json!({"pool": null}), vec!["services[web].pool is absent".into()]),
+        ("PATCH", "/services/web", json!([]), vec!["services[web] is []: expected an object with the fields to change".into()]),
+        ("PATCH", "/services/web/backends/10.0.0.1:8080", json!({"health": "healthy"}), vec![format!("{in_web}.health is \"healthy\": expected no such field: health is observed")]),
+        ("PATCH", "/services/web/backends/10.0.0.1:8080", json!({"port": 81}), vec![format!("{in_web}.port is 81: expected 8080, as in the URL")]),
+    ];
+    for (method, path, body, expected) in cases {
+        let problem = api.send(method, path, body.clone()).await.problem(422);
+        for expected in expected {
+            assert!(
+                problem.contains(&expected),
+                "{method} {path} {body}: no {expected:?} in\n{problem}"
+            );
+        }
+    }
+    let after = api.get("/services").await;
+    assert_eq!(before.header("etag"), after.header("etag"));
+    assert_eq!(before.body, after.body);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_other_no_is_a_problem_too() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let json_type = [("content-type", "application/json; charset=utf-8")];
+
+    let bad = api.raw("POST", "/services", &json_type, "{\n  \"name\": web\n}").await.problem(400);
+    assert!(bad.contains("line 2 column 11"), "{bad}");
+    api.raw("POST", "/services", &json_type, "").await.problem(400);
+    let id = api.get("/services/web/backends/10.0.0.1").await.problem(400);
+    assert!(id.contains("\"10.0.0.1\": expected ADDRESS:PORT, as in 10.0.0.1:80"), "{id}");
+    api.get("/services/%ff").await.problem(400);
+    let limit = api.get("/events?limit=0").await.problem(400);
+    assert!(limit.contains("limit is \"0\": expected 1 to 4096"), "{limit}");
+    api.get("/events?since=x").await.problem(400);
+    api.get("/events?sinse=1").await.problem(400);
+
+    for path in ["//", "//api", "/nothing", "//api/v1", "/services/web/backends/10.0.0.1:8080/fly"]
+    {
+        api.get(path).await.problem(404);
+    }
+    for path in ["/services/nope", "/services/nope/backends", "/pools/nope", "/stats/services/nope"]
+    {
+        let problem = api.get(path).await.problem(404);
+        assert!(problem.contains("expected one of"), "{problem}");
+    }
+    let empty = json!({});
+    api.send("PUT", "/services/nope", empty.clone()).await.problem(404);
+    api.send("PATCH", "/services/nope", empty.clone()).await.problem(404);
+    api.send("PUT", "/services/web/backends/10.0.0.9:1", empty.clone()).await.problem(404);
+    api.send("PUT", "/services/web/backends/10.0.0.9:1/weight", empty).await.problem(404);
+    api.post_empty("/services/web/backends/10.0.0.9:1/drain").await.problem(404);
+    api.delete("/services/nope").await.problem(404);
+    api.delete("/services/web/backends/10.0.0.9:1").await.problem(404);
+    api.delete("/pools/nope").await.problem(404);
+
+    let wrong = api.raw("DELETE", "/services", &[], "").await;
+    assert!(wrong.header("allow").contains("POST"), "{wrong:?}");
+    wrong.problem(405);
+    api.get("/services/web/backends/10.0.0.1:8080/drain").await.problem(405);
+    api.raw("POST", "//healthz", &[], "").await.problem(405);
+
+    let again =
+        api.send("POST", "/pools", json!({"name": "local", "addresses": ["10.9.9.9"]})).await;
+    assert!(again.problem(409).contains("pool local exists already"));
+    let mut web = dr("web", "198.51.100.7");
+    web["port"] = json!(53);
+    assert!(api.send("POST", "/services", web).await.problem(409).contains("service web exists"));
+    let backend = json!({"address": "10.0.0.1", "port": 8080});
+    let again = api.send("POST", "/services/web/backends", backend).await.problem(409);
+    assert!(again.contains("backend 10.0.0.1:8080 exists already"), "{again}");
+
+    let long = vec![b' '; sluice_control::http::MAX_BODY + 1];
+    assert!(api.raw("POST", "/services", &json_type, long).await.problem(413).contains("16777216"));
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let media = api.raw("POST", "/services", &form, "{}").await.problem(415);
+    assert!(media.contains("expected application/json"), "{media}");
+    api.raw("POST", "/services", &[], "{}").await.problem(415);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn statistics_and_status_come_from_the_data_plane() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+
+    // Nobody there: the API works, and says what does not.
+    assert!(api.get("//readyz").await.problem(503).contains("dataplane unreachable"));
+    assert_eq!(api.get("//healthz").await.ok(200)["status"], "alive");
+    assert!(api.get("/stats").await.problem(503).contains("dataplane unreachable"));
+    assert!(api.get("/neighbours").await.problem(503).contains("dataplane unreachable"));
+    let status = api.get("/status").await.ok(200);
+    assert_eq!(
+        (&status["ready"], &status["dataplane"]["connected"]),
+        (&json!(false), &json!(false))
+    );
+    assert!(status["dataplane"]["error"].as_str().unwrap().contains("dataplane.sock"));
+    assert_eq!(status["control"]["backends"], 2);
+    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(201);
+
+    let fake = FakeDataplane::start(&lab.socket());
+    let table = |used| sluice_api::stats::TableUsage {
+        table: "conns".into(),
+        used,
+        capacity: 1_000,
+        bytes: 64_000,
+    };
+    fake.with(|m| m.tables = vec![table(799)]);
+    assert_eq!(api.ready(200).await.body["warnings"], json!([]));
+    fake.with(|m| m.tables = vec![table(800)]);
+    let warnings = api.get("/readyz").await.ok(200)["warnings"].to_string();
+    assert!(warnings.contains("conns is 80 % full: 800 of 1000"), "{warnings}");
+
+    let stats = api.get("/stats").await.ok(200);
+    assert_eq!(stats["services"][1]["name"], "dns");
+    assert_eq!(api.get("/stats/services/web").await.ok(200)["packets_in"], 7);
+    assert_eq!(api.get("/neighbours").await.ok(200)["neighbours"][0]["state"], "reachable");
+    let status = api.get("/status").await.ok(200);
+    assert_eq!(status["ready"], true);
+    let dataplane = &status["dataplane"];
+    assert_eq!(dataplane["connected"], true);
+    assert_eq!(dataplane["generation_published"], dataplane["generation_applied"]);
+    assert_eq!(dataplane["tables"][0]["used"], 800);
+    assert_eq!(dataplane["workers"][0]["cpu"], 1);
+    server.stop().await;
+}
+
+/// A data plane that hangs costs an answer, after 2 s, and nothing else.
+#[tokio::test]
+async fn a_silent_data_plane_does_not_stop_the_api() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    fake.with(|m| m.silent = true);
+    let began = std::time::Instant::now();
+    let problem = api.get("/stats").await.problem(503);
+    assert!(problem.contains("no answer within 2 s"), "{problem}");
+    assert!(began.elapsed().as_millis() < 3_000);
+    api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(200);
+    server.stop().await;
+}
