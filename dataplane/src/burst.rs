@@ -1,0 +1,171 @@
+//! A burst: the packets that go through the stages together, and what each stage knows of them.
+
+use sluice_api::DropReason;
+use sluice_wire::tcp::TcpFlags;
+
+use crate::flow::FlowKey;
+use crate::table::conn_index::ConnRef;
+use crate::table::neighbour::NextHopRef;
+
+/// Most packets of a burst.
+pub const BURST: usize = 32;
+
+/// What becomes of a packet: one name for every fate (design, invariant 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided: the next stage takes it.
+    Continue,
+    /// Out of this port, as it is.
+    Transmit {
+        /// Port number.
+        port: u16,
+    },
+    /// It ends here.
+    Drop(DropReason),
+    /// To the worker that owns its conn.
+    HandOver {
+        /// That worker's number.
+        worker: u16,
+    },
+    /// To the kernel, through the exception port of this port.
+    Kernel {
+        /// Port number.
+        port: u16,
+    },
+    /// Ready but for its next hop's MAC address: it waits.
+    Hold {
+        /// Slot of the next hop.
+        neighbour: u16,
+    },
+}
+
+/// What kind of packet it is, for the stages to share out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// TCP or UDP with its headers in their places: `key`, `hash`, `tcp_flags`, `ip_len` hold.
+    Flow,
+    /// ARP.
+    Arp,
+    /// ICMP with its header in its place.
+    Icmp,
+    /// IPv4 that only the kernel could take; when it is not for the kernel, this is why it dies.
+    Other(DropReason),
+}
+
+/// What the stages know of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// What kind it is.
+    pub class: Class,
+    /// The port it came in by.
+    pub in_port: u16,
+    /// Whether another worker has received it and handed it over.
+    pub handed_over: bool,
+    /// TCP flags.
+    pub tcp_flags: TcpFlags,
+    /// IP total length, in bytes.
+    pub ip_len: u16,
+    /// Its flow.
+    pub key: FlowKey,
+    /// Its flow's hash.
+    pub hash: u64,
+    /// Its conn.
+    pub conn: ConnRef,
+    /// Where it goes next.
+    pub next_hop: NextHopRef,
+}
+
+impl Meta {
+    /// A packet of which only the port is known.
+    pub const fn received(in_port: u16, handed_over: bool) -> Self {
+        Meta {
+            verdict: Verdict::Continue,
+            class: Class::Other(DropReason::EtherTruncated),
+            in_port,
+            handed_over,
+            tcp_flags: TcpFlags::NONE,
+            ip_len: 0,
+            key: FlowKey { src: 0, dst: 0, src_port: 0, dst_port: 0, protocol: 0 },
+            hash: 0,
+            conn: ConnRef::NONE,
+            next_hop: NextHopRef::UNRESOLVED,
+        }
+    }
+
+    /// Whether it is a TCP or UDP packet that no stage has decided about.
+    #[inline(always)]
+    pub fn is_live_flow(&self) -> bool {
+        self.verdict == Verdict::Continue && self.class == Class::Flow
+    }
+}
+
+/// Up to [`BURST`] packets with their meta data.
+pub struct Burst<F> {
+    frames: Vec<F>,
+    metas: [Meta; BURST],
+}
+
+impl<F> Default for Burst<F> {
+    fn default() -> Self {
+        Burst { frames: Vec::with_capacity(BURST), metas: [Meta::received(0, false); BURST] }
+    }
+}
+
+impl<F> Burst<F> {
+    /// Packets in the burst.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is no packet.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Where a queue puts its packets, at most [`BURST`]; follow with
+    /// [`received`](Self::received).
+    pub fn frames_mut(&mut self) -> &mut Vec<F> {
+        &mut self.frames
+    }
+
+    /// Start over with what is in the buffer: `meta` tells what is known of each.
+    #[inline(always)]
+    pub fn received(&mut self, mut meta: impl FnMut(&F) -> Meta) {
+        debug_assert!(self.frames.len() <= BURST, "queues give at most BURST packets");
+        self.frames.truncate(BURST);
+        for (frame, slot) in self.frames.iter().zip(&mut self.metas) {
+            *slot = meta(frame);
+        }
+    }
+
+    /// All packets.
+    #[inline(always)]
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {
+        self.frames.iter_mut().zip(&mut self.metas)
+    }
+
+    /// Packets that no stage has decided about.
+    #[inline(always)]
+    pub fn live(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {
+        self.iter_mut().filter(|(_, meta)| meta.verdict == Verdict::Continue)
+    }
+
+    /// TCP and UDP packets that no stage has decided about.
+    #[inline(always)]
+    pub fn live_flows(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {
+        self.iter_mut().filter(|(_, meta)| meta.is_live_flow())
+    }
+
+    /// The meta data of all packets, read only.
+    pub fn metas(&self) -> &[Meta] {
+        &self.metas[..self.frames.len()]
+    }
+
+    /// Take all packets out, in order.
+    #[inline(always)]
+    pub fn drain(&mut self) -> impl Iterator<Item = (F, &Meta)> {
+        self.frames.drain(..).zip(&self.metas)
+    }
+}

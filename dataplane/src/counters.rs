@@ -1,0 +1,144 @@
+//! Counters of a worker: plain adds on memory that only this worker writes; the main thread reads
+//! them when somebody asks. No read-modify-write, no lock, no shared writable line (design,
+//! invariant 1).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use sluice_api::DropReason;
+use sluice_api::stats::Traffic;
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Add to it. Only the owning worker may call this: it is a load and a store, not one
+    /// indivisible step.
+    #[inline(always)]
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Take from it: gauges only, owning worker only.
+    #[inline(always)]
+    pub fn subtract(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
+    }
+
+    /// Set it: gauges only, owning worker only.
+    #[inline(always)]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Its value, from any thread.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Traffic of one backend on one worker: one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct BackendCounters {
+    /// Packets from clients.
+    pub packets_in: Counter,
+    /// Bytes from clients: IP total length.
+    pub bytes_in: Counter,
+    /// Packets towards clients.
+    pub packets_out: Counter,
+    /// Bytes towards clients: IP total length.
+    pub bytes_out: Counter,
+    /// Conns made.
+    pub conns_created: Counter,
+    /// Conns now (gauge).
+    pub conns: Counter,
+}
+
+impl BackendCounters {
+    /// What they stand at.
+    pub fn read(&self) -> Traffic {
+        Traffic {
+            packets_in: self.packets_in.get(),
+            bytes_in: self.bytes_in.get(),
+            packets_out: self.packets_out.get(),
+            bytes_out: self.bytes_out.get(),
+            conns_created: self.conns_created.get(),
+            conns: self.conns.get(),
+        }
+    }
+}
+
+/// All counters of one worker. Aligned so that no other worker's data shares a line with them.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    /// Packets received from ports and from other workers.
+    pub rx_packets: Counter,
+    /// Packets given to ports.
+    pub tx_packets: Counter,
+    /// Packets handed over to another worker.
+    pub handed_over: Counter,
+    /// Packets given to the kernel.
+    pub to_kernel: Counter,
+    /// Conns made.
+    pub conns_created: Counter,
+    /// Conns that ended.
+    pub conns_expired: Counter,
+    /// Conns now (gauge).
+    pub conns: Counter,
+    /// Next hops known (gauge).
+    pub neighbours: Counter,
+    /// Poll rounds with packets.
+    pub busy_polls: Counter,
+    /// Poll rounds without.
+    pub idle_polls: Counter,
+    /// Generation of the snapshot in use (gauge): what the main thread waits for.
+    pub generation: Counter,
+    drops: [Counter; DropReason::COUNT],
+    backends: Box<[BackendCounters]>,
+}
+
+impl WorkerCounters {
+    /// Counters for this many backend slots.
+    pub fn new(backend_slots: usize) -> Self {
+        WorkerCounters {
+            rx_packets: Counter::default(),
+            tx_packets: Counter::default(),
+            handed_over: Counter::default(),
+            to_kernel: Counter::default(),
+            conns_created: Counter::default(),
+            conns_expired: Counter::default(),
+            conns: Counter::default(),
+            neighbours: Counter::default(),
+            busy_polls: Counter::default(),
+            idle_polls: Counter::default(),
+            generation: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            backends: (0..backend_slots).map(|_| BackendCounters::default()).collect(),
+        }
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.backends)
+    }
+
+    /// Packets dropped for a reason.
+    #[inline(always)]
+    pub fn drop_count(&self, reason: DropReason) -> &Counter {
+        &self.drops[reason as usize]
+    }
+
+    /// Counters of a backend slot.
+    #[inline(always)]
+    pub fn backend(&self, slot: u32) -> &BackendCounters {
+        &self.backends[slot as usize]
+    }
+
+    /// Packets dropped for any reason.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
+    }
+}

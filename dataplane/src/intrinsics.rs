@@ -1,0 +1,49 @@
+//! The only unsafe outside `dpdk/`: prefetch, and tag matching by SIMD.
+#![allow(unsafe_code)]
+
+use core::arch::x86_64::{
+    _MM_HINT_T0, _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_prefetch, _mm_set_epi64x,
+    _mm_set1_epi16, _mm_setzero_si128,
+};
+
+/// Start loading the cache line of `slice[index]`; does nothing when the index is out of range.
+#[inline(always)]
+pub fn prefetch_index<T>(slice: &[T], index: usize) {
+    if let Some(item) = slice.get(index) {
+        prefetch(item);
+    }
+}
+
+/// Start loading the first cache line of `item`.
+#[inline(always)]
+pub fn prefetch<T>(item: &T) {
+    // SAFETY: prefetch is a hint; it reads nothing into the program, and a reference is a valid
+    // address in any case.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast()) }
+}
+
+/// Bit `i` is set where `tags[i]` equals `tag`.
+#[inline(always)]
+pub fn match_tags(tags: &[u16; 8], tag: u16) -> u32 {
+    let [low, high]: [i64; 2] = zerocopy::transmute!(*tags);
+    // SAFETY: SSE2 is part of every x86-64; the intrinsics only compute on their arguments.
+    unsafe {
+        let all = _mm_set_epi64x(high, low);
+        let equal = _mm_cmpeq_epi16(all, _mm_set1_epi16(tag as i16));
+        _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_match_by_lane() {
+        let tags = [7, 0x8001, 7, 0, 0xffff, 1, 2, 7];
+        for tag in [7, 0x8001, 0, 0xffff, 1, 2, 3] {
+            let expected = (0..8).filter(|&i| tags[i] == tag).fold(0, |mask, i| mask | 1 << i);
+            assert_eq!(match_tags(&tags, tag), expected, "{tag:#x}");
+        }
+    }
+}

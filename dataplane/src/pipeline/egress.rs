@@ -1,0 +1,37 @@
+//! Put the next hop's MAC address in front of each packet, or let it wait for one.
+
+use sluice_api::DropReason;
+
+use super::{Tables, next_hop};
+use crate::burst::{Burst, Verdict};
+use crate::frame::Frame;
+use crate::table::neighbour::{Known, Neighbour};
+use crate::table::wheel::Millis;
+
+/// The stage.
+pub fn egress<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, now: Millis) {
+    for (frame, meta) in burst.live_flows() {
+        let Some(slot) = t.neighbours.current(meta.next_hop) else {
+            meta.verdict = Verdict::Drop(DropReason::NoRoute);
+            continue;
+        };
+        next_hop::ask(t, slot, now);
+        let neighbour = t.neighbours.get(slot);
+        meta.verdict = match neighbour.known {
+            Known::Reachable => {
+                set_macs(frame.bytes_mut(), neighbour);
+                Verdict::Transmit { port: neighbour.port }
+            }
+            Known::Incomplete => Verdict::Hold { neighbour: slot },
+            Known::Failed => Verdict::Drop(DropReason::NeighbourUnreachable),
+        };
+    }
+}
+
+/// Address a frame to a next hop.
+#[inline(always)]
+pub fn set_macs(frame: &mut [u8], neighbour: &Neighbour) {
+    if let Some(macs) = frame.first_chunk_mut() {
+        *macs = neighbour.macs;
+    }
+}

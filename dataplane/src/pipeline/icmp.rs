@@ -1,0 +1,57 @@
+//! Answer pings to our addresses (RFC 792, RFC 1122 section 3.2.2.6); leave the rest of the ports'
+//! own ICMP to the kernel.
+
+use sluice_api::DropReason;
+use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
+use sluice_wire::icmp::{self, IcmpHeader};
+use zerocopy::FromBytes;
+use zerocopy::byteorder::network_endian::U32;
+
+use super::Tables;
+use crate::burst::{Burst, Class, Meta, Verdict};
+use crate::frame::Frame;
+use crate::snapshot::{Address, Compiled};
+
+/// TTL of packets that we make (RFC 1700).
+pub const OUR_TTL: u8 = 64;
+
+/// The stage.
+pub fn answer<F: Frame>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) {
+    for (frame, meta) in burst.live().filter(|(_, meta)| meta.class == Class::Icmp) {
+        meta.verdict = decide(frame.bytes_mut(), meta, t, config);
+    }
+}
+
+fn decide(frame: &mut [u8], meta: &Meta, t: &Tables, config: &Compiled) -> Verdict {
+    let Some(address) = config.address(meta.key.dst) else {
+        return Verdict::Drop(DropReason::NotForUs);
+    };
+    if config.address(meta.key.src).is_some() {
+        return Verdict::Drop(DropReason::MartianSource);
+    }
+    let message = &mut frame[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
+    match icmp::parse(message) {
+        Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
+        Ok(header) if header.is_echo_request() => {
+            if let Ok((header, _)) = IcmpHeader::mut_from_prefix(message) {
+                header.make_echo_reply();
+            }
+            turn_around(frame, meta.key.dst, meta.key.src);
+            debug_assert!(usize::from(meta.in_port) < t.ports.len());
+            Verdict::Transmit { port: meta.in_port }
+        }
+        Ok(_) if matches!(address, Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
+        Ok(_) => Verdict::Drop(DropReason::IcmpIgnored),
+    }
+}
+
+/// Send a packet back to where it came from, from `src` to `dst`, with a fresh TTL.
+pub fn turn_around(frame: &mut [u8], src: u32, dst: u32) {
+    if let Ok(view) = Ipv4Frame::parse_mut(frame) {
+        view.set_macs(view.ether.src, view.ether.dst);
+        view.ip.src = U32::new(src);
+        view.ip.dst = U32::new(dst);
+        view.ip.ttl = OUR_TTL;
+        view.ip.fill_checksum();
+    }
+}

@@ -1,0 +1,307 @@
+//! The packet path of one worker: bursts in, verdicts out. No I/O, no clock, no allocation.
+//!
+//! It runs over real mbufs in the worker and over plain memory in tests, simulation and fuzzers.
+
+mod admit;
+mod arp;
+mod conn;
+mod egress;
+mod icmp;
+mod icmp_error;
+mod next_hop;
+mod parse;
+mod rewrite;
+mod steer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use sluice_api::DropReason;
+use sluice_wire::ether::MacAddr;
+
+use crate::burst::{Burst, Verdict};
+use crate::counters::WorkerCounters;
+use crate::flow::FlowHasher;
+use crate::frame::Frame;
+use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::scheduler::Wrr;
+use crate::snapshot::Compiled;
+use crate::table::conn::{Conn, ConnTable};
+use crate::table::local_port::{Cursor, OwnPorts};
+use crate::table::neighbour::{EgressPort, Known, Neighbours};
+use crate::table::route::RouteTable;
+use crate::table::wheel::Millis;
+
+use icmp_error::RateLimit;
+
+/// Packets that may wait for one next hop's MAC address.
+pub const HELD_PER_NEIGHBOUR: usize = 64;
+/// Packets that may wait for MAC addresses in one worker.
+pub const HELD: usize = 512;
+/// Messages to the main thread that one burst may cause.
+pub const OUTBOX: usize = 64;
+
+/// A port as the pipeline knows it.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+    /// Its first address: the source of ICMP errors that go out of it.
+    pub address: Ipv4Addr,
+    /// Whether the kernel can be reached through an exception port.
+    pub has_exception: bool,
+}
+
+/// What a worker tells the main thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToMain {
+    /// A next hop is in use: resolve it, or confirm it.
+    Want {
+        /// Port behind which it is.
+        port: u16,
+        /// Its address, in host order.
+        address: u32,
+    },
+    /// An ARP packet told where somebody is.
+    Arp {
+        /// Port it came in by.
+        port: u16,
+        /// Sender's address, in host order.
+        sender: u32,
+        /// Sender's MAC address.
+        mac: MacAddr,
+        /// Whether it is a reply.
+        is_reply: bool,
+        /// Whether it asks for, or answers to, one of our addresses.
+        for_us: bool,
+        /// Whether the sender claims an address of ours.
+        conflict: bool,
+    },
+}
+
+/// What a pipeline is made of, fixed at start-up.
+#[derive(Clone)]
+pub struct PipelineConfig {
+    /// This worker's number.
+    pub worker: u16,
+    /// How many workers there are.
+    pub workers: u16,
+    /// Conns of this worker.
+    pub conns: u32,
+    /// Next hops.
+    pub neighbours: u16,
+    /// Slots of services.
+    pub service_slots: usize,
+    /// Slots of backends.
+    pub backend_slots: usize,
+    /// Ports, in order.
+    pub ports: Vec<PortInfo>,
+    /// Routes.
+    pub routes: Arc<RouteTable>,
+    /// Seed of the flow hash, the same for all workers, random per start.
+    pub seed: u64,
+    /// Whether TCP and UDP checksums are verified in software where the port did not.
+    pub verify_l4_checksum: bool,
+}
+
+/// Takes the packets that leave the pipeline.
+pub trait Sink<F> {
+    /// Out of a port.
+    fn transmit(&mut self, port: u16, frame: F);
+    /// To another worker.
+    fn hand_over(&mut self, worker: u16, in_port: u16, frame: F);
+    /// To the kernel, by the exception port of a port.
+    fn to_kernel(&mut self, port: u16, frame: F);
+}
+
+/// Everything the stages work on but the packets.
+pub struct Tables {
+    conns: ConnTable,
+    neighbours: Neighbours,
+    own_ports: OwnPorts,
+    /// By backend slot.
+    cursors: Box<[Cursor]>,
+    /// By service slot.
+    wrr: Box<[Wrr]>,
+    wlc_start: usize,
+    hasher: FlowHasher,
+    ports: Box<[PortInfo]>,
+    routes: Arc<RouteTable>,
+    counters: Arc<WorkerCounters>,
+    worker: u16,
+    workers: u16,
+    verify_l4_checksum: bool,
+    outbox: Vec<ToMain>,
+    icmp_limit: RateLimit,
+}
+
+/// A packet that waits for a MAC address.
+struct Held<F> {
+    neighbour: u16,
+    frame: F,
+}
+
+/// The packet path of one worker.
+pub struct Pipeline<F> {
+    tables: Tables,
+    held: VecDeque<Held<F>>,
+}
+
+impl<F: Frame> Pipeline<F> {
+    /// A pipeline with all its memory taken; `counters` has `config.backend_slots` slots.
+    pub fn new(config: PipelineConfig, counters: Arc<WorkerCounters>, now: Millis) -> Self {
+        let hasher = FlowHasher::new(config.seed);
+        let egress: Vec<EgressPort> =
+            config.ports.iter().map(|p| EgressPort { mac: p.mac, mtu: p.mtu }).collect();
+        let start = |slot: usize| (config.seed as u32).wrapping_add((slot as u32) << 10);
+        Pipeline {
+            tables: Tables {
+                conns: ConnTable::new(config.conns, hasher.clone(), now),
+                neighbours: Neighbours::new(config.neighbours, &egress),
+                own_ports: OwnPorts::new(config.worker, config.workers),
+                cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),
+                wrr: vec![Wrr::starting_at(u32::from(config.worker)); config.service_slots].into(),
+                wlc_start: config.worker as usize,
+                hasher,
+                ports: config.ports.into_boxed_slice(),
+                routes: config.routes,
+                counters,
+                worker: config.worker,
+                workers: config.workers,
+                verify_l4_checksum: config.verify_l4_checksum,
+                outbox: Vec::with_capacity(OUTBOX),
+                icmp_limit: RateLimit::new(now),
+            },
+            held: VecDeque::with_capacity(HELD),
+        }
+    }
+
+    /// Give every packet of a burst its verdict, and hand all of them to `sink` or drop them.
+    pub fn process(
+        &mut self,
+        burst: &mut Burst<F>,
+        config: &Compiled,
+        now: Millis,
+        sink: &mut impl Sink<F>,
+    ) {
+        let t = &mut self.tables;
+        t.counters.rx_packets.add(burst.len() as u64);
+        parse::parse(burst, t);
+        steer::steer(burst, t, config);
+        conn::lookup(burst, t);
+        arp::answer(burst, t, config);
+        icmp::answer(burst, t, config);
+        conn::track(burst, t, config, now);
+        admit::admit(burst, t, config, now);
+        next_hop::resolve(burst, t, now);
+        rewrite::rewrite(burst, t, now);
+        egress::egress(burst, t, now);
+        t.conns.end_burst();
+        self.dispatch(burst, sink);
+    }
+
+    fn dispatch(&mut self, burst: &mut Burst<F>, sink: &mut impl Sink<F>) {
+        let counters = &self.tables.counters;
+        let mut transmitted = 0;
+        for (frame, meta) in burst.drain() {
+            match meta.verdict {
+                Verdict::Transmit { port } => {
+                    transmitted += 1;
+                    sink.transmit(port, frame);
+                }
+                Verdict::Drop(reason) => counters.drop_count(reason).add(1),
+                Verdict::HandOver { worker } => {
+                    counters.handed_over.add(1);
+                    sink.hand_over(worker, meta.in_port, frame);
+                }
+                Verdict::Kernel { port } if self.tables.ports[port as usize].has_exception => {
+                    counters.to_kernel.add(1);
+                    sink.to_kernel(port, frame);
+                }
+                Verdict::Kernel { .. } => {
+                    counters.drop_count(DropReason::ExceptionRingFull).add(1);
+                }
+                Verdict::Hold { neighbour } => {
+                    let waiting = self.held.iter().filter(|h| h.neighbour == neighbour).count();
+                    if waiting >= HELD_PER_NEIGHBOUR || self.held.len() >= HELD {
+                        counters.drop_count(DropReason::NeighbourPending).add(1);
+                    } else {
+                        self.held.push_back(Held { neighbour, frame });
+                    }
+                }
+                Verdict::Continue => unreachable!("the last stage decides about every packet"),
+            }
+        }
+        counters.tx_packets.add(transmitted);
+    }
+
+    /// Take over what the main thread found out about a next hop, and let go of the packets that
+    /// waited for it.
+    pub fn update_neighbour(&mut self, update: &NeighbourUpdate, sink: &mut impl Sink<F>) {
+        let t = &mut self.tables;
+        let Some(slot) = t.neighbours.update(update) else { return };
+        t.counters.neighbours.set(t.neighbours.len() as u64);
+        let neighbour = t.neighbours.get(slot);
+        let reachable =
+            neighbour.known == Known::Reachable && update.state != NeighbourState::Removed;
+        for _ in 0..self.held.len() {
+            let Some(mut held) = self.held.pop_front() else { break };
+            if held.neighbour != slot {
+                self.held.push_back(held);
+            } else if reachable {
+                egress::set_macs(held.frame.bytes_mut(), neighbour);
+                t.counters.tx_packets.add(1);
+                sink.transmit(neighbour.port, held.frame);
+            } else {
+                t.counters.drop_count(DropReason::NeighbourUnreachable).add(1);
+            }
+        }
+    }
+
+    /// Remove conns that were idle for their timeout, looking at no more than `most`.
+    pub fn expire(&mut self, config: &Compiled, now: Millis, most: usize) {
+        let Tables { conns, counters, cursors, .. } = &mut self.tables;
+        conns.expire(now, &config.timeouts, most, |conn| forget(conn, counters, cursors));
+    }
+
+    /// Messages to the main thread since the last call.
+    pub fn take_messages(&mut self) -> impl Iterator<Item = ToMain> {
+        self.tables.outbox.drain(..)
+    }
+
+    /// The conns, to look at.
+    pub fn conns(&self) -> &ConnTable {
+        &self.tables.conns
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.tables.counters
+    }
+}
+
+/// Account for a conn that is gone.
+fn forget(conn: &Conn, counters: &WorkerCounters, cursors: &mut [Cursor]) {
+    counters.conns.subtract(1);
+    counters.conns_expired.add(1);
+    counters.backend(conn.backend_slot()).conns.subtract(1);
+    if conn.is_full_nat() {
+        cursors[conn.backend_slot() as usize].release();
+    }
+}
+
+impl Tables {
+    /// Tell the main thread something; false when there is no room for it in this burst.
+    fn tell(&mut self, message: ToMain) -> bool {
+        let room = self.outbox.len() < OUTBOX;
+        if room {
+            self.outbox.push(message);
+        }
+        room
+    }
+}

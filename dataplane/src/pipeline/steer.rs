@@ -1,0 +1,30 @@
+//! Find the worker that owns a packet's conn, where the port cannot be trusted to have found it.
+//!
+//! Both directions of a conn must meet on one worker (design, invariant 2). From the client, the
+//! flow's hash names the owner; from the backend, the local port does, as its owner chose it.
+
+use super::Tables;
+use crate::burst::{Burst, Verdict};
+use crate::flow::FlowHasher;
+use crate::snapshot::{Address, Compiled};
+use crate::table::local_port::OwnPorts;
+
+/// The stage.
+pub fn steer<F>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) {
+    if t.workers == 1 {
+        return;
+    }
+    for (_, meta) in burst.live_flows() {
+        let owner = match config.address(meta.key.dst) {
+            Some(Address::Local) => OwnPorts::owner(meta.key.dst_port, t.workers),
+            Some(Address::Vip) => FlowHasher::owner(meta.hash, t.workers),
+            // No conn: whoever got it can decide.
+            _ => t.worker,
+        };
+        // A packet is handed over once: if the workers disagree, as they may for the moment in
+        // which they adopt a snapshot, it is decided here.
+        if owner != t.worker && !meta.handed_over {
+            meta.verdict = Verdict::HandOver { worker: owner };
+        }
+    }
+}

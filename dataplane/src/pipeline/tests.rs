@@ -1,0 +1,503 @@
+//! The stages together, on real packet bytes.
+
+use std::net::Ipv4Addr;
+
+use sluice_api::{AdminState, DropReason, Mode, Protocol, Scheduler};
+use sluice_wire::arp;
+use sluice_wire::ether::MacAddr;
+use sluice_wire::tcp::TcpFlags;
+
+use crate::burst::Meta;
+use crate::flow::FlowKey;
+use crate::frame::{Frame, MemFrame};
+use crate::pipeline::{HELD_PER_NEIGHBOUR, ToMain};
+use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::table::local_port::OwnPorts;
+use crate::testkit::{self, *};
+
+const SYN: TcpFlags = TcpFlags::SYN;
+const ACK: TcpFlags = TcpFlags::ACK;
+const SYN_ACK: TcpFlags = TcpFlags(0x12);
+const FIN_ACK: TcpFlags = TcpFlags(0x11);
+const RST: TcpFlags = TcpFlags::RST;
+
+fn web(mode: Mode, backends: u16) -> Harness {
+    let service = testkit::service("web", 80, Protocol::Tcp, mode, backends);
+    Harness::new(&snapshot(1, vec![service]), 1_000)
+}
+
+fn client(port: u16) -> FlowKey {
+    flow(Protocol::Tcp, (Ipv4Addr::new(198, 51, 100, 7), port), (VIP, 80))
+}
+
+fn back(forward: &FlowKey) -> FlowKey {
+    FlowKey {
+        src: forward.dst,
+        dst: forward.src,
+        src_port: forward.dst_port,
+        dst_port: forward.src_port,
+        ..*forward
+    }
+}
+
+/// Send one packet of a client; the one packet that leaves, with its port.
+fn one(harness: &mut Harness, port: u16, key: &FlowKey, flags: TcpFlags) -> (u16, MemFrame) {
+    let bytes = packet(PORT_MACS[port as usize], key, flags, b"data");
+    let mut out = harness.receive(port, [bytes]);
+    assert_eq!(out.transmitted.len(), 1, "{:?}", harness.all_drops());
+    out.transmitted.remove(0)
+}
+
+#[test]
+fn full_nat_rewrites_both_ways_with_right_checksums() {
+    let mut h = web(Mode::FullNat, 1);
+    let (port, frame) = one(&mut h, CLIENT_PORT, &client(5_000), SYN);
+    let (to_backend, sums_ok) = inspect(&frame);
+    assert_eq!(port, BACKEND_PORT);
+    assert!(sums_ok);
+    assert_eq!(Ipv4Addr::from_bits(to_backend.src), LOCAL);
+    assert_eq!(Ipv4Addr::from_bits(to_backend.dst), Ipv4Addr::new(10, 0, 1, 1));
+    assert_eq!(to_backend.dst_port, 80);
+    assert_eq!(frame.bytes()[..6], PEER_MAC.0);
+    assert_eq!(frame.bytes()[6..12], PORT_MACS[1].0);
+    assert_eq!(frame.bytes()[22], 63, "TTL is one less");
+
+    let (port, frame) = one(&mut h, BACKEND_PORT, &back(&to_backend), SYN_ACK);
+    let (to_client, sums_ok) = inspect(&frame);
+    assert_eq!((port, to_client, sums_ok), (CLIENT_PORT, back(&client(5_000)), true));
+
+    // And again over the established path.
+    let (_, frame) = one(&mut h, CLIENT_PORT, &client(5_000), ACK);
+    assert_eq!(inspect(&frame), (to_backend, true));
+    let traffic = h.counters.backend(h.slots.all_backends().next().unwrap().1).read();
+    assert_eq!((traffic.packets_in, traffic.packets_out, traffic.conns), (2, 1, 1));
+    assert_eq!(traffic.bytes_in, 2 * 44);
+}
+
+#[test]
+fn dr_changes_nothing_but_macs_and_ttl() {
+    let mut h = web(Mode::Dr, 1);
+    let sent = packet(PORT_MACS[0], &client(5_000), SYN, b"data");
+    let mut out = h.receive(CLIENT_PORT, [sent.clone()]);
+    let (port, frame) = out.transmitted.remove(0);
+    assert_eq!(port, BACKEND_PORT);
+    assert_eq!(inspect(&frame), (client(5_000), true));
+    let mut expected = sent;
+    expected[..12].copy_from_slice(&frame.bytes()[..12]);
+    expected[22] = 63;
+    expected[24..26].copy_from_slice(&frame.bytes()[24..26]);
+    assert_eq!(frame.bytes(), expected);
+    one(&mut h, CLIENT_PORT, &client(5_000), ACK);
+    assert_eq!(h.pipeline.conns().len(), 1);
+}
+
+#[test]
+fn udp_without_a_checksum_stays_without() {
+    let service = testkit::service("dns", 53, Protocol::Udp, Mode::FullNat, 1);
+    let mut h = Harness::new(&snapshot(1, vec![service]), 100);
+    let key = flow(Protocol::Udp, (Ipv4Addr::new(198, 51, 100, 7), 999), (VIP, 53));
+    let mut bytes = packet(PORT_MACS[0], &key, TcpFlags::NONE, b"query");
+    bytes[40..42].fill(0);
+    let out = h.receive(CLIENT_PORT, [bytes]);
+    assert_eq!(out.transmitted[0].1.bytes()[40..42], [0, 0]);
+    let out = h.receive(CLIENT_PORT, [packet(PORT_MACS[0], &key, TcpFlags::NONE, b"query")]);
+    assert!(inspect(&out.transmitted[0].1).1);
+    assert_ne!(out.transmitted[0].1.bytes()[40..42], [0, 0]);
+}
+
+#[test]
+fn two_packets_of_a_new_flow_in_one_burst_make_one_conn() {
+    let service = testkit::service("dns", 53, Protocol::Udp, Mode::FullNat, 3);
+    let mut h = Harness::new(&snapshot(1, vec![service]), 100);
+    let key = flow(Protocol::Udp, (Ipv4Addr::new(198, 51, 100, 7), 999), (VIP, 53));
+    let bytes = packet(PORT_MACS[0], &key, TcpFlags::NONE, b"query");
+    let out = h.receive(CLIENT_PORT, vec![bytes; 20]);
+    let flows: Vec<_> = out.transmitted.iter().map(|(_, f)| inspect(f).0).collect();
+    assert_eq!(flows.len(), 20);
+    assert!(flows.iter().all(|f| *f == flows[0]));
+    assert_eq!(h.pipeline.conns().len(), 1);
+}
+
+#[test]
+fn wrr_shares_follow_the_weights_exactly() {
+    let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 3);
+    for (backend, weight) in service.backends.iter_mut().zip([1, 2, 3]) {
+        backend.weight = weight;
+    }
+    let mut h = Harness::new(&snapshot(1, vec![service]), 1_000);
+    let syns = (1..=600).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
+    let out = h.receive(CLIENT_PORT, syns);
+    let mut shares = [0; 3];
+    for (_, frame) in &out.transmitted {
+        shares[(inspect(frame).0.dst & 3) as usize - 1] += 1;
+    }
+    assert_eq!(shares, [100, 200, 300]);
+}
+
+#[test]
+fn every_scheduler_keeps_conns_where_they_are_whatever_happens_to_weights() {
+    for scheduler in [Scheduler::Maglev, Scheduler::Wrr, Scheduler::Wlc, Scheduler::SourceHash] {
+        let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 4);
+        service.scheduler = scheduler;
+        let mut h = Harness::new(&snapshot(1, vec![service.clone()]), 1_000);
+        let before: Vec<_> =
+            (1..100).map(|p| inspect(&one(&mut h, CLIENT_PORT, &client(p), SYN).1).0).collect();
+        // One is drained, one unhealthy, one has weight 0, one is gone.
+        service.backends.remove(0);
+        service.backends[0].state = AdminState::Drain;
+        service.backends[1].healthy = false;
+        service.backends[2].weight = 0;
+        h.apply(&snapshot(2, vec![service.clone()]));
+        for (p, key) in (1..100).zip(&before) {
+            let (_, frame) = one(&mut h, CLIENT_PORT, &client(p), ACK);
+            assert_eq!(inspect(&frame).0, *key, "{scheduler}");
+        }
+        let syn = packet(PORT_MACS[0], &client(9_999), SYN, &[]);
+        assert!(h.receive(CLIENT_PORT, [syn]).transmitted.is_empty());
+        assert_eq!(h.drops(DropReason::NoBackend), 1, "{scheduler}");
+    }
+}
+
+#[test]
+fn a_conn_closes_by_fin_and_by_rst_and_its_timeouts_follow_its_state() {
+    let mut h = web(Mode::FullNat, 1);
+    let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+    let to_backend = inspect(&frame).0;
+    one(&mut h, BACKEND_PORT, &back(&to_backend), SYN_ACK);
+    one(&mut h, CLIENT_PORT, &client(1), ACK);
+    h.pass(800_000);
+    assert_eq!(h.pipeline.conns().len(), 1, "established lasts 900 s");
+    one(&mut h, CLIENT_PORT, &client(1), FIN_ACK);
+    one(&mut h, BACKEND_PORT, &back(&to_backend), FIN_ACK);
+    one(&mut h, CLIENT_PORT, &client(1), ACK);
+    h.pass(9_900);
+    assert_eq!(h.pipeline.conns().len(), 1, "time-wait lasts 10 s");
+    h.pass(200);
+    assert_eq!(h.pipeline.conns().len(), 0, "and a wheel slot at most");
+
+    one(&mut h, CLIENT_PORT, &client(2), SYN);
+    one(&mut h, CLIENT_PORT, &client(2), RST);
+    h.pass(2_100);
+    assert_eq!(h.pipeline.conns().len(), 0, "a reset conn lasts 2 s");
+    let slot = h.slots.all_backends().next().unwrap().1;
+    let traffic = h.counters.backend(slot).read();
+    assert_eq!((traffic.conns, traffic.conns_created), (0, 2));
+}
+
+#[test]
+fn a_new_syn_on_a_closing_conn_makes_a_new_conn() {
+    let mut h = web(Mode::FullNat, 2);
+    let (_, first) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+    one(&mut h, CLIENT_PORT, &client(1), RST);
+    let (_, second) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+    let (first, second) = (inspect(&first).0, inspect(&second).0);
+    assert_ne!((first.dst, first.src_port), (second.dst, second.src_port));
+    assert_eq!(h.pipeline.conns().len(), 1);
+    // A retransmitted SYN is not a new one.
+    let (_, third) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+    assert_eq!(inspect(&third).0, second);
+}
+
+#[test]
+fn a_syn_to_a_backend_that_died_before_answering_goes_elsewhere() {
+    let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 2);
+    let mut h = Harness::new(&snapshot(1, vec![service.clone()]), 100);
+    let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+    let dead = inspect(&frame).0.dst;
+    let index = usize::from(dead & 0xff == 2);
+    service.backends[index].healthy = false;
+    h.apply(&snapshot(2, vec![service]));
+    let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+    assert_ne!(inspect(&frame).0.dst, dead);
+}
+
+#[test]
+fn a_full_table_refuses_new_conns_and_keeps_old_ones() {
+    let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+    let mut h = Harness::new(&snapshot(1, vec![service]), 1_024);
+    let syns = (1..=2_000).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
+    assert_eq!(h.receive(CLIENT_PORT, syns).transmitted.len(), 1_024);
+    assert_eq!(h.drops(DropReason::ConnTableFull), 976);
+    for p in 1..=1_024 {
+        one(&mut h, CLIENT_PORT, &client(p), ACK);
+    }
+    h.pass(2_000_000);
+    assert!(h.pipeline.conns().is_empty());
+    one(&mut h, CLIENT_PORT, &client(3_000), SYN);
+}
+
+#[test]
+fn one_clients_conns_to_one_backend_use_every_local_port_then_are_refused() {
+    let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+    let mut h = Harness::new(&snapshot(1, vec![service]), 100_000);
+    let syns = (1..=65_535).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
+    let out = h.receive(CLIENT_PORT, syns);
+    let ports: std::collections::HashSet<u16> =
+        out.transmitted.iter().map(|(_, f)| inspect(f).0.src_port).collect();
+    let all = OwnPorts::new(0, 1).capacity(1);
+    assert_eq!((ports.len() as u32, out.transmitted.len() as u32), (all, all));
+    assert_eq!(h.drops(DropReason::LocalPortsExhausted), u64::from(65_535 - all));
+    one(&mut h, CLIENT_PORT, &client(1), ACK);
+}
+
+#[test]
+fn packets_wait_for_a_next_hop_within_bounds_and_leave_in_order() {
+    let mut h = web(Mode::FullNat, 1);
+    h.resolve_to = None;
+    let count = HELD_PER_NEIGHBOUR as u16 + 4;
+    let syns = (1..=count).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
+    assert!(h.receive(CLIENT_PORT, syns).transmitted.is_empty());
+    assert_eq!(h.drops(DropReason::NeighbourPending), 4);
+    let address = Ipv4Addr::new(10, 0, 1, 1).to_bits();
+    assert_eq!(h.messages, [ToMain::Want { port: BACKEND_PORT, address }]);
+
+    let mut out = Out::default();
+    let state = NeighbourState::Reachable(PEER_MAC);
+    let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
+    h.pipeline.update_neighbour(&update, &mut out);
+    assert_eq!(out.transmitted.len(), HELD_PER_NEIGHBOUR);
+    assert!(
+        out.transmitted.iter().all(|(p, f)| *p == BACKEND_PORT && f.bytes()[..6] == PEER_MAC.0)
+    );
+
+    // It dies: packets are dropped under their own reason, and go again when it is back.
+    let failed = NeighbourUpdate { state: NeighbourState::Failed, ..update };
+    h.pipeline.update_neighbour(&failed, &mut out);
+    let ack = || packet(PORT_MACS[0], &client(1), ACK, &[]);
+    assert!(h.receive(CLIENT_PORT, [ack()]).transmitted.is_empty());
+    assert_eq!(h.drops(DropReason::NeighbourUnreachable), 1);
+    h.pipeline.update_neighbour(&update, &mut out);
+    assert_eq!(h.receive(CLIENT_PORT, [ack()]).transmitted.len(), 1);
+}
+
+#[test]
+fn a_moved_mac_address_is_used_at_once() {
+    let mut h = web(Mode::FullNat, 1);
+    one(&mut h, CLIENT_PORT, &client(1), SYN);
+    let moved = MacAddr([2, 0, 0, 0, 9, 9]);
+    let address = Ipv4Addr::new(10, 0, 1, 1).to_bits();
+    let state = NeighbourState::Reachable(moved);
+    let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
+    h.pipeline.update_neighbour(&update, &mut Out::default());
+    let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), ACK);
+    assert_eq!(frame.bytes()[..6], moved.0);
+}
+
+#[test]
+fn arp_is_answered_for_vips_local_addresses_and_own_addresses_only() {
+    let mut h = web(Mode::FullNat, 1);
+    let sender = Ipv4Addr::new(192, 0, 2, 9);
+    let ask = |target| arp::build_request(PEER_MAC, sender, target).to_vec();
+    for target in [VIP, LOCAL, Ipv4Addr::new(192, 0, 2, 1)] {
+        let out = h.receive(CLIENT_PORT, [ask(target)]);
+        let reply = arp::parse(&out.transmitted[0].1.bytes()[14..]).unwrap();
+        assert_eq!((reply.op(), reply.sender_mac), (arp::OP_REPLY, PORT_MACS[0]));
+        assert_eq!((reply.sender_ip(), reply.target_ip()), (target, sender));
+    }
+    // The other port's address is not answered for here, nor anybody else's.
+    let others = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(192, 0, 2, 77)];
+    let out = h.receive(CLIENT_PORT, others.map(ask));
+    assert!(out.transmitted.is_empty());
+    assert_eq!(h.drops(DropReason::ArpNotForUs), 2);
+
+    // A reply to us goes on to the kernel, which may have asked; the main thread hears of it.
+    let own = Ipv4Addr::new(192, 0, 2, 1);
+    let reply = arp::build_arp(arp::OP_REPLY, PEER_MAC, sender, PORT_MACS[0], own, PORT_MACS[0]);
+    let out = h.receive(CLIENT_PORT, [reply.to_vec()]);
+    assert_eq!(out.to_kernel.len(), 1);
+    assert!(matches!(h.messages.last(), Some(ToMain::Arp { is_reply: true, for_us: true, .. })));
+}
+
+#[test]
+fn pings_are_answered_and_other_traffic_to_own_addresses_goes_to_the_kernel() {
+    let mut h = web(Mode::FullNat, 1);
+    let from = Ipv4Addr::new(192, 0, 2, 9);
+    let ping = |to: Ipv4Addr| {
+        let key =
+            FlowKey { src: from.to_bits(), dst: to.to_bits(), protocol: 1, ..FlowKey::default() };
+        let mut message = vec![8, 0, 0, 0, 0, 1, 0, 1, b'h', b'i'];
+        let sum = sluice_wire::checksum::compute(&message).to_be_bytes();
+        message[2..4].copy_from_slice(&sum);
+        ip_frame(PORT_MACS[0], &key, 3, &message)
+    };
+    for to in [VIP, Ipv4Addr::new(192, 0, 2, 1)] {
+        let out = h.receive(CLIENT_PORT, [ping(to)]);
+        let bytes = out.transmitted[0].1.bytes();
+        assert_eq!((bytes[34], bytes[22]), (0, 64), "an echo reply with a fresh TTL");
+        let (key, sums_ok) = inspect(&out.transmitted[0].1);
+        assert_eq!((key.src, key.dst, sums_ok), (to.to_bits(), from.to_bits(), true));
+    }
+    let ssh = flow(Protocol::Tcp, (from, 999), (Ipv4Addr::new(192, 0, 2, 1), 22));
+    let out = h.receive(CLIENT_PORT, [packet(PORT_MACS[0], &ssh, SYN, &[])]);
+    assert_eq!(out.to_kernel.len(), 1);
+    assert_eq!(out.to_kernel[0].1.bytes()[22], 64, "untouched");
+}
+
+#[test]
+fn ttl_runs_out_and_large_packets_are_told_to_the_sender() {
+    let mut h = web(Mode::FullNat, 1);
+    one(&mut h, CLIENT_PORT, &client(1), SYN);
+    let mut dying = packet(PORT_MACS[0], &client(1), ACK, &[]);
+    dying[22] = 1;
+    let sum = sluice_wire::checksum::update_u16(
+        u16::from_be_bytes([dying[24], dying[25]]),
+        0x4006,
+        0x0106,
+    );
+    dying[24..26].copy_from_slice(&sum.to_be_bytes());
+    let out = h.receive(CLIENT_PORT, [dying.clone()]);
+    let (port, frame) = &out.transmitted[0];
+    let bytes = frame.bytes();
+    assert_eq!((*port, bytes[34], bytes[35]), (CLIENT_PORT, 11, 0));
+    let (key, sums_ok) = inspect(frame);
+    assert!(sums_ok);
+    assert_eq!(Ipv4Addr::from_bits(key.src), Ipv4Addr::new(192, 0, 2, 1));
+    assert_eq!(key.dst, client(1).src);
+    assert_eq!(bytes[42..62], dying[14..34], "it quotes the packet as it came");
+    assert_eq!(h.drops(DropReason::TtlExceeded), 1);
+
+    let large = packet(PORT_MACS[0], &client(1), ACK, &[0; 1_480]);
+    let out = h.receive(CLIENT_PORT, [large]);
+    let bytes = out.transmitted[0].1.bytes();
+    assert_eq!((bytes[34], bytes[35], &bytes[40..42]), (3, 4, &[5, 220][..]), "MTU 1500");
+    assert_eq!(h.drops(DropReason::MtuExceeded), 1);
+}
+
+/// Each bad frame dies under its own reason, and nothing leaves.
+#[test]
+fn bad_frames_have_names() {
+    use DropReason::*;
+    let good = packet(PORT_MACS[0], &client(1), SYN, b"data");
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        bytes
+    };
+    let resum = |bytes: &mut Vec<u8>| {
+        bytes[24..26].fill(0);
+        let sum = sluice_wire::checksum::compute(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    };
+    let src = |bytes: &mut Vec<u8>, address: [u8; 4]| {
+        bytes[26..30].copy_from_slice(&address);
+        resum(bytes);
+    };
+    let land = flow(Protocol::Tcp, (VIP, 80), (VIP, 80));
+    let from_vip = flow(Protocol::Tcp, (VIP, 81), (VIP, 80));
+    let not_ours =
+        flow(Protocol::Tcp, (Ipv4Addr::new(198, 51, 100, 7), 1), (Ipv4Addr::new(8, 8, 8, 8), 80));
+    let no_service = FlowKey { dst_port: 81, ..client(1) };
+    let gre = FlowKey { protocol: 47, ..client(1) };
+    let cases: Vec<(DropReason, Vec<u8>)> = vec![
+        (EtherTruncated, good[..13].to_vec()),
+        (Ipv4Truncated, good[..30].to_vec()),
+        (Ipv4Truncated, good[..50].to_vec()),
+        (
+            ArpTruncated,
+            with(&|b| {
+                b[12..14].copy_from_slice(&[8, 6]);
+                b.truncate(41)
+            }),
+        ),
+        (ArpInvalid, with(&|b| b[12..14].copy_from_slice(&[8, 6]))),
+        (NotOurMac, with(&|b| b[5] = 99)),
+        (BadSourceMac, with(&|b| b[6] = 1)),
+        (VlanTagged, with(&|b| b[12..14].copy_from_slice(&[0x81, 0]))),
+        (UnknownEthertype, with(&|b| b[12..14].copy_from_slice(&[0x86, 0xdd]))),
+        (NotForUs, with(&|b| b[..6].fill(0xff))),
+        (Ipv4BadHeader, with(&|b| b[14] = 0x65)),
+        (Ipv4BadHeader, with(&|b| b[14] = 0x44)),
+        (Ipv4Truncated, with(&|b| b[16..18].copy_from_slice(&[0xff, 0xff]))),
+        (Ipv4BadLength, with(&|b| b[16..18].copy_from_slice(&[0, 19]))),
+        (Ipv4BadChecksum, with(&|b| b[25] ^= 1)),
+        (
+            Ipv4Options,
+            with(&|b| {
+                b[14] = 0x46;
+                b[24..26].fill(0);
+                let sum = sluice_wire::checksum::compute(&b[14..38]);
+                b[24..26].copy_from_slice(&sum.to_be_bytes())
+            }),
+        ),
+        (
+            Fragment,
+            with(&|b| {
+                b[20] = 0x20;
+                resum(b)
+            }),
+        ),
+        (
+            Fragment,
+            with(&|b| {
+                b[21] = 0x08;
+                resum(b)
+            }),
+        ),
+        (MartianSource, with(&|b| src(b, [127, 0, 0, 1]))),
+        (MartianSource, with(&|b| src(b, [0, 1, 2, 3]))),
+        (MartianSource, with(&|b| src(b, [224, 0, 0, 1]))),
+        (MartianSource, with(&|b| src(b, [255, 255, 255, 255]))),
+        (MartianSource, packet(PORT_MACS[0], &from_vip, SYN, &[])),
+        (LandAttack, packet(PORT_MACS[0], &land, SYN, &[])),
+        (UnknownProtocol, ip_frame(PORT_MACS[0], &gre, 9, &[0; 30])),
+        (L4Truncated, ip_frame(PORT_MACS[0], &client(1), 9, &[0; 19])),
+        (L4Truncated, ip_frame(PORT_MACS[0], &client(1), 9, &[])),
+        (L4BadLength, with(&|b| b[46] = 0x40)),
+        (L4BadLength, with(&|b| b[46] = 0xf0)),
+        (L4BadChecksum, with(&|b| b[55] ^= 1)),
+        (TcpBadFlags, packet(PORT_MACS[0], &client(1), TcpFlags::NONE, &[])),
+        (TcpBadFlags, packet(PORT_MACS[0], &client(1), TcpFlags(3), &[])),
+        (L4PortZero, packet(PORT_MACS[0], &client(0), SYN, &[])),
+        (NotForUs, packet(PORT_MACS[0], &not_ours, SYN, &[])),
+        (NoService, packet(PORT_MACS[0], &no_service, SYN, &[])),
+        (NoConn, packet(PORT_MACS[0], &client(1), ACK, &[])),
+        (
+            IcmpInvalid,
+            ip_frame(PORT_MACS[0], &FlowKey { protocol: 1, ..client(1) }, 9, &[8, 0, 0, 0]),
+        ),
+        (
+            IcmpIgnored,
+            ip_frame(
+                PORT_MACS[0],
+                &FlowKey { protocol: 1, ..client(1) },
+                9,
+                &[13, 0, 0xf2, 0xff, 0, 0, 0, 0],
+            ),
+        ),
+    ];
+    for (index, (reason, bytes)) in cases.into_iter().enumerate() {
+        let mut h = web(Mode::FullNat, 1);
+        let out = h.receive(CLIENT_PORT, [bytes]);
+        assert_eq!(h.all_drops(), [(reason, 1)], "case {index}");
+        assert!(out.transmitted.is_empty() && out.to_kernel.is_empty(), "case {index}");
+    }
+}
+
+#[test]
+fn two_workers_hand_over_so_that_both_directions_meet() {
+    let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+    let snap = snapshot(1, vec![service]);
+    let mut workers: Vec<Harness> = (0..2).map(|w| Harness::worker(&snap, 10_000, w, 2)).collect();
+    let mut moved = 0;
+    for p in 1..=500 {
+        let bytes = packet(PORT_MACS[0], &client(p), SYN, &[]);
+        // Whichever worker gets it, the same one owns it.
+        let first: Vec<Out> =
+            workers.iter_mut().map(|w| w.receive(CLIENT_PORT, [bytes.clone()])).collect();
+        let owner = usize::from(first[1].handed_over.is_empty());
+        assert_eq!(first[owner].transmitted.len(), 1);
+        assert_eq!(first[1 - owner].handed_over[0].0 as usize, owner);
+        let key = inspect(&first[owner].transmitted[0].1).0;
+        assert_eq!(OwnPorts::owner(key.src_port, 2) as usize, owner);
+        moved += 1 - owner;
+
+        let reply = packet(PORT_MACS[1], &back(&key), SYN_ACK, &[]);
+        let out = workers[1 - owner].receive(BACKEND_PORT, [reply]);
+        let (to, in_port, frame) = &out.handed_over[0];
+        assert_eq!((*to as usize, *in_port), (owner, BACKEND_PORT));
+        let meta = Meta::received(*in_port, true);
+        let out = workers[owner].receive_meta(meta, [frame.clone().into_bytes()]);
+        assert_eq!(inspect(&out.transmitted[0].1), (back(&client(p)), true));
+    }
+    assert!((150..350).contains(&moved), "flows spread over both workers: {moved}");
+}

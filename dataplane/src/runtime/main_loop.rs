@@ -1,0 +1,335 @@
+//! The main thread's loop: a round about every millisecond.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use crossbeam_queue::ArrayQueue;
+use sluice_api::Snapshot;
+use sluice_wire::arp;
+use sluice_wire::ether::MacAddr;
+
+use super::exception::ExceptionPort;
+use super::thresholds::Thresholds;
+use crate::backoff::Backoff;
+use crate::burst::BURST;
+use crate::config::Config;
+use crate::control_socket::ControlSocket;
+use crate::counters::WorkerCounters;
+use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, RingReceiver, RingSender};
+use crate::events::EventLog;
+use crate::frame::Frame;
+use crate::ledger::Ledger;
+use crate::pipeline::ToMain;
+use crate::resolver::{Action, NeighbourUpdate, Resolver};
+use crate::slots::Slots;
+use crate::snapshot::Compiled;
+
+/// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
+/// still wants them.
+const MOST_WAITING: usize = 1_024;
+/// How often links and table fill are looked at, in ms.
+const SLOW_CHECK_MS: u64 = 1_000;
+
+/// A port and what belongs to it.
+pub struct MainPort {
+    /// The port.
+    pub port: Port,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Whether its link was up when last looked at.
+    pub link_up: bool,
+    /// The way to the kernel.
+    pub exception: Option<ExceptionPort>,
+}
+
+/// The main thread's side of a worker.
+pub struct WorkerHandle {
+    /// The CPU it is pinned to.
+    pub cpu: u16,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+    /// Its thread.
+    pub thread: JoinHandle<()>,
+    /// What it gives to the kernel; the tag is the port.
+    pub for_kernel: RingReceiver,
+    /// News of next hops, and those that did not fit in.
+    pub updates: Arc<ArrayQueue<NeighbourUpdate>>,
+    /// News that wait for room.
+    pub waiting: VecDeque<NeighbourUpdate>,
+}
+
+/// The main thread.
+pub struct MainLoop {
+    /// The file.
+    pub config: Config,
+    /// Ports, in the order of the file.
+    pub ports: Vec<MainPort>,
+    /// Workers, in order.
+    pub workers: Vec<WorkerHandle>,
+    /// Set to stop the workers.
+    pub stop_workers: Arc<AtomicBool>,
+    /// What the workers say.
+    pub messages: Arc<ArrayQueue<ToMain>>,
+    /// Whole frames to the first worker; the tag is the port.
+    pub to_worker: RingSender,
+    /// Frames that wait for room in it.
+    pub waiting: Vec<Mbuf>,
+    /// Next hops.
+    pub resolver: Resolver,
+    /// What the workers forward by.
+    pub compiled: Arc<ArcSwap<Compiled>>,
+    /// Former ones that a worker may still hold: freed here, never on a worker.
+    pub former: Vec<Arc<Compiled>>,
+    /// The snapshot that was compiled.
+    pub snapshot: Option<Snapshot>,
+    /// Slots of services and backends.
+    pub slots: Slots,
+    /// Counters by service and backend.
+    pub ledger: Ledger,
+    /// What happened.
+    pub events: EventLog,
+    /// Tables that fill up.
+    pub thresholds: Thresholds,
+    /// VIPs and local addresses announced since start.
+    pub announced: Vec<Ipv4Addr>,
+    /// Random per start.
+    pub boot_id: u64,
+    /// Memory that each worker's conn table takes, in bytes.
+    pub conn_table_bytes: u64,
+    /// Packets of ours and of the kernel.
+    pub mempool: Mempool,
+    /// The clock.
+    pub clock: Clock,
+    /// When this process started, by the clock, in ms.
+    pub started_ms: u64,
+    /// When links and tables are looked at next, in ms.
+    pub slow_check_at_ms: u64,
+    /// The control socket.
+    pub server: ControlSocket,
+    /// What to do between rounds.
+    pub backoff: Backoff,
+    /// Dropped last: DPDK itself.
+    pub _eal: Eal,
+}
+
+impl MainLoop {
+    /// One round.
+    pub fn round(&mut self) {
+        let now_ms = self.clock.now_ns() / 1_000_000;
+        let mut work = self.read_messages(now_ms);
+        work += self.move_kernel_packets();
+        self.resolver.tick(now_ms);
+        self.act(now_ms);
+        self.flush();
+        work += self.answer_control();
+        if now_ms >= self.slow_check_at_ms {
+            self.slow_check_at_ms = now_ms + SLOW_CHECK_MS;
+            self.slow_checks(now_ms);
+        }
+        self.backoff.after_round(work);
+    }
+
+    fn answer_control(&mut self) -> usize {
+        let mut count = 0;
+        while let Some(pending) = self.server.next() {
+            let (request, reply) = pending.into_parts();
+            reply.send(self.handle(request));
+            count += 1;
+        }
+        count
+    }
+
+    fn read_messages(&mut self, now_ms: u64) -> usize {
+        let mut count = 0;
+        while let Some(message) = self.messages.pop() {
+            count += 1;
+            match message {
+                ToMain::Want { port, address } => self.resolver.want(now_ms, port, address),
+                ToMain::Arp { port, sender, mac, is_reply, for_us, conflict } => {
+                    if conflict && mac != self.ports[port as usize].mac {
+                        let (address, name) =
+                            (Ipv4Addr::from_bits(sender), &self.config.ports[port as usize].name);
+                        self.events.add(
+                            "address-conflict",
+                            format!("{mac} on port {name} claims {address}, which is ours"),
+                        );
+                    } else {
+                        self.resolver.seen(now_ms, port, sender, mac, is_reply, for_us);
+                    }
+                }
+            }
+            // The resolver's time must not starve the rest of the round.
+            if count == 1_024 {
+                break;
+            }
+        }
+        count
+    }
+
+    /// Do what the resolver asks for.
+    fn act(&mut self, _now_ms: u64) {
+        let actions: Vec<Action> = self.resolver.take_actions().collect();
+        for action in actions {
+            match action {
+                Action::Request { port, target, unicast_to } => {
+                    self.send_arp_request(port, Ipv4Addr::from_bits(target), unicast_to);
+                }
+                Action::Publish(update) => {
+                    self.workers.iter_mut().for_each(|w| w.waiting.push_back(update));
+                }
+                Action::Event { kind, message } => self.events.add(kind, message),
+            }
+        }
+    }
+
+    fn send_arp_request(&mut self, port: u16, target: Ipv4Addr, unicast_to: Option<MacAddr>) {
+        let mac = self.ports[port as usize].mac;
+        // The sender's address is the one in the target's network: others may not answer it.
+        let addresses = &self.config.ports[port as usize].addresses;
+        let source = addresses
+            .iter()
+            .find(|a| a.network().contains(target))
+            .or(addresses.first())
+            .map(|a| a.address());
+        let Some(source) = source else { return };
+        let to = unicast_to.unwrap_or(MacAddr::BROADCAST);
+        let frame = arp::build_arp(arp::OP_REQUEST, mac, source, MacAddr::ZERO, target, to);
+        self.send_frame(port, &frame);
+    }
+
+    /// Send gratuitous ARP for an address of ours out of the ports whose networks hold it, or of
+    /// all ports when none does.
+    pub fn announce(&mut self, address: Ipv4Addr) {
+        let holds = |port: usize| {
+            self.config.ports[port].addresses.iter().any(|a| a.network().contains(address))
+        };
+        let all: Vec<usize> = (0..self.ports.len()).collect();
+        let ports: Vec<usize> = all.iter().copied().filter(|p| holds(*p)).collect();
+        for port in if ports.is_empty() { all } else { ports } {
+            let frame = arp::build_announcement(self.ports[port].mac, address);
+            self.send_frame(port as u16, &frame);
+        }
+    }
+
+    /// Queue a frame of ours for a port.
+    fn send_frame(&mut self, port: u16, bytes: &[u8]) {
+        let Some(mut mbuf) = self.mempool.alloc() else { return };
+        if mbuf.set_len(bytes.len()).is_ok() {
+            mbuf.bytes_mut().copy_from_slice(bytes);
+            mbuf.set_tag(u32::from(port));
+            self.queue(mbuf);
+        }
+    }
+
+    fn queue(&mut self, mbuf: Mbuf) {
+        if self.waiting.len() < MOST_WAITING {
+            self.waiting.push(mbuf);
+        }
+    }
+
+    /// Packets to and from the kernel; how many.
+    fn move_kernel_packets(&mut self) -> usize {
+        let mut count = 0;
+        let mut frames = Vec::with_capacity(BURST);
+        for worker in &mut self.workers {
+            count += worker.for_kernel.receive(&mut frames, BURST);
+            for frame in frames.drain(..) {
+                if let Some(exception) = &mut self.ports[frame.tag() as usize].exception {
+                    // A kernel that does not take its packets loses them, as behind any NIC.
+                    exception.push(frame);
+                }
+            }
+        }
+        for port in 0..self.ports.len() {
+            let Some(exception) = &mut self.ports[port].exception else { continue };
+            exception.flush();
+            count += exception.receive(&mut frames);
+            for mut frame in frames.drain(..) {
+                frame.set_tag(port as u32);
+                self.queue(frame);
+            }
+        }
+        count
+    }
+
+    fn flush(&mut self) {
+        if !self.waiting.is_empty() {
+            self.to_worker.send(&mut self.waiting);
+        }
+        for worker in &mut self.workers {
+            while let Some(update) = worker.waiting.pop_front() {
+                if let Err(update) = worker.updates.push(update) {
+                    worker.waiting.push_front(update);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn slow_checks(&mut self, now_ms: u64) {
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            let up = port.port.link_up();
+            if up != port.link_up {
+                port.link_up = up;
+                let name = &self.config.ports[index].name;
+                let (kind, word) = if up { ("link-up", "up") } else { ("link-down", "down") };
+                self.events.add(kind, format!("port {name}: link is {word}"));
+                if up {
+                    self.resolver.port_up(now_ms, index as u16);
+                }
+            }
+        }
+        let tables = self.tables();
+        self.thresholds.check(&tables, &mut self.events);
+        self.free_former();
+    }
+
+    /// Free former snapshots that no worker holds, and slots that nothing refers to.
+    pub fn free_former(&mut self) {
+        self.former.retain(|compiled| Arc::strong_count(compiled) > 1);
+        let adopted = self.workers_generation() >= self.compiled.load().generation;
+        if adopted && self.slots.has_retired() {
+            self.ledger.reclaim(&mut self.slots);
+        }
+    }
+
+    /// Lowest generation that any worker forwards by.
+    pub fn workers_generation(&self) -> u64 {
+        self.workers.iter().map(|w| w.counters.generation.get()).min().unwrap_or_default()
+    }
+
+    /// Stop the workers and the ports, and print what was done.
+    pub fn stop(mut self) {
+        self.stop_workers.store(true, Relaxed);
+        let stats = self.stats();
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has ended the process already.
+            let _ = worker.thread.join();
+        }
+        for (port, stats) in self.ports.iter_mut().zip(&stats.ports) {
+            if let Err(error) = port.port.stop() {
+                eprintln!("{error}");
+            }
+            println!(
+                "port {}: received {} packets, {} bytes; transmitted {} packets, {} bytes; missed {}",
+                stats.name,
+                stats.rx_packets,
+                stats.rx_bytes,
+                stats.tx_packets,
+                stats.tx_bytes,
+                stats.rx_missed
+            );
+        }
+        let created: u64 = stats.workers.iter().map(|w| w.conns_created).sum();
+        let dropped: u64 = stats.workers.iter().map(|w| w.dropped).sum();
+        println!("conns made {created}; packets dropped {dropped}");
+        for (reason, count) in &stats.drops {
+            println!("  {reason} {count}");
+        }
+        println!("STOPPED");
+    }
+}

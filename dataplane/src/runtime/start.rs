@@ -1,0 +1,426 @@
+//! Start-up, in order: control socket, EAL, ports, tables, kernel interfaces, workers. Whatever
+//! fails ends the process with its name and reason: it never runs on half of what was asked for.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_queue::ArrayQueue;
+use sluice_wire::ether::MacAddr;
+
+use super::exception::ExceptionPort;
+use super::main_loop::{MainLoop, MainPort, WorkerHandle};
+use super::thresholds::Thresholds;
+use crate::backoff::{Backoff, LONGEST_NAP};
+use crate::config::{self, Config, VerifyL4Checksum};
+use crate::control_socket::{ControlSocket, SocketError};
+use crate::counters::WorkerCounters;
+use crate::dpdk::{
+    Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError, Port, PortConfig,
+    PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue, spsc,
+};
+use crate::events::EventLog;
+use crate::kernel::{self, KernelError, KernelPort};
+use crate::ledger::Ledger;
+use crate::pipeline::{HELD, Pipeline, PipelineConfig, PortInfo};
+use crate::resolver::Resolver;
+use crate::slots::{self, Slots};
+use crate::snapshot::Compiled;
+use crate::table::route::RouteTable;
+use crate::worker::{Worker, WorkerParts, now_ms};
+
+/// Mbufs that a ring between two threads holds.
+const RING: u32 = 1_024;
+/// Messages that wait between a worker and the main thread.
+const MESSAGES: usize = 4_096;
+/// Mbufs that each thread keeps in its own cache.
+const MEMPOOL_CACHE: u32 = 256;
+/// Descriptors of an exception port's queues.
+const EXCEPTION_DESCRIPTORS: u16 = 256;
+/// The longest that a packet of the host itself may wait for the main thread.
+const MAIN_NAP: Duration = Duration::from_millis(1);
+
+/// Why the data plane did not start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each says itself what it is
+pub enum StartError {
+    #[error("cannot watch for signals: {0}")]
+    Signal(io::Error),
+    #[error(transparent)]
+    ControlSocket(#[from] SocketError),
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    #[error(transparent)]
+    Mempool(#[from] MempoolError),
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("worker {worker} cannot run on cpu {cpu}: {source}")]
+    Worker { worker: usize, cpu: u16, source: LcoreError },
+    #[error("no randomness from the kernel: {0}")]
+    Random(io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Addresses of the ports, each with its port's number.
+pub fn port_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
+    (0..)
+        .zip(&config.ports)
+        .flat_map(|(index, port)| port.addresses.iter().map(move |a| (a.address(), index)))
+        .collect()
+}
+
+/// An open port with its queues, one of each per worker.
+struct Opened {
+    port: Port,
+    rx: Vec<RxQueue>,
+    tx: Vec<TxQueue>,
+}
+
+/// Start everything; workers run when this returns.
+pub fn start(config: Config) -> Result<MainLoop, StartError> {
+    // First what costs least to find out: is another one running?
+    let server = ControlSocket::bind(&config.control.socket)?;
+    let workers = config.runtime.worker_cpus.len();
+    let eal = Eal::init(&eal_config(&config))?;
+    let clock = Clock::new(&eal);
+    let mempool = create_mempool(&eal, &config)?;
+    let opened = open_ports(&eal, &config, &mempool)?;
+    let exceptions = open_exceptions(&eal, &config, &mempool)?;
+    configure_kernel(&config, &opened)?;
+
+    let seed = random_u64()?;
+    let per_worker = config.limits.connections.div_ceil(workers as u32);
+    let ports: Vec<PortInfo> = config
+        .ports
+        .iter()
+        .zip(&opened)
+        .map(|(port, opened)| PortInfo {
+            mac: MacAddr(opened.port.mac()),
+            mtu: opened.port.mtu(),
+            address: port.addresses[0].address(),
+            has_exception: port.exception.is_some(),
+        })
+        .collect();
+    let pipeline_config = PipelineConfig {
+        worker: 0,
+        workers: workers as u16,
+        conns: per_worker,
+        neighbours: config.limits.neighbours as u16,
+        service_slots: slots::service_slots(config.limits.services) as usize,
+        backend_slots: slots::backend_slots(config.limits.backends) as usize,
+        ports,
+        routes: Arc::new(routes(&config)),
+        seed,
+        verify_l4_checksum: config.runtime.verify_l4_checksum == VerifyL4Checksum::Always,
+    };
+    let compiled = Arc::new(ArcSwap::from_pointee(Compiled::empty(&port_addresses(&config))));
+    let messages = Arc::new(ArrayQueue::new(MESSAGES));
+    let stop_workers = Arc::new(AtomicBool::new(false));
+    let mut rings = worker_rings(&eal, workers)?;
+    let (to_worker, from_main) = spsc(&eal, "main-0", RING)?;
+    let mut from_main = Some(from_main);
+
+    let (main_ports, mut queues) = split_queues(opened, exceptions, workers);
+    let mut handles = Vec::new();
+    let mut conn_table_bytes = 0;
+    for (worker, cpu) in config.runtime.worker_cpus.iter().copied().enumerate() {
+        let counters = Arc::new(WorkerCounters::new(pipeline_config.backend_slots));
+        let updates = Arc::new(ArrayQueue::new(MESSAGES));
+        let (to_main, for_kernel) = spsc(&eal, &format!("kernel-{worker}"), RING)?;
+        let own = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
+        let pipeline = Pipeline::new(own, Arc::clone(&counters), now_ms(&clock));
+        conn_table_bytes += pipeline.conns().bytes() as u64;
+        let (rx, tx) = std::mem::take(&mut queues[worker]);
+        let (to_workers, from_workers) = std::mem::take(&mut rings[worker]);
+        let from_main = match from_main.take() {
+            Some(ring) => ring,
+            // Only the first worker sends for the main thread; the others' rings stay empty.
+            None => spsc(&eal, &format!("main-{worker}"), 2)?.1,
+        };
+        let parts = WorkerParts {
+            pipeline,
+            rx,
+            tx,
+            from_workers,
+            to_workers,
+            from_main,
+            to_main,
+            messages: Arc::clone(&messages),
+            updates: Arc::clone(&updates),
+            config: Arc::clone(&compiled),
+            counters: Arc::clone(&counters),
+            clock,
+            backoff: Backoff::new(config.runtime.idle, LONGEST_NAP),
+            stop: Arc::clone(&stop_workers),
+        };
+        let thread = spawn(&eal, worker, cpu, parts)?;
+        handles.push(WorkerHandle {
+            cpu,
+            counters,
+            thread,
+            for_kernel,
+            updates,
+            waiting: VecDeque::new(),
+        });
+    }
+    let names = config.ports.iter().map(|p| p.name.clone());
+    let main = MainLoop {
+        resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
+        ports: main_ports,
+        ledger: Ledger::new(handles.iter().map(|h| Arc::clone(&h.counters)).collect()),
+        workers: handles,
+        stop_workers,
+        messages,
+        to_worker,
+        waiting: Vec::with_capacity(RING as usize),
+        compiled,
+        former: Vec::new(),
+        snapshot: None,
+        slots: Slots::new(config.limits.services, config.limits.backends),
+        events: EventLog::default(),
+        thresholds: Thresholds::default(),
+        announced: Vec::new(),
+        boot_id: random_u64()?,
+        conn_table_bytes,
+        mempool,
+        clock,
+        started_ms: clock.now_ns() / 1_000_000,
+        slow_check_at_ms: 0,
+        server,
+        backoff: Backoff::new(config::Idle::Adaptive, MAIN_NAP),
+        config,
+        _eal: eal,
+    };
+    report(&main);
+    Ok(main)
+}
+
+fn eal_config(config: &Config) -> EalConfig {
+    let mut devices: Vec<String> = config.ports.iter().map(|p| p.device.clone()).collect();
+    for (index, port) in config.ports.iter().enumerate() {
+        if let Some(interface) = &port.exception {
+            devices.push(exception_device(index, interface));
+        }
+    }
+    EalConfig {
+        main_cpu: config.runtime.main_cpu,
+        worker_cpus: config.runtime.worker_cpus.clone(),
+        hugepages: config.runtime.hugepages,
+        memory_mb: config.runtime.memory_mb,
+        file_prefix: config.runtime.file_prefix.clone(),
+        devices,
+        extra_args: config.runtime.eal_args.clone(),
+    }
+}
+
+/// The tap beside a port; its name keeps clear of an operator's own `net_tap0`.
+fn exception_device(index: usize, interface: &str) -> String {
+    format!("net_tap_exception{index},iface={interface}")
+}
+
+/// One pool for everything: full queues, full rings, packets on their way, and as much again in the
+/// threads' caches.
+fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
+    let workers = config.runtime.worker_cpus.len() as u32;
+    let queues: u32 = config
+        .ports
+        .iter()
+        .map(|p| (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors)) * workers)
+        .sum();
+    let exceptions = config.ports.len() as u32 * u32::from(EXCEPTION_DESCRIPTORS) * 2;
+    let rings = (workers * workers + 1) * RING;
+    let in_workers = workers * (HELD as u32 + 256);
+    let caches = (workers + 1) * MEMPOOL_CACHE * 2;
+    let mbufs = queues + exceptions + rings + in_workers + caches + 2_048;
+    let largest = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1_500);
+    // Ethernet header and two VLAN tags beside the MTU, in steps of a cache line.
+    let data_room = (largest + 22).next_multiple_of(64).max(2_048);
+    Ok(Mempool::create(eal, "packets", mbufs, MEMPOOL_CACHE, data_room, None)?)
+}
+
+fn open_ports(eal: &Eal, config: &Config, mempool: &Mempool) -> Result<Vec<Opened>, StartError> {
+    let queues = config.runtime.worker_cpus.len() as u16;
+    config
+        .ports
+        .iter()
+        .map(|port| {
+            let wanted = PortConfig {
+                name: port.name.clone(),
+                device: port.device.clone(),
+                queues,
+                mtu: port.mtu,
+                rx_descriptors: port.rx_descriptors,
+                tx_descriptors: port.tx_descriptors,
+                promiscuous: port.promiscuous,
+            };
+            let (port, rx, tx) = Port::open(eal, &wanted, mempool)?;
+            Ok(Opened { port, rx, tx })
+        })
+        .collect()
+}
+
+fn open_exceptions(
+    eal: &Eal,
+    config: &Config,
+    mempool: &Mempool,
+) -> Result<Vec<Option<ExceptionPort>>, StartError> {
+    (0..)
+        .zip(&config.ports)
+        .map(|(index, port)| {
+            let Some(interface) = &port.exception else { return Ok(None) };
+            let wanted = PortConfig {
+                name: format!("{}'s exception port", port.name),
+                device: exception_device(index, interface),
+                queues: 1,
+                mtu: port.mtu,
+                rx_descriptors: EXCEPTION_DESCRIPTORS,
+                tx_descriptors: EXCEPTION_DESCRIPTORS,
+                promiscuous: false,
+            };
+            let (port, mut rx, mut tx) = Port::open(eal, &wanted, mempool)?;
+            Ok(rx.pop().zip(tx.pop()).map(|(rx, tx)| ExceptionPort::new(port, rx, tx)))
+        })
+        .collect()
+}
+
+/// Give the kernel's side of each port its address, and the routes.
+fn configure_kernel(config: &Config, opened: &[Opened]) -> Result<(), StartError> {
+    let ports: Vec<KernelPort> = config
+        .ports
+        .iter()
+        .zip(opened)
+        .filter_map(|(port, opened)| {
+            port.exception.as_ref().map(|interface| KernelPort {
+                interface: interface.clone(),
+                mac: MacAddr(opened.port.mac()),
+                mtu: opened.port.mtu(),
+                addresses: port.addresses.clone(),
+            })
+        })
+        .collect();
+    Ok(kernel::configure(&ports, &config.routes)?)
+}
+
+fn routes(config: &Config) -> RouteTable {
+    RouteTable::new(config.networks(), &config.routes)
+}
+
+/// Rings of one worker: to the others by number, and from them.
+type WorkerRings = (Vec<Option<RingSender>>, Vec<RingReceiver>);
+
+/// A ring for each ordered pair of workers.
+fn worker_rings(eal: &Eal, workers: usize) -> Result<Vec<WorkerRings>, StartError> {
+    let mut rings: Vec<WorkerRings> = (0..workers).map(|_| (Vec::new(), Vec::new())).collect();
+    for from in 0..workers {
+        for to in 0..workers {
+            if from == to {
+                rings[from].0.push(None);
+                continue;
+            }
+            let (sender, receiver) = spsc(eal, &format!("handover-{from}-{to}"), RING)?;
+            rings[from].0.push(Some(sender));
+            rings[to].1.push(receiver);
+        }
+    }
+    Ok(rings)
+}
+
+/// Queues of one worker, by port.
+type WorkerQueues = (Vec<RxQueue>, Vec<TxQueue>);
+
+fn split_queues(
+    opened: Vec<Opened>,
+    exceptions: Vec<Option<ExceptionPort>>,
+    workers: usize,
+) -> (Vec<MainPort>, Vec<WorkerQueues>) {
+    let mut queues: Vec<WorkerQueues> = (0..workers).map(|_| Default::default()).collect();
+    let ports = opened
+        .into_iter()
+        .zip(exceptions)
+        .map(|(opened, exception)| {
+            for (worker, (rx, tx)) in opened.rx.into_iter().zip(opened.tx).enumerate() {
+                queues[worker].0.push(rx);
+                queues[worker].1.push(tx);
+            }
+            MainPort {
+                mac: MacAddr(opened.port.mac()),
+                link_up: opened.port.link_up(),
+                port: opened.port,
+                exception,
+            }
+        })
+        .collect();
+    (ports, queues)
+}
+
+/// Start a worker's thread; it has its CPU when this returns.
+fn spawn(
+    eal: &Eal,
+    worker: usize,
+    cpu: u16,
+    parts: WorkerParts,
+) -> Result<std::thread::JoinHandle<()>, StartError> {
+    let eal = eal.handle();
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{worker}"))
+        .spawn(move || {
+            let lcore = Lcore::register(&eal, cpu);
+            let _ = ready.send(lcore.as_ref().map(|_| ()).map_err(Clone::clone));
+            if let Ok(_lcore) = lcore {
+                Worker::new(parts).run();
+            }
+        })
+        .map_err(StartError::Thread)?;
+    match is_ready.recv() {
+        Ok(Err(source)) => Err(StartError::Worker { worker, cpu, source }),
+        _ => Ok(thread),
+    }
+}
+
+fn random_u64() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(StartError::Random)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Say what was taken, and why.
+fn report(main: &MainLoop) {
+    let config = &main.config;
+    println!("sluice-dataplane {} on {}", env!("CARGO_PKG_VERSION"), Eal::version());
+    for (port, opened) in config.ports.iter().zip(&main.ports) {
+        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        println!(
+            "port {}: {} ({}), mac {}, mtu {}, {} queue(s), {}, link {}, kernel interface {}",
+            port.name,
+            port.device,
+            opened.port.driver(),
+            opened.mac,
+            opened.port.mtu(),
+            config.runtime.worker_cpus.len(),
+            addresses.join(" "),
+            if opened.link_up { "up" } else { "down" },
+            port.exception.as_deref().unwrap_or("none"),
+        );
+    }
+    for (worker, cpu) in config.runtime.worker_cpus.iter().enumerate() {
+        println!("worker {worker}: cpu {cpu}, idle {}", config.runtime.idle.name());
+    }
+    println!("main thread: cpu {}", config.runtime.main_cpu);
+    for table in main.tables().iter().filter(|t| t.bytes > 0) {
+        let (name, mib) = (&table.table, table.bytes.div_ceil(1 << 20));
+        println!("memory: {name}: {mib} MiB for {}", table.capacity);
+    }
+    println!("control socket: {}", config.control.socket.display());
+}

@@ -1,0 +1,304 @@
+//! Slots of services and backends: small numbers that conns and counters use in place of names.
+//!
+//! A slot outlives its service or backend for as long as a conn refers to it, so that counters and
+//! timeouts of running conns stay right, and is then given to the next newcomer. The main thread
+//! owns this; workers only see the numbers.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use sluice_api::{BackendId, Problem, Snapshot};
+
+use crate::table::conn_state::{StateTimeouts, state_timeouts};
+
+/// Key of a backend: its service's slot, and its identity there.
+pub type BackendKey = (u16, BackendId);
+
+/// Who holds which slot.
+struct Registry<K> {
+    slots: HashMap<K, u32>,
+    /// Gone from the snapshot, slot still referred to.
+    retired: HashMap<K, u32>,
+    free: Vec<u32>,
+}
+
+impl<K: Clone + Eq + Hash> Registry<K> {
+    fn new(capacity: u32) -> Self {
+        Registry {
+            slots: HashMap::new(),
+            retired: HashMap::new(),
+            free: (0..capacity).rev().collect(),
+        }
+    }
+
+    /// How many of `wanted` would need a free slot.
+    fn newcomers<'a>(&self, wanted: impl Iterator<Item = &'a K>) -> usize
+    where
+        K: 'a,
+    {
+        wanted
+            .filter(|key| !self.slots.contains_key(key) && !self.retired.contains_key(key))
+            .count()
+    }
+
+    /// The slot of a key that is now wanted; the caller has made sure that there is room.
+    fn claim(&mut self, key: &K) -> u32 {
+        if let Some(slot) = self.slots.get(key) {
+            return *slot;
+        }
+        let slot = self.retired.remove(key).or_else(|| self.free.pop()).expect("room was checked");
+        self.slots.insert(key.clone(), slot);
+        slot
+    }
+
+    fn retire_all_but(&mut self, wanted: &HashSet<K>) {
+        let gone: Vec<K> = self.slots.keys().filter(|k| !wanted.contains(k)).cloned().collect();
+        for key in gone {
+            if let Some(slot) = self.slots.remove(&key) {
+                self.retired.insert(key, slot);
+            }
+        }
+    }
+
+    /// Free the retired slots that nothing refers to; `freed` hears of each.
+    fn reclaim(&mut self, mut unused: impl FnMut(&K, u32) -> bool, mut freed: impl FnMut(&K, u32)) {
+        let free = &mut self.free;
+        self.retired.retain(|key, slot| {
+            let done = unused(key, *slot);
+            if done {
+                freed(key, *slot);
+                free.push(*slot);
+            }
+            !done
+        });
+    }
+}
+
+/// A slot that nothing refers to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// A backend's, and the slot of the service it was part of.
+    Backend {
+        /// Slot of the service.
+        service: u16,
+        /// Slot of the backend.
+        slot: u32,
+    },
+    /// A service's.
+    Service {
+        /// Slot of the service.
+        slot: u16,
+    },
+}
+
+/// All slots of the process.
+pub struct Slots {
+    services: Registry<String>,
+    backends: Registry<BackendKey>,
+    timeouts: Vec<StateTimeouts>,
+    service_slots: usize,
+    backend_slots: usize,
+}
+
+/// Room for slots that are retired: as much again as may be configured, and a little for tiny limits.
+const fn with_retired(limit: u32) -> u32 {
+    limit.saturating_mul(2).saturating_add(64)
+}
+
+/// Service slots that a limit of so many services needs.
+pub fn service_slots(limit: u32) -> u32 {
+    with_retired(limit).min(u16::MAX as u32)
+}
+
+/// Backend slots that a limit of so many backends needs.
+pub fn backend_slots(limit: u32) -> u32 {
+    with_retired(limit)
+}
+
+impl Slots {
+    /// Slots for these limits.
+    pub fn new(services: u32, backends: u32) -> Self {
+        let (service_slots, backend_slots) = (service_slots(services), backend_slots(backends));
+        Slots {
+            services: Registry::new(service_slots),
+            backends: Registry::new(backend_slots),
+            timeouts: vec![[1; 9]; service_slots as usize],
+            service_slots: service_slots as usize,
+            backend_slots: backend_slots as usize,
+        }
+    }
+
+    /// Give every service and backend of a valid snapshot its slot, and retire the others.
+    ///
+    /// # Errors
+    /// Nothing is changed when retired slots, whose conns still run, leave too few free.
+    pub fn assign(&mut self, snapshot: &Snapshot) -> Result<(), Problem> {
+        let names: HashSet<String> = snapshot.services.iter().map(|s| s.name.clone()).collect();
+        let fresh = self.services.newcomers(names.iter());
+        if fresh > self.services.free.len() {
+            return Err(still_draining("services", fresh, self.services.free.len()));
+        }
+        // A service without a slot has only new backends.
+        let known = |name: &str| {
+            self.services.slots.get(name).or_else(|| self.services.retired.get(name)).copied()
+        };
+        let fresh: usize = snapshot
+            .services
+            .iter()
+            .map(|s| match known(&s.name) {
+                None => s.backends.len(),
+                Some(slot) => {
+                    let keys: Vec<BackendKey> =
+                        s.backends.iter().map(|b| (slot as u16, b.id())).collect();
+                    self.backends.newcomers(keys.iter())
+                }
+            })
+            .sum();
+        if fresh > self.backends.free.len() {
+            return Err(still_draining("backends", fresh, self.backends.free.len()));
+        }
+
+        let mut wanted = HashSet::new();
+        for service in &snapshot.services {
+            let slot = self.services.claim(&service.name) as u16;
+            self.timeouts[slot as usize] = state_timeouts(&service.timeouts);
+            for backend in &service.backends {
+                let key = (slot, backend.id());
+                self.backends.claim(&key);
+                wanted.insert(key);
+            }
+        }
+        self.services.retire_all_but(&names);
+        self.backends.retire_all_but(&wanted);
+        Ok(())
+    }
+
+    /// Slot of a service in the snapshot.
+    pub fn service(&self, name: &str) -> Option<u16> {
+        self.services.slots.get(name).map(|slot| *slot as u16)
+    }
+
+    /// Slot of a backend in the snapshot.
+    pub fn backend(&self, key: &BackendKey) -> Option<u32> {
+        self.backends.slots.get(key).copied()
+    }
+
+    /// Timeouts by service slot, retired ones included.
+    pub fn timeouts(&self) -> &[StateTimeouts] {
+        &self.timeouts
+    }
+
+    /// Free retired slots without conns; `conns` tells how many a backend slot has, `freed` hears
+    /// of each slot that is free now. Call when every worker forwards by a snapshot that no longer
+    /// has them.
+    pub fn reclaim(&mut self, conns: impl Fn(u32) -> u64, mut freed: impl FnMut(Freed)) {
+        self.backends.reclaim(
+            |_, slot| conns(slot) == 0,
+            |key, slot| freed(Freed::Backend { service: key.0, slot }),
+        );
+        let backends = &self.backends;
+        self.services.reclaim(
+            |_, slot| !backends.retired.keys().any(|(service, _)| u32::from(*service) == slot),
+            |_, slot| freed(Freed::Service { slot: slot as u16 }),
+        );
+    }
+
+    /// Whether any slot waits to be reclaimed.
+    pub fn has_retired(&self) -> bool {
+        !self.backends.retired.is_empty() || !self.services.retired.is_empty()
+    }
+
+    /// All backends that hold slots, retired ones included: service slot and backend slot.
+    pub fn all_backends(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+        let retired = self.backends.retired.iter();
+        self.backends.slots.iter().chain(retired).map(|(key, slot)| (key.0, *slot))
+    }
+
+    /// How many services and backends hold slots, retired ones included, and how many slots there
+    /// are: ((services, slots), (backends, slots)).
+    pub fn usage(&self) -> ((usize, usize), (usize, usize)) {
+        (
+            (self.service_slots - self.services.free.len(), self.service_slots),
+            (self.backend_slots - self.backends.free.len(), self.backend_slots),
+        )
+    }
+}
+
+fn still_draining(what: &str, wanted: usize, free: usize) -> Problem {
+    Problem::new(
+        what,
+        format!("{wanted} new entries"),
+        format!(
+            "at most {free} new ones until conns of removed {what} have ended, or higher [limits]"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_api::{AdminState, Mode, Protocol, SnapshotBackend, SnapshotService, Timeouts};
+
+    fn service(name: &str, backends: std::ops::Range<u8>) -> SnapshotService {
+        SnapshotService {
+            name: name.to_owned(),
+            vip: [192, 0, 2, 1].into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            mode: Mode::Dr,
+            scheduler: Default::default(),
+            hash_on: Default::default(),
+            maglev_slots: 251,
+            pool: None,
+            timeouts: Timeouts::default(),
+            backends: backends
+                .map(|i| SnapshotBackend {
+                    address: [10, 0, 0, i].into(),
+                    port: 80,
+                    weight: 1,
+                    state: AdminState::Up,
+                    healthy: true,
+                })
+                .collect(),
+        }
+    }
+
+    fn snapshot(services: Vec<SnapshotService>) -> Snapshot {
+        Snapshot { generation: 1, services, pools: vec![] }
+    }
+
+    #[test]
+    fn slots_stay_while_conns_run_and_come_back_afterwards() {
+        let mut slots = Slots::new(1, 2);
+        let room = slots.usage().1.1;
+        slots.assign(&snapshot(vec![service("a", 1..3)])).unwrap();
+        let key =
+            (slots.service("a").unwrap(), BackendId { address: [10, 0, 0, 1].into(), port: 80 });
+        let slot = slots.backend(&key).unwrap();
+
+        slots.assign(&snapshot(vec![service("b", 1..2)])).unwrap();
+        assert_eq!(slots.backend(&key), None);
+        let mut freed = vec![];
+        slots.reclaim(|s| u64::from(s == slot), |f| freed.push(f));
+        assert!(matches!(freed[..], [Freed::Backend { .. }]), "the other one had no conn");
+        assert_eq!(slots.usage(), ((2, 66), (2, room)));
+
+        // It comes back before its conns have ended: same slot, same counters.
+        slots.assign(&snapshot(vec![service("a", 1..2)])).unwrap();
+        assert_eq!(slots.backend(&key), Some(slot));
+        slots.reclaim(|_| 0, |_| {});
+        assert_eq!(slots.usage(), ((1, 66), (1, room)));
+    }
+
+    #[test]
+    fn too_few_slots_are_refused_before_anything_changes() {
+        let mut slots = Slots::new(1, 1);
+        slots.assign(&snapshot(vec![service("a", 0..60)])).unwrap();
+        let problem = slots.assign(&snapshot(vec![service("b", 0..60)])).unwrap_err();
+        assert_eq!(
+            (problem.field.as_str(), problem.value.as_str()),
+            ("backends", "60 new entries")
+        );
+        assert!(slots.service("a").is_some() && slots.service("b").is_none());
+    }
+}

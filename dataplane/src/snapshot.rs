@@ -1,0 +1,213 @@
+//! A snapshot compiled for the packet path: everything a new conn needs, ready to read.
+//!
+//! The main thread compiles, the workers only read. What has not changed since the last snapshot
+//! (Maglev tables above all) is shared with it, so that one weight among 10,000 services costs one
+//! table.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use sluice_api::{HashOn, Mode, Protocol, Scheduler, Snapshot, SnapshotService};
+
+use crate::flow::FlowKey;
+use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
+use crate::slots::Slots;
+use crate::table::conn_state::StateTimeouts;
+
+/// What an address of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// The address of port number so.
+    Port(u16),
+    /// A VIP of a service.
+    Vip,
+    /// A local address of a pool.
+    Local,
+}
+
+/// A backend as a new conn needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct CompiledBackend {
+    /// Slot of its counters.
+    pub slot: u32,
+    /// Its address, in host order.
+    pub address: u32,
+    /// Its L4 port.
+    pub port: u16,
+}
+
+/// How a service picks, with what was computed for it.
+pub enum Picker {
+    /// Table and what is hashed into it.
+    Maglev(MaglevTable, HashOn),
+    /// The cycle; where a worker stands in it is the worker's.
+    Wrr(WrrTable),
+    /// Conns are counted by the worker.
+    Wlc,
+    /// Weighted by a hash of the client address.
+    SourceHash(SourceHashTable),
+}
+
+/// A service as a new conn needs it.
+pub struct CompiledService {
+    /// Slot of its timeouts and scheduler state.
+    pub slot: u16,
+    /// How packets reach its backends.
+    pub mode: Mode,
+    /// How a new conn chooses its backend.
+    pub picker: Picker,
+    /// Its backends.
+    pub backends: Box<[CompiledBackend]>,
+    /// Their weights for new conns: 0 for those that take none.
+    pub weights: Box<[u16]>,
+    /// Local addresses (full-NAT), in host order.
+    pub local_addresses: Box<[u32]>,
+    source: SnapshotService,
+}
+
+/// A compiled snapshot.
+pub struct Compiled {
+    /// The snapshot's generation, 0 before the first.
+    pub generation: u64,
+    /// Idle timeouts by service slot.
+    pub timeouts: Box<[StateTimeouts]>,
+    services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
+    addresses: HashMap<u32, Address, FixedState>,
+}
+
+impl Compiled {
+    /// What the workers forward by before the first snapshot: only the ports' own addresses.
+    pub fn empty(port_addresses: &[(Ipv4Addr, u16)]) -> Self {
+        Compiled {
+            generation: 0,
+            timeouts: Box::default(),
+            services: HashMap::default(),
+            addresses: own_addresses(port_addresses),
+        }
+    }
+
+    /// Compile a valid snapshot whose services and backends have their slots, sharing with the
+    /// `previous` one what has not changed.
+    pub fn new(
+        snapshot: &Snapshot,
+        slots: &Slots,
+        port_addresses: &[(Ipv4Addr, u16)],
+        previous: &Compiled,
+    ) -> Self {
+        let pools: HashMap<&str, Box<[u32]>> = snapshot
+            .pools
+            .iter()
+            .map(|p| (p.name.as_str(), p.addresses.iter().map(|a| a.to_bits()).collect()))
+            .collect();
+        let old: HashMap<&str, &Arc<CompiledService>> =
+            previous.services.values().map(|s| (s.source.name.as_str(), s)).collect();
+        let mut addresses = own_addresses(port_addresses);
+        for local in pools.values().flatten() {
+            addresses.insert(*local, Address::Local);
+        }
+        let mut services = HashMap::default();
+        for service in &snapshot.services {
+            addresses.insert(service.vip.to_bits(), Address::Vip);
+            let local = service.pool.as_deref().and_then(|name| pools.get(name));
+            let local = local.cloned().unwrap_or_default();
+            let compiled = match old.get(service.name.as_str()) {
+                Some(old) if old.source == *service && old.local_addresses == local => {
+                    Arc::clone(old)
+                }
+                _ => Arc::new(CompiledService::new(service, slots, local)),
+            };
+            let key = (service.vip.to_bits(), service.port, service.protocol.number());
+            services.insert(key, compiled);
+        }
+        Compiled {
+            generation: snapshot.generation,
+            timeouts: slots.timeouts().into(),
+            services,
+            addresses,
+        }
+    }
+
+    /// The service of a packet from a client.
+    #[inline]
+    pub fn service(&self, key: &FlowKey) -> Option<&CompiledService> {
+        self.services.get(&(key.dst, key.dst_port, key.protocol)).map(Arc::as_ref)
+    }
+
+    /// What an address is, if it is ours.
+    #[inline]
+    pub fn address(&self, address: u32) -> Option<Address> {
+        self.addresses.get(&address).copied()
+    }
+
+    /// All VIPs and local addresses.
+    pub fn announced_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses
+            .iter()
+            .filter(|(_, kind)| !matches!(kind, Address::Port(_)))
+            .map(|(address, _)| Ipv4Addr::from_bits(*address))
+    }
+}
+
+fn own_addresses(port_addresses: &[(Ipv4Addr, u16)]) -> HashMap<u32, Address, FixedState> {
+    port_addresses.iter().map(|(a, port)| (a.to_bits(), Address::Port(*port))).collect()
+}
+
+impl CompiledService {
+    fn new(service: &SnapshotService, slots: &Slots, local_addresses: Box<[u32]>) -> Self {
+        let slot = slots.service(&service.name).expect("slots were assigned for this snapshot");
+        let backends = service
+            .backends
+            .iter()
+            .map(|b| CompiledBackend {
+                slot: slots.backend(&(slot, b.id())).expect("slots were assigned"),
+                address: b.address.to_bits(),
+                port: b.port,
+            })
+            .collect();
+        let weighted: Vec<_> = service
+            .backends
+            .iter()
+            .map(|b| (b.id(), if b.takes_new_conns() { b.weight } else { 0 }))
+            .collect();
+        let weights: Box<[u16]> = weighted.iter().map(|(_, weight)| *weight).collect();
+        let picker = match service.scheduler {
+            Scheduler::Maglev => {
+                Picker::Maglev(MaglevTable::build(&weighted, service.maglev_slots), service.hash_on)
+            }
+            Scheduler::Wrr => Picker::Wrr(WrrTable::build(&weights)),
+            Scheduler::Wlc => Picker::Wlc,
+            Scheduler::SourceHash => Picker::SourceHash(SourceHashTable::build(&weighted)),
+        };
+        CompiledService {
+            slot,
+            mode: service.mode,
+            picker,
+            backends,
+            weights,
+            local_addresses,
+            source: service.clone(),
+        }
+    }
+
+    /// Its protocol.
+    pub fn protocol(&self) -> Protocol {
+        self.source.protocol
+    }
+
+    /// Whether the backend with this slot takes new conns.
+    pub fn takes_new_conns(&self, backend_slot: u32) -> bool {
+        self.backends.iter().zip(&self.weights).any(|(b, w)| b.slot == backend_slot && *w > 0)
+    }
+
+    /// What Maglev looks up for a flow.
+    pub fn maglev_hash(hash_on: HashOn, key: &FlowKey) -> u64 {
+        match hash_on {
+            HashOn::Source => source_hash(key.src),
+            HashOn::FiveTuple => {
+                flow_hash(key.src, key.dst, key.src_port, key.dst_port, key.protocol)
+            }
+        }
+    }
+}

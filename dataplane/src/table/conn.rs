@@ -1,0 +1,415 @@
+//! Conns of one worker: one cache line each, found by either direction through the index.
+
+use sluice_wire::checksum::Delta;
+
+use super::conn_index::{ConnIndex, ConnRef};
+use super::conn_state::{ConnState, Fins, StateTimeouts};
+use super::neighbour::NextHopRef;
+use super::wheel::{Link, Links, Millis, NIL, Wheel, at_or_after};
+use crate::flow::{FlowHasher, FlowKey};
+use crate::intrinsics::prefetch_index;
+
+/// What is fixed when a conn is made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConn {
+    /// The flow from the client: client, VIP, both L4 ports, protocol.
+    pub from_client: FlowKey,
+    /// The flow from the backend (full-NAT): backend, local address, both L4 ports. `None` in DR.
+    pub from_backend: Option<FlowKey>,
+    /// The backend's address: where DR sends the packet.
+    pub backend_address: u32,
+    /// Slot of the service's timeouts.
+    pub service_slot: u16,
+    /// Slot of the backend's counters.
+    pub backend_slot: u32,
+    /// First state.
+    pub state: ConnState,
+}
+
+/// A conn. Addresses and L4 ports in host order.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Conn {
+    client: u32,
+    vip: u32,
+    client_port: u16,
+    vip_port: u16,
+    backend: u32,
+    /// Local address; 0 in DR.
+    local: u32,
+    backend_port: u16,
+    /// Local port; 0 in DR.
+    local_port: u16,
+    protocol: u8,
+    state: ConnState,
+    fins: Fins,
+    live: bool,
+    last_seen: Millis,
+    backend_slot: u32,
+    /// What the rewrite towards the backend does to the IPv4 header's checksum.
+    pub ip_delta: Delta,
+    /// What it does to the TCP or UDP checksum.
+    pub l4_delta: Delta,
+    /// Next hop towards the backend.
+    pub to_backend: NextHopRef,
+    /// Next hop towards the client.
+    pub to_client: NextHopRef,
+    link: Link,
+    service_slot: u16,
+}
+
+const _: () = assert!(size_of::<Conn>() == 64, "a conn is one cache line");
+
+impl Conn {
+    const FREE: Conn = Conn {
+        client: 0,
+        vip: 0,
+        client_port: 0,
+        vip_port: 0,
+        backend: 0,
+        local: 0,
+        backend_port: 0,
+        local_port: 0,
+        protocol: 0,
+        state: ConnState::Closed,
+        fins: Fins::NONE,
+        live: false,
+        last_seen: 0,
+        backend_slot: 0,
+        ip_delta: Delta::NONE,
+        l4_delta: Delta::NONE,
+        to_backend: NextHopRef::UNRESOLVED,
+        to_client: NextHopRef::UNRESOLVED,
+        link: Link::UNARMED,
+        service_slot: 0,
+    };
+
+    /// The flow from the client.
+    #[inline(always)]
+    pub fn from_client(&self) -> FlowKey {
+        FlowKey {
+            src: self.client,
+            dst: self.vip,
+            src_port: self.client_port,
+            dst_port: self.vip_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// The flow from the backend, as it arrives at the local address.
+    #[inline(always)]
+    pub fn from_backend(&self) -> FlowKey {
+        FlowKey {
+            src: self.backend,
+            dst: self.local,
+            src_port: self.backend_port,
+            dst_port: self.local_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// Whether packets are rewritten; in DR they are not, and replies never pass here.
+    #[inline(always)]
+    pub fn is_full_nat(&self) -> bool {
+        self.local != 0
+    }
+
+    /// Address of the backend.
+    #[inline(always)]
+    pub fn backend_address(&self) -> u32 {
+        self.backend
+    }
+
+    /// Address of the client.
+    #[inline(always)]
+    pub fn client_address(&self) -> u32 {
+        self.client
+    }
+
+    /// Slot of the backend's counters.
+    #[inline(always)]
+    pub fn backend_slot(&self) -> u32 {
+        self.backend_slot
+    }
+
+    /// Slot of the service's timeouts.
+    pub fn service_slot(&self) -> u16 {
+        self.service_slot
+    }
+
+    /// Where it stands.
+    #[inline(always)]
+    pub fn state(&self) -> ConnState {
+        self.state
+    }
+
+    fn is_flow(&self, key: &FlowKey, conn: ConnRef) -> bool {
+        self.live
+            && *key == if conn.is_from_backend() { self.from_backend() } else { self.from_client() }
+    }
+}
+
+/// Why a conn could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// All conns are in use, or the index has no room near this flow's place.
+    Full,
+    /// The return flow belongs to another conn: this local port is taken towards this backend.
+    ReturnFlowTaken,
+}
+
+struct Lines(Box<[Conn]>);
+
+impl Links for Lines {
+    #[inline(always)]
+    fn link(&mut self, index: u32) -> &mut Link {
+        &mut self.0[index as usize].link
+    }
+}
+
+/// The conns of one worker.
+pub struct ConnTable {
+    index: ConnIndex,
+    lines: Lines,
+    hasher: FlowHasher,
+    wheel: Wheel,
+    /// Free conns, the last freed first: their lines are the likeliest to be in the cache.
+    free: Vec<u32>,
+    /// Conns freed while a burst is under way: packets of it may still refer to them, so they are
+    /// not used again before [`end_burst`](Self::end_burst).
+    freed_in_burst: Vec<u32>,
+}
+
+impl ConnTable {
+    /// A table of `capacity` conns (at most 2^31 - 2). All memory is taken and touched here.
+    pub fn new(capacity: u32, hasher: FlowHasher, now: Millis) -> Self {
+        assert!(capacity < NIL >> 1, "a conn's number is 31 bits");
+        ConnTable {
+            index: ConnIndex::new(capacity as usize * 2),
+            lines: Lines(vec![Conn::FREE; capacity as usize].into_boxed_slice()),
+            hasher,
+            wheel: Wheel::new(now),
+            free: (0..capacity).rev().collect(),
+            freed_in_burst: Vec::with_capacity(1_024),
+        }
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        let free = (self.free.capacity() + self.freed_in_burst.capacity()) * size_of::<u32>();
+        self.index.bytes() + size_of_val(&*self.lines.0) + self.wheel.bytes() + free
+    }
+
+    /// Conns that there can be.
+    pub fn capacity(&self) -> usize {
+        self.lines.0.len()
+    }
+
+    /// Conns that there are.
+    pub fn len(&self) -> usize {
+        self.capacity() - self.free.len() - self.freed_in_burst.len()
+    }
+
+    /// Whether there is no conn.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Start loading what [`candidate`](Self::candidate) will read.
+    #[inline(always)]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// The likely conn of a flow, its cache line on the way: to be confirmed by
+    /// [`confirm`](Self::confirm).
+    #[inline(always)]
+    pub fn candidate(&self, hash: u64) -> ConnRef {
+        let candidate = self.index.candidate(hash);
+        prefetch_index(&self.lines.0, candidate.conn());
+        candidate
+    }
+
+    /// The conn of a flow, given its candidate: the candidate itself in all but one of thousands
+    /// of cases, where tags collide.
+    #[inline(always)]
+    pub fn confirm(&self, candidate: ConnRef, hash: u64, key: &FlowKey) -> ConnRef {
+        if candidate.is_none() {
+            return candidate;
+        }
+        if self.lines.0[candidate.conn()].is_flow(key, candidate) {
+            return candidate;
+        }
+        self.find(hash, key)
+    }
+
+    /// The conn of a flow.
+    pub fn find(&self, hash: u64, key: &FlowKey) -> ConnRef {
+        self.index.find(hash, |conn| self.lines.0[conn.conn()].is_flow(key, conn))
+    }
+
+    /// The conn of a flow that has not been hashed.
+    pub fn find_key(&self, key: &FlowKey) -> ConnRef {
+        self.find(self.hasher.hash(key), key)
+    }
+
+    /// A conn's line.
+    #[inline(always)]
+    pub fn get(&self, conn: ConnRef) -> &Conn {
+        &self.lines.0[conn.conn()]
+    }
+
+    /// A conn's line, to cache next hops in it.
+    #[inline(always)]
+    pub fn get_mut(&mut self, conn: ConnRef) -> &mut Conn {
+        &mut self.lines.0[conn.conn()]
+    }
+
+    /// A packet of the conn was seen: note the time, and the state that it leads to.
+    #[inline(always)]
+    pub fn touch(
+        &mut self,
+        conn: ConnRef,
+        state: ConnState,
+        fins: Fins,
+        now: Millis,
+        timeouts: &[StateTimeouts],
+    ) {
+        let line = &mut self.lines.0[conn.conn()];
+        line.last_seen = now;
+        if line.state == state {
+            return;
+        }
+        let of = |state: ConnState| timeouts[line.service_slot as usize][state as usize];
+        let sooner = of(state) < of(line.state);
+        let deadline = now.wrapping_add(of(state));
+        line.state = state;
+        line.fins = fins;
+        if sooner {
+            self.wheel.arm_sooner(&mut self.lines, conn.conn() as u32, deadline);
+        }
+    }
+
+    /// Make a conn, both directions at once.
+    ///
+    /// # Errors
+    /// Nothing is changed when there is no room, or when the return flow is taken.
+    pub fn insert(
+        &mut self,
+        new: &NewConn,
+        hash: u64,
+        now: Millis,
+        timeouts: &[StateTimeouts],
+    ) -> Result<ConnRef, InsertError> {
+        let Some(&number) = self.free.last() else { return Err(InsertError::Full) };
+        let conn = ConnRef::from_client(number);
+        if let Some(back) = &new.from_backend {
+            let back_hash = self.hasher.hash(back);
+            if !self.find(back_hash, back).is_none() {
+                return Err(InsertError::ReturnFlowTaken);
+            }
+            let back_ref = ConnRef::from_backend(number);
+            if !self.index.insert(back_hash, back_ref) {
+                return Err(InsertError::Full);
+            }
+            if !self.index.insert(hash, conn) {
+                self.index.remove(back_hash, back_ref);
+                return Err(InsertError::Full);
+            }
+        } else if !self.index.insert(hash, conn) {
+            return Err(InsertError::Full);
+        }
+        self.free.pop();
+        self.lines.0[number as usize] = new.line(now);
+        let timeout = timeouts[new.service_slot as usize][new.state as usize];
+        self.wheel.arm(&mut self.lines, number, now.wrapping_add(timeout));
+        Ok(conn)
+    }
+
+    /// Remove a conn. Its line keeps its contents until the burst ends.
+    pub fn remove(&mut self, conn: ConnRef) {
+        let number = conn.conn() as u32;
+        let line = &mut self.lines.0[number as usize];
+        assert!(line.live, "a conn is removed once");
+        line.live = false;
+        let (forward, back) = (line.from_client(), line.is_full_nat().then(|| line.from_backend()));
+        self.wheel.disarm(&mut self.lines, number);
+        let known = self.index.remove(self.hasher.hash(&forward), ConnRef::from_client(number));
+        debug_assert!(known, "every conn is in the index");
+        if let Some(back) = back {
+            let known = self.index.remove(self.hasher.hash(&back), ConnRef::from_backend(number));
+            debug_assert!(known, "both directions are in the index");
+        }
+        self.freed_in_burst.push(number);
+    }
+
+    /// No packet refers to a removed conn any more: their numbers may be used again.
+    #[inline(always)]
+    pub fn end_burst(&mut self) {
+        if !self.freed_in_burst.is_empty() {
+            self.free.append(&mut self.freed_in_burst);
+        }
+    }
+
+    /// Remove conns that were idle for their timeout, looking at no more than `most` conns, and
+    /// tell `gone` of each. Call between bursts.
+    pub fn expire(
+        &mut self,
+        now: Millis,
+        timeouts: &[StateTimeouts],
+        most: usize,
+        mut gone: impl FnMut(&Conn),
+    ) {
+        for _ in 0..most {
+            let Some(number) = self.wheel.pop_due(&mut self.lines, now) else { break };
+            let line = &self.lines.0[number as usize];
+            let timeout = timeouts[line.service_slot as usize][line.state as usize];
+            let deadline = line.last_seen.wrapping_add(timeout);
+            if at_or_after(now, deadline) {
+                self.remove(ConnRef::from_client(number));
+                gone(&self.lines.0[number as usize]);
+            } else {
+                self.wheel.arm(&mut self.lines, number, deadline);
+            }
+        }
+        self.end_burst();
+    }
+
+    /// State of closing sides, for [`ConnState::after_tcp`].
+    #[inline(always)]
+    pub fn fins(&self, conn: ConnRef) -> Fins {
+        self.lines.0[conn.conn()].fins
+    }
+}
+
+impl NewConn {
+    fn line(&self, now: Millis) -> Conn {
+        let client = &self.from_client;
+        let mut line = Conn {
+            client: client.src,
+            vip: client.dst,
+            client_port: client.src_port,
+            vip_port: client.dst_port,
+            backend: self.backend_address,
+            protocol: client.protocol,
+            state: self.state,
+            live: true,
+            last_seen: now,
+            backend_slot: self.backend_slot,
+            service_slot: self.service_slot,
+            ..Conn::FREE
+        };
+        if let Some(back) = &self.from_backend {
+            line.local = back.dst;
+            line.backend_port = back.src_port;
+            line.local_port = back.dst_port;
+            line.ip_delta = Delta::between_u32(client.src, back.dst)
+                .and(Delta::between_u32(client.dst, back.src));
+            line.l4_delta = line
+                .ip_delta
+                .and(Delta::between_u16(client.src_port, back.dst_port))
+                .and(Delta::between_u16(client.dst_port, back.src_port));
+        }
+        line
+    }
+}

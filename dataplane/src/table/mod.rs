@@ -1,0 +1,10 @@
+//! Data structures of a worker: they know no packets and do no I/O. All are sized at start-up and
+//! hold indices, never pointers.
+
+pub mod conn;
+pub mod conn_index;
+pub mod conn_state;
+pub mod local_port;
+pub mod neighbour;
+pub mod route;
+pub mod wheel;

@@ -1,0 +1,238 @@
+//! A worker's copy of the next hops: what to write in front of a packet, and out of which port.
+//!
+//! The main thread resolves (`resolver.rs`) and tells every worker; a worker asks it for an address
+//! that it does not know, and again now and then while it uses one. Conns keep the slot of their
+//! next hop; an epoch, raised whenever a slot changes hands, tells them when to look again.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use sluice_wire::ether::MacAddr;
+
+use super::route::NextHop;
+use super::wheel::{Millis, at_or_after};
+use crate::resolver::{NeighbourState, NeighbourUpdate};
+
+/// How often a worker tells the main thread that a next hop is in use, in ms.
+const WANT_EVERY_MS: u32 = 5_000;
+
+/// A conn's note of its next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHopRef {
+    slot: u16,
+    epoch: u16,
+}
+
+impl NextHopRef {
+    /// Not looked up yet: epoch 0 is never current.
+    pub const UNRESOLVED: NextHopRef = NextHopRef { slot: 0, epoch: 0 };
+}
+
+/// What is known of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Asked for, not answered.
+    Incomplete,
+    /// Packets can go there.
+    Reachable,
+    /// It did not answer.
+    Failed,
+}
+
+/// A next hop as packets need it.
+#[derive(Clone, Debug)]
+#[repr(C, align(32))]
+pub struct Neighbour {
+    /// Destination and source MAC address: the first 12 bytes of a frame.
+    pub macs: [u8; 12],
+    /// Egress port.
+    pub port: u16,
+    /// The egress port's MTU, in bytes.
+    pub mtu: u16,
+    /// What is known of it.
+    pub known: Known,
+    in_use: bool,
+    /// Its address, in host order.
+    pub address: u32,
+    want_at: Millis,
+}
+
+/// A port's side of a next hop.
+#[derive(Clone, Copy, Debug)]
+pub struct EgressPort {
+    /// The port's own MAC address.
+    pub mac: MacAddr,
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+}
+
+/// The table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// The next hops of one worker.
+pub struct Neighbours {
+    entries: Box<[Neighbour]>,
+    slots: HashMap<(u16, u32), u16, RandomState>,
+    free: Vec<u16>,
+    /// Never 0.
+    epoch: u16,
+    ports: Box<[EgressPort]>,
+}
+
+impl Neighbours {
+    /// A table of `capacity` next hops (at most 65,535) behind these ports.
+    pub fn new(capacity: u16, ports: &[EgressPort]) -> Self {
+        let empty = Neighbour {
+            macs: [0; 12],
+            port: 0,
+            mtu: 0,
+            known: Known::Incomplete,
+            in_use: false,
+            address: 0,
+            want_at: 0,
+        };
+        Neighbours {
+            entries: vec![empty; capacity as usize].into_boxed_slice(),
+            slots: HashMap::with_capacity_and_hasher(capacity as usize, RandomState::default()),
+            free: (0..capacity).rev().collect(),
+            epoch: 1,
+            ports: ports.into(),
+        }
+    }
+
+    /// Next hops in the table.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The slot that a note leads to, if it still belongs to the same next hop.
+    #[inline(always)]
+    pub fn current(&self, note: NextHopRef) -> Option<u16> {
+        (note.epoch == self.epoch).then_some(note.slot)
+    }
+
+    /// The entry in a slot.
+    #[inline(always)]
+    pub fn get(&self, slot: u16) -> &Neighbour {
+        &self.entries[slot as usize]
+    }
+
+    /// The note and slot of a next hop, with a new entry if it has none.
+    ///
+    /// # Errors
+    /// [`Full`] when there is no entry left for it.
+    pub fn slot_of(&mut self, hop: NextHop, now: Millis) -> Result<NextHopRef, Full> {
+        let slot = match self.slots.get(&(hop.port, hop.address)) {
+            Some(slot) => *slot,
+            None => self.add(hop, now).ok_or(Full)?,
+        };
+        Ok(NextHopRef { slot, epoch: self.epoch })
+    }
+
+    fn add(&mut self, hop: NextHop, now: Millis) -> Option<u16> {
+        let slot = self.free.pop()?;
+        let egress = self.ports[hop.port as usize];
+        let mut macs = [0; 12];
+        macs[6..].copy_from_slice(&egress.mac.0);
+        self.entries[slot as usize] = Neighbour {
+            macs,
+            port: hop.port,
+            mtu: egress.mtu,
+            known: Known::Incomplete,
+            in_use: true,
+            address: hop.address,
+            // A slot that was just made is wanted at once.
+            want_at: now,
+        };
+        self.slots.insert((hop.port, hop.address), slot);
+        Some(slot)
+    }
+
+    /// Whether the main thread should be told now that this next hop is wanted; true at most every
+    /// 5 s for each.
+    #[inline(always)]
+    pub fn should_ask(&mut self, slot: u16, now: Millis) -> bool {
+        let entry = &mut self.entries[slot as usize];
+        if !at_or_after(now, entry.want_at) {
+            return false;
+        }
+        // What is missing is asked for again sooner: the message may have been lost.
+        let pause = if entry.known == Known::Reachable { WANT_EVERY_MS } else { 500 };
+        entry.want_at = now.wrapping_add(pause);
+        true
+    }
+
+    /// Take over what the main thread found out; the slot it concerns, if this worker knows it.
+    pub fn update(&mut self, update: &NeighbourUpdate) -> Option<u16> {
+        let key = (update.port, update.address);
+        let slot = *self.slots.get(&key)?;
+        let entry = &mut self.entries[slot as usize];
+        match update.state {
+            NeighbourState::Reachable(mac) => {
+                entry.macs[..6].copy_from_slice(&mac.0);
+                entry.known = Known::Reachable;
+            }
+            NeighbourState::Failed => entry.known = Known::Failed,
+            NeighbourState::Removed => {
+                entry.known = Known::Failed;
+                entry.in_use = false;
+                self.slots.remove(&key);
+                self.free.push(slot);
+                // Every conn looks its next hop up again; 0 stays "never".
+                self.epoch = self.epoch.wrapping_add(1).max(1);
+            }
+        }
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const PORT: EgressPort = EgressPort { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+
+    fn hop(address: u32) -> NextHop {
+        NextHop { port: 0, address }
+    }
+
+    fn update(address: u32, state: NeighbourState) -> NeighbourUpdate {
+        NeighbourUpdate { port: 0, address, state }
+    }
+
+    #[test]
+    fn a_next_hop_is_asked_for_then_reachable_then_asked_for_seldom() {
+        let mut table = Neighbours::new(4, &[PORT]);
+        let note = table.slot_of(hop(7), 1_000).unwrap();
+        let slot = table.current(note).unwrap();
+        assert_eq!(table.get(slot).known, Known::Incomplete);
+        assert!(table.should_ask(slot, 1_000) && !table.should_ask(slot, 1_400));
+        assert!(table.should_ask(slot, 1_500), "an unanswered question is repeated");
+
+        assert_eq!(table.update(&update(7, NeighbourState::Reachable(MAC))), Some(slot));
+        assert_eq!(table.get(slot).macs, [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+        assert!(table.should_ask(slot, 2_000) && !table.should_ask(slot, 6_999));
+        assert!(table.should_ask(slot, 7_000));
+    }
+
+    #[test]
+    fn a_slot_that_changes_hands_invalidates_every_note() {
+        let mut table = Neighbours::new(1, &[PORT]);
+        let old = table.slot_of(hop(7), 0).unwrap();
+        assert_eq!(table.slot_of(hop(8), 0), Err(Full));
+        table.update(&update(7, NeighbourState::Removed));
+        assert_eq!(table.current(old), None);
+        let new = table.slot_of(hop(8), 0).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(table.get(table.current(new).unwrap()).address, 8);
+        assert_eq!(table.current(NextHopRef::UNRESOLVED), None);
+        assert_eq!(table.update(&update(7, NeighbourState::Failed)), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! Timer wheel over conns: lazy, with links kept in the conns themselves.
+//!
+//! A packet only stores the time. A conn stands in the list of the slot in which it was last due;
+//! when that slot comes up, the owner looks whether the conn is idle long enough, and arms it again
+//! if not. Only a state change to a shorter timeout moves a conn at once. (Hashed timing wheels:
+//! Varghese and Lauck, SOSP 1987, scheme 6.)
+
+/// Width of a slot, in ms: no conn outlives its timeout by more.
+pub const SLOT_MS: u32 = 64;
+/// Slots: a horizon of about 17 min; what is due later is armed again at the horizon.
+const SLOTS: usize = 16_384;
+const MASK: u32 = SLOTS as u32 - 1;
+/// End of a list.
+pub const NIL: u32 = u32::MAX;
+
+/// A conn's place in the wheel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    next: u32,
+    /// The previous conn, or [`NIL`] at the head.
+    prev: u32,
+    slot: u16,
+    armed: bool,
+}
+
+impl Link {
+    /// Not in the wheel.
+    pub const UNARMED: Link = Link { next: NIL, prev: NIL, slot: 0, armed: false };
+}
+
+/// Gives the wheel access to the links in the conns.
+pub trait Links {
+    /// The link of conn number `index`.
+    fn link(&mut self, index: u32) -> &mut Link;
+}
+
+/// The wheel of one worker.
+pub struct Wheel {
+    heads: Box<[u32]>,
+    /// Number of the next slot to expire, counted from time 0 (wraps with the time).
+    next_slot: u32,
+}
+
+/// Ms since an arbitrary start, wrapping; two times that are compared lie less than 2^31 ms (24
+/// days) apart.
+pub type Millis = u32;
+
+/// Whether `a` is at or after `b`.
+#[inline(always)]
+pub fn at_or_after(a: Millis, b: Millis) -> bool {
+    a.wrapping_sub(b) as i32 >= 0
+}
+
+impl Wheel {
+    /// An empty wheel that starts at `now`.
+    pub fn new(now: Millis) -> Self {
+        Wheel { heads: vec![NIL; SLOTS].into_boxed_slice(), next_slot: now / SLOT_MS }
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.heads)
+    }
+
+    /// The slot that holds `deadline`, no earlier than the next to expire and no later than the
+    /// horizon.
+    fn slot_of(&self, deadline: Millis) -> u16 {
+        let start = self.next_slot.wrapping_mul(SLOT_MS);
+        let ahead = deadline.wrapping_sub(start);
+        let slots = if (ahead as i32) < 0 { 0 } else { (ahead / SLOT_MS).min(MASK) };
+        (self.next_slot.wrapping_add(slots) & MASK) as u16
+    }
+
+    /// Put an unarmed conn into the slot of its deadline.
+    pub fn arm(&mut self, links: &mut impl Links, index: u32, deadline: Millis) {
+        let slot = self.slot_of(deadline);
+        let head = &mut self.heads[slot as usize];
+        let next = *head;
+        *links.link(index) = Link { next, prev: NIL, slot, armed: true };
+        if next != NIL {
+            links.link(next).prev = index;
+        }
+        *head = index;
+    }
+
+    /// Move a conn to the slot of its deadline if that comes sooner than the one it stands in.
+    pub fn arm_sooner(&mut self, links: &mut impl Links, index: u32, deadline: Millis) {
+        let ahead = |slot: u16| u32::from(slot).wrapping_sub(self.next_slot) & MASK;
+        let link = *links.link(index);
+        if !link.armed || ahead(self.slot_of(deadline)) < ahead(link.slot) {
+            self.disarm(links, index);
+            self.arm(links, index, deadline);
+        }
+    }
+
+    /// Take a conn out; does nothing when it is not in.
+    pub fn disarm(&mut self, links: &mut impl Links, index: u32) {
+        let link = std::mem::replace(links.link(index), Link::UNARMED);
+        if !link.armed {
+            return;
+        }
+        match link.prev {
+            NIL => self.heads[link.slot as usize] = link.next,
+            prev => links.link(prev).next = link.next,
+        }
+        if link.next != NIL {
+            links.link(link.next).prev = link.prev;
+        }
+    }
+
+    /// The next conn whose slot is over, taken out of the wheel; the caller frees it or arms it
+    /// again. `None` when nothing is due.
+    pub fn pop_due(&mut self, links: &mut impl Links, now: Millis) -> Option<u32> {
+        loop {
+            let end = self.next_slot.wrapping_add(1).wrapping_mul(SLOT_MS);
+            if !at_or_after(now, end) {
+                return None;
+            }
+            match self.heads[(self.next_slot & MASK) as usize] {
+                NIL => self.next_slot = self.next_slot.wrapping_add(1),
+                index => {
+                    self.disarm(links, index);
+                    return Some(index);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Store(Vec<Link>);
+    impl Links for Store {
+        fn link(&mut self, index: u32) -> &mut Link {
+            &mut self.0[index as usize]
+        }
+    }
+
+    fn due(wheel: &mut Wheel, store: &mut Store, now: Millis) -> Vec<u32> {
+        let mut all: Vec<u32> = std::iter::from_fn(|| wheel.pop_due(store, now)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn nothing_comes_early_and_nothing_later_than_a_slot() {
+        let mut store = Store(vec![Link::UNARMED; 1_000]);
+        let start = u32::MAX - 20_000; // wraps within the test
+        let mut wheel = Wheel::new(start);
+        for i in 0..1_000 {
+            wheel.arm(&mut store, i, start.wrapping_add(i * 37));
+        }
+        let mut seen = 0;
+        for step in 0..40_000u32 / 10 {
+            let now = start.wrapping_add(step * 10);
+            for i in due(&mut wheel, &mut store, now) {
+                let late = now.wrapping_sub(start.wrapping_add(i * 37)) as i32;
+                assert!((0..=SLOT_MS as i32 + 10).contains(&late), "conn {i} late by {late} ms");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 1_000);
+    }
+
+    #[test]
+    fn disarmed_conns_never_come_and_lists_stay_whole() {
+        let mut store = Store(vec![Link::UNARMED; 9]);
+        let mut wheel = Wheel::new(0);
+        (0..9).for_each(|i| wheel.arm(&mut store, i, 100));
+        for gone in [0, 4, 8, 4] {
+            wheel.disarm(&mut store, gone);
+        }
+        assert_eq!(due(&mut wheel, &mut store, 1_000), [1, 2, 3, 5, 6, 7]);
+        assert!(store.0.iter().all(|l| *l == Link::UNARMED));
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_horizon_comes_at_the_horizon() {
+        let mut store = Store(vec![Link::UNARMED]);
+        let mut wheel = Wheel::new(0);
+        wheel.arm(&mut store, 0, 1 << 30);
+        assert!(due(&mut wheel, &mut store, (SLOTS as u32 - 2) * SLOT_MS).is_empty());
+        assert_eq!(due(&mut wheel, &mut store, (SLOTS as u32 + 1) * SLOT_MS), [0]);
+    }
+}

@@ -1,0 +1,347 @@
+//! A pipeline without ports, and packets to feed it: for tests, simulation, fuzzers and benches.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use sluice_api::stats::Limits;
+use sluice_api::{
+    AdminState, DropReason, HashOn, Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotBackend,
+    SnapshotService, Timeouts, validate,
+};
+use sluice_wire::checksum;
+use sluice_wire::ether::{EtherHeader, MacAddr, ethertype};
+use sluice_wire::ipv4::{Ipv4Header, PROTO_TCP, PROTO_UDP};
+use sluice_wire::tcp::{TcpFlags, TcpHeader};
+use sluice_wire::udp::UdpHeader;
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::network_endian::{U16, U32};
+
+use crate::burst::{BURST, Burst, Meta};
+use crate::config::Config;
+use crate::counters::WorkerCounters;
+use crate::flow::FlowKey;
+use crate::frame::{Frame, MemFrame};
+use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
+use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::slots::{self, Slots};
+use crate::snapshot::Compiled;
+use crate::table::route::RouteTable;
+use crate::table::wheel::Millis;
+
+/// Network of clients, behind port 0: 192.0.2.0/24; the port has .1, clients come through .254.
+pub const CLIENT_PORT: u16 = 0;
+/// Network of backends, behind port 1: 10.0.0.0/16; the port has 10.0.0.1.
+pub const BACKEND_PORT: u16 = 1;
+/// MAC addresses of the two ports.
+pub const PORT_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
+/// MAC address of whoever sends to Sluice.
+pub const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
+/// The VIP of all services here.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+/// The first local address of pool `lan`.
+pub const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 255, 1);
+
+const FILE: &str = r#"
+[runtime]
+main_cpu = 0
+worker_cpus = [0]
+[[port]]
+name = "wan"
+device = "net_null0"
+addresses = ["192.0.2.1/24"]
+[[port]]
+name = "lan"
+device = "net_null1"
+addresses = ["10.0.0.1/16"]
+[[route]]
+destination = "0.0.0.0/0"
+via = "192.0.2.254"
+"#;
+
+/// The file behind the ports, routes and addresses here.
+pub fn config() -> Config {
+    Config::parse(FILE, &[0]).expect("the test's own file is valid")
+}
+
+/// A flow from an address and port to another.
+pub fn flow(protocol: Protocol, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> FlowKey {
+    FlowKey {
+        src: src.0.to_bits(),
+        dst: dst.0.to_bits(),
+        src_port: src.1,
+        dst_port: dst.1,
+        protocol: protocol.number(),
+    }
+}
+
+/// A whole frame of a flow to a port's MAC address, with correct lengths and checksums.
+pub fn packet(to: MacAddr, key: &FlowKey, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    let mut l4 = Vec::new();
+    let (src_port, dst_port) = (U16::new(key.src_port), U16::new(key.dst_port));
+    if key.protocol == PROTO_UDP {
+        let length = U16::new((8 + payload.len()) as u16);
+        l4.extend(UdpHeader { src_port, dst_port, length, checksum: U16::ZERO }.as_bytes());
+    } else {
+        let header = TcpHeader {
+            src_port,
+            dst_port,
+            seq: U32::new(1),
+            ack: U32::new(1),
+            data_offset: 0x50,
+            flags,
+            window: U16::new(1_000),
+            checksum: U16::ZERO,
+            urgent: U16::ZERO,
+        };
+        l4.extend(header.as_bytes());
+    }
+    l4.extend(payload);
+    let sum = checksum::compute_l4_v4(key.src, key.dst, key.protocol, &l4);
+    let at = if key.protocol == PROTO_TCP { 16 } else { 6 };
+    let sum = if key.protocol == PROTO_UDP && sum == 0 { 0xffff } else { sum };
+    l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    ip_frame(to, key, 64, &l4)
+}
+
+/// A whole IPv4 frame around an L4 packet that stands for itself.
+pub fn ip_frame(to: MacAddr, key: &FlowKey, ttl: u8, l4: &[u8]) -> Vec<u8> {
+    let mut ip = Ipv4Header {
+        version_ihl: 0x45,
+        dscp_ecn: 0,
+        total_len: U16::new((20 + l4.len()) as u16),
+        id: U16::new(7),
+        flags_fragment: U16::new(0x4000),
+        ttl,
+        protocol: key.protocol,
+        checksum: U16::ZERO,
+        src: U32::new(key.src),
+        dst: U32::new(key.dst),
+    };
+    ip.fill_checksum();
+    let ether = EtherHeader::new(to, PEER_MAC, ethertype::IPV4);
+    let mut frame = [ether.as_bytes(), ip.as_bytes(), l4].concat();
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// A service on [`VIP`] with backends 10.0.1.1, 10.0.1.2, … that have its port.
+pub fn service(
+    name: &str,
+    port: u16,
+    protocol: Protocol,
+    mode: Mode,
+    backends: u16,
+) -> SnapshotService {
+    SnapshotService {
+        name: name.to_owned(),
+        vip: VIP,
+        port,
+        protocol,
+        mode,
+        scheduler: Scheduler::Wrr,
+        hash_on: HashOn::FiveTuple,
+        maglev_slots: 251,
+        pool: (mode == Mode::FullNat).then(|| "lan".to_owned()),
+        timeouts: Timeouts::default(),
+        backends: (1..=backends)
+            .map(|i| SnapshotBackend {
+                address: Ipv4Addr::from_bits(0x0a00_0100 + u32::from(i)),
+                port,
+                weight: 1,
+                state: AdminState::Up,
+                healthy: true,
+            })
+            .collect(),
+    }
+}
+
+/// A snapshot of these services and pool `lan` with one local address.
+pub fn snapshot(generation: u64, services: Vec<SnapshotService>) -> Snapshot {
+    Snapshot {
+        generation,
+        services,
+        pools: vec![Pool { name: "lan".to_owned(), addresses: vec![LOCAL] }],
+    }
+}
+
+/// What left a pipeline.
+#[derive(Debug, Default)]
+pub struct Out {
+    /// Port and packet.
+    pub transmitted: Vec<(u16, MemFrame)>,
+    /// Worker, port it came in by, and packet.
+    pub handed_over: Vec<(u16, u16, MemFrame)>,
+    /// Port and packet.
+    pub to_kernel: Vec<(u16, MemFrame)>,
+}
+
+impl Sink<MemFrame> for Out {
+    fn transmit(&mut self, port: u16, frame: MemFrame) {
+        self.transmitted.push((port, frame));
+    }
+    fn hand_over(&mut self, worker: u16, in_port: u16, frame: MemFrame) {
+        self.handed_over.push((worker, in_port, frame));
+    }
+    fn to_kernel(&mut self, port: u16, frame: MemFrame) {
+        self.to_kernel.push((port, frame));
+    }
+}
+
+/// A pipeline with everything around it.
+pub struct Harness {
+    /// The pipeline.
+    pub pipeline: Pipeline<MemFrame>,
+    /// What it forwards by.
+    pub compiled: Compiled,
+    /// Slots of services and backends.
+    pub slots: Slots,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+    /// The time; tests set it.
+    pub now: Millis,
+    /// MAC address that every next hop is found to have; unresolved when absent.
+    pub resolve_to: Option<MacAddr>,
+    /// Messages to the main thread other than wants that were answered.
+    pub messages: Vec<ToMain>,
+    config: Config,
+    burst: Burst<MemFrame>,
+}
+
+impl Harness {
+    /// One worker with room for `conns`, forwarding by a snapshot.
+    pub fn new(snapshot: &Snapshot, conns: u32) -> Self {
+        Self::worker(snapshot, conns, 0, 1)
+    }
+
+    /// Worker number `worker` of `workers`.
+    pub fn worker(snapshot: &Snapshot, conns: u32, worker: u16, workers: u16) -> Self {
+        let config = config();
+        let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
+        let backend_slots = slots::backend_slots(limits.backends) as usize;
+        let counters = Arc::new(WorkerCounters::new(backend_slots));
+        let ports = config
+            .ports
+            .iter()
+            .zip(PORT_MACS)
+            .map(|(port, mac)| PortInfo {
+                mac,
+                mtu: port.mtu,
+                address: port.addresses[0].address(),
+                has_exception: true,
+            })
+            .collect();
+        let pipeline_config = PipelineConfig {
+            worker,
+            workers,
+            conns,
+            neighbours: 1_024,
+            service_slots: slots::service_slots(limits.services) as usize,
+            backend_slots,
+            ports,
+            routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
+            seed: 7,
+            verify_l4_checksum: true,
+        };
+        let mut harness = Harness {
+            pipeline: Pipeline::new(pipeline_config, Arc::clone(&counters), 1_000),
+            compiled: Compiled::empty(&own_addresses(&config)),
+            slots: Slots::new(limits.services, limits.backends),
+            counters,
+            now: 1_000,
+            resolve_to: Some(PEER_MAC),
+            messages: Vec::new(),
+            config,
+            burst: Burst::default(),
+        };
+        harness.apply(snapshot);
+        harness
+    }
+
+    /// Forward by another snapshot, which must be valid.
+    pub fn apply(&mut self, snapshot: &Snapshot) {
+        let own = self.config.port_addresses();
+        let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
+        assert_eq!(validate::snapshot(snapshot, &limits, &own), []);
+        self.slots.assign(snapshot).expect("there is room for the test's services");
+        let own = own_addresses(&self.config);
+        self.compiled = Compiled::new(snapshot, &self.slots, &own, &self.compiled);
+    }
+
+    /// Let packets come in by a port; what left.
+    pub fn receive(&mut self, port: u16, packets: impl IntoIterator<Item = Vec<u8>>) -> Out {
+        self.receive_meta(Meta::received(port, false), packets)
+    }
+
+    /// Let packets come in with what is known of them; what left.
+    pub fn receive_meta(&mut self, meta: Meta, packets: impl IntoIterator<Item = Vec<u8>>) -> Out {
+        let mut out = Out::default();
+        let mut packets = packets.into_iter().peekable();
+        while packets.peek().is_some() {
+            let frames = packets.by_ref().take(BURST).map(|bytes| MemFrame::new(&bytes));
+            self.burst.frames_mut().extend(frames);
+            self.burst.received(|_| meta);
+            self.pipeline.process(&mut self.burst, &self.compiled, self.now, &mut out);
+            self.answer_wants(&mut out);
+        }
+        out
+    }
+
+    /// Tell the pipeline where the next hops are that it asks for.
+    fn answer_wants(&mut self, out: &mut Out) {
+        let messages: Vec<ToMain> = self.pipeline.take_messages().collect();
+        for message in messages {
+            match (message, self.resolve_to) {
+                (ToMain::Want { port, address }, Some(mac)) => {
+                    let state = NeighbourState::Reachable(mac);
+                    self.pipeline.update_neighbour(&NeighbourUpdate { port, address, state }, out);
+                }
+                (message, _) => self.messages.push(message),
+            }
+        }
+    }
+
+    /// Let time pass, and conns expire.
+    pub fn pass(&mut self, ms: u32) {
+        self.now = self.now.wrapping_add(ms);
+        self.pipeline.expire(&self.compiled, self.now, usize::MAX);
+    }
+
+    /// Packets dropped for a reason so far.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.counters.drop_count(reason).get()
+    }
+
+    /// Reasons for which packets were dropped so far, with their counts.
+    pub fn all_drops(&self) -> Vec<(DropReason, u64)> {
+        let count = |reason: &DropReason| (*reason, self.drops(*reason));
+        DropReason::ALL.iter().map(count).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
+    crate::runtime::port_addresses(config)
+}
+
+/// The flow of a frame that left, and whether its checksums are right.
+pub fn inspect(frame: &MemFrame) -> (FlowKey, bool) {
+    let bytes = frame.bytes();
+    let Ok(view) = sluice_wire::Ipv4Frame::parse(bytes) else {
+        return (FlowKey::default(), false);
+    };
+    let ip = &view.ip;
+    let end = 14 + usize::from(ip.total_len());
+    let l4 = &bytes[34..end];
+    let l4_ok = match ip.protocol {
+        PROTO_TCP => sluice_wire::tcp::checksum_is_valid(ip.src(), ip.dst(), l4),
+        PROTO_UDP => sluice_wire::udp::checksum_is_valid(ip.src(), ip.dst(), l4),
+        _ => checksum::compute(l4) == 0,
+    };
+    let key = FlowKey {
+        src: ip.src_u32(),
+        dst: ip.dst_u32(),
+        src_port: view.src_port(),
+        dst_port: view.dst_port(),
+        protocol: ip.protocol,
+    };
+    (key, l4_ok && ip.checksum_is_valid())
+}

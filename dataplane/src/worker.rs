@@ -1,0 +1,248 @@
+//! A worker: one core, its own queues, its own tables, one loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use arc_swap::{ArcSwap, Cache};
+use crossbeam_queue::ArrayQueue;
+use sluice_api::DropReason;
+
+use crate::backoff::Backoff;
+use crate::burst::{BURST, Burst, Meta};
+use crate::counters::WorkerCounters;
+use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue};
+use crate::pipeline::{Pipeline, Sink, ToMain};
+use crate::resolver::NeighbourUpdate;
+use crate::snapshot::Compiled;
+use crate::table::wheel::Millis;
+
+/// Conns looked at for expiry in one round: bounds what a packet may wait for.
+const EXPIRE_PER_ROUND: usize = 32;
+/// Neighbour updates taken in one round.
+const UPDATES_PER_ROUND: usize = 64;
+
+/// A ring or transmit queue with the packets that are to go there in one burst.
+struct Lane<Q> {
+    to: Q,
+    waiting: Vec<Mbuf>,
+    /// Why a packet dies that it has no room for.
+    full: DropReason,
+}
+
+/// Where a lane's packets go.
+trait Outlet {
+    /// Send from the front, take out what was sent, leave the rest.
+    fn send(&mut self, from: &mut Vec<Mbuf>) -> usize;
+}
+
+impl Outlet for TxQueue {
+    fn send(&mut self, from: &mut Vec<Mbuf>) -> usize {
+        self.burst(from)
+    }
+}
+
+impl Outlet for RingSender {
+    fn send(&mut self, from: &mut Vec<Mbuf>) -> usize {
+        RingSender::send(self, from)
+    }
+}
+
+impl<Q: Outlet> Lane<Q> {
+    fn new(to: Q, full: DropReason) -> Self {
+        Lane { to, waiting: Vec::with_capacity(2 * BURST), full }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, frame: Mbuf, counters: &WorkerCounters) {
+        self.waiting.push(frame);
+        if self.waiting.len() >= BURST {
+            self.flush(counters);
+        }
+    }
+
+    /// Send what waits. What finds no room is dropped and counted, never waited for.
+    #[inline(always)]
+    fn flush(&mut self, counters: &WorkerCounters) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.to.send(&mut self.waiting);
+        if !self.waiting.is_empty() {
+            counters.drop_count(self.full).add(self.waiting.len() as u64);
+            self.waiting.clear();
+        }
+    }
+}
+
+/// Everything that leaves a worker.
+struct Lanes {
+    counters: Arc<WorkerCounters>,
+    /// By port.
+    ports: Vec<Lane<TxQueue>>,
+    /// By worker; none to itself.
+    workers: Vec<Option<Lane<RingSender>>>,
+    kernel: Lane<RingSender>,
+}
+
+impl Lanes {
+    fn flush(&mut self) {
+        let Lanes { counters, ports, workers, kernel } = self;
+        ports.iter_mut().for_each(|lane| lane.flush(counters));
+        workers.iter_mut().flatten().for_each(|lane| lane.flush(counters));
+        kernel.flush(counters);
+    }
+}
+
+impl Sink<Mbuf> for Lanes {
+    #[inline(always)]
+    fn transmit(&mut self, port: u16, frame: Mbuf) {
+        self.ports[port as usize].push(frame, &self.counters);
+    }
+
+    fn hand_over(&mut self, worker: u16, in_port: u16, mut frame: Mbuf) {
+        frame.set_tag(u32::from(in_port));
+        if let Some(lane) = &mut self.workers[worker as usize] {
+            lane.push(frame, &self.counters);
+        }
+    }
+
+    fn to_kernel(&mut self, port: u16, mut frame: Mbuf) {
+        frame.set_tag(u32::from(port));
+        self.kernel.push(frame, &self.counters);
+    }
+}
+
+/// What a worker is made of.
+pub struct WorkerParts {
+    /// Its packet path.
+    pub pipeline: Pipeline<Mbuf>,
+    /// Its receive queues, by port.
+    pub rx: Vec<RxQueue>,
+    /// Its transmit queues, by port.
+    pub tx: Vec<TxQueue>,
+    /// Rings on which other workers hand packets over; the tag is the port they came in by.
+    pub from_workers: Vec<RingReceiver>,
+    /// Rings to the other workers, by number; none to itself.
+    pub to_workers: Vec<Option<RingSender>>,
+    /// Whole frames from the main thread; the tag is the port they leave by.
+    pub from_main: RingReceiver,
+    /// Packets for the kernel; the tag is the port whose exception port they go to.
+    pub to_main: RingSender,
+    /// Messages to the main thread.
+    pub messages: Arc<ArrayQueue<ToMain>>,
+    /// What the main thread finds out about next hops.
+    pub updates: Arc<ArrayQueue<NeighbourUpdate>>,
+    /// The snapshot to forward by.
+    pub config: Arc<ArcSwap<Compiled>>,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+    /// The clock.
+    pub clock: Clock,
+    /// What it does when there is nothing to do.
+    pub backoff: Backoff,
+    /// Set when it is to stop.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    pipeline: Pipeline<Mbuf>,
+    rx: Vec<RxQueue>,
+    lanes: Lanes,
+    from_workers: Vec<RingReceiver>,
+    from_main: RingReceiver,
+    from_main_frames: Vec<Mbuf>,
+    messages: Arc<ArrayQueue<ToMain>>,
+    updates: Arc<ArrayQueue<NeighbourUpdate>>,
+    config: Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>,
+    clock: Clock,
+    backoff: Backoff,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// A worker from its parts.
+    pub fn new(parts: WorkerParts) -> Self {
+        let lanes = Lanes {
+            counters: parts.counters,
+            ports: parts.tx.into_iter().map(|q| Lane::new(q, DropReason::TxQueueFull)).collect(),
+            workers: parts
+                .to_workers
+                .into_iter()
+                .map(|ring| ring.map(|r| Lane::new(r, DropReason::HandoverRingFull)))
+                .collect(),
+            kernel: Lane::new(parts.to_main, DropReason::ExceptionRingFull),
+        };
+        Worker {
+            pipeline: parts.pipeline,
+            rx: parts.rx,
+            lanes,
+            from_workers: parts.from_workers,
+            from_main: parts.from_main,
+            from_main_frames: Vec::with_capacity(BURST),
+            messages: parts.messages,
+            updates: parts.updates,
+            config: Cache::new(parts.config),
+            clock: parts.clock,
+            backoff: parts.backoff,
+            stop: parts.stop,
+        }
+    }
+
+    /// Forward until told to stop.
+    pub fn run(&mut self) {
+        let mut burst = Burst::default();
+        while !self.stop.load(Relaxed) {
+            let packets = self.round(&mut burst);
+            let counters = &self.lanes.counters;
+            (if packets > 0 { &counters.busy_polls } else { &counters.idle_polls }).add(1);
+            self.backoff.after_round(packets);
+        }
+    }
+
+    /// One round over everything that may bring work; the packets it brought.
+    fn round(&mut self, burst: &mut Burst<Mbuf>) -> usize {
+        let now = now_ms(&self.clock);
+        let Worker { pipeline, rx, lanes, from_workers, config, updates, messages, .. } = self;
+        let config: &Compiled = config.load();
+        let mut packets = 0;
+        for (port, queue) in rx.iter_mut().enumerate() {
+            packets += queue.burst(burst.frames_mut(), BURST);
+            burst.received(|_| Meta::received(port as u16, false));
+            pipeline.process(burst, config, now, lanes);
+        }
+        for ring in from_workers {
+            packets += ring.receive(burst.frames_mut(), BURST);
+            burst.received(|frame| Meta::received(frame.tag() as u16, true));
+            pipeline.process(burst, config, now, lanes);
+        }
+        packets += send_for_main(&mut self.from_main, &mut self.from_main_frames, lanes);
+        for update in std::iter::from_fn(|| updates.pop()).take(UPDATES_PER_ROUND) {
+            pipeline.update_neighbour(&update, lanes);
+        }
+        pipeline.expire(config, now, EXPIRE_PER_ROUND);
+        lanes.flush();
+        for message in pipeline.take_messages() {
+            // When the queue is full the message is lost: whoever sent it will say it again.
+            let _ = messages.push(message);
+        }
+        lanes.counters.generation.set(config.generation);
+        packets
+    }
+}
+
+/// Send the frames that the main thread or the kernel made; how many.
+fn send_for_main(ring: &mut RingReceiver, frames: &mut Vec<Mbuf>, lanes: &mut Lanes) -> usize {
+    let count = ring.receive(frames, BURST);
+    for frame in frames.drain(..) {
+        let port = frame.tag() as u16;
+        lanes.counters.tx_packets.add(1);
+        lanes.transmit(port, frame);
+    }
+    count
+}
+
+/// The time that the tables work with.
+pub fn now_ms(clock: &Clock) -> Millis {
+    (clock.now_ns() / 1_000_000) as Millis
+}
