@@ -10,8 +10,10 @@ use std::process::Command;
 /// The oldest DPDK whose names the wrapper uses (`RTE_ETH_*`, `RTE_MBUF_F_*`), and that is tested.
 const OLDEST_DPDK: &str = "22.11";
 
-/// The libraries whose symbols we use. Drivers are loaded by EAL from DPDK's plugin directory.
-const LIBRARIES: &[&str] = &["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
+/// The libraries whose symbols we use; before 23.11 there is no rte_log, which was part of rte_eal.
+/// Drivers are loaded by EAL from DPDK's plugin directory.
+const LIBRARIES: &[&str] =
+    &["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
 
 const FUNCTIONS: &[&str] = &[
     "sluice_.*",
@@ -94,7 +96,7 @@ fn build() -> Result<(), String> {
     for path in &library.link_paths {
         println!("cargo::rustc-link-search=native={}", path.display());
     }
-    for name in LIBRARIES {
+    for name in LIBRARIES.iter().filter(|name| library.libs.iter().any(|lib| lib == *name)) {
         println!("cargo::rustc-link-lib=dylib={name}");
     }
     Ok(())
