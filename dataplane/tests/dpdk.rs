@@ -49,9 +49,9 @@ fn config(files: &CaptureFiles) -> EalConfig {
         worker_cpus: cpus,
         hugepages: false,
         memory_mb: 64,
-        file_prefix: format!("sluice-test-{}", std::process::id()),
+        file_prefix: "sluice-test".to_owned(),
         devices: vec!["net_ring0".to_owned(), files.device()],
-        // No files and locks that runs side by side would share.
+        // No files and locks that runs side by side, with the same prefix, would share.
         extra_args: vec!["--no-shconf".to_owned()],
     }
 }
