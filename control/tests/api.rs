@@ -330,6 +330,35 @@ async fn statistics_and_status_come_from_the_data_plane() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn metrics_speak_the_words_of_the_api() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let alone = api.get("//metrics").await.ok(200);
+    let alone = alone.as_str().unwrap();
+    assert!(alone.contains("sluice_dataplane_up 0\n") && alone.ends_with("# EOF\n"), "{alone}");
+
+    let _fake = FakeDataplane::start(&lab.socket());
+    api.ready(200).await;
+    let answer = api.get("//metrics").await;
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    let text = answer.ok(200);
+    let text = text.as_str().unwrap();
+    for line in [
+        "# TYPE sluice_drops counter",
+        "sluice_drops_total{reason=\"no_backend\"} 3",
+        "sluice_drops_total{reason=\"no_route\"} 0",
+        "sluice_dataplane_up 1",
+        "sluice_backend_weight{service=\"web\",backend=\"10.0.0.2:8080\"} 50",
+        "sluice_service_packets_total{service=\"web\",direction=\"in\"} 7",
+        "sluice_backend_packets_total{service=\"web\",backend=\"10.0.0.1:8080\",direction=\"in\"} 7",
+        "sluice_backend_conns{service=\"web\",backend=\"10.0.0.1:8080\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+    server.stop().await;
+}
+
 /// A data plane that hangs costs an answer, after 2 s, and nothing else.
 #[tokio::test]
 async fn a_silent_data_plane_does_not_stop_the_api() {

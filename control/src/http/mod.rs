@@ -25,6 +25,7 @@
 mod backends;
 mod body;
 mod extract;
+mod metrics;
 mod observe;
 mod pools;
 mod problem_json;
@@ -115,6 +116,7 @@ pub fn router(app: App) -> Router {
         .nest("/api/v1", api)
         .route("/healthz", get(observe::healthz))
         .route("/readyz", get(observe::readyz))
+        .route("/metrics", get(metrics::metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(TraceLayer::new_for_http())

@@ -61,7 +61,7 @@ impl State {
 /// The backend of this identity within its service, or the problem that says which there are.
 pub fn find_backend(service: &Service, id: BackendId) -> Result<&Backend, ApiProblem> {
     service.backends.iter().find(|b| b.id() == id).ok_or_else(|| {
-        ApiProblem::not_found(Kind::Backend, &id, service.backends.iter().map(Backend::id))
+        ApiProblem::not_found(Kind::Backend, id, service.backends.iter().map(Backend::id))
     })
 }
 

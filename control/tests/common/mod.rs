@@ -15,8 +15,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use sluice_api::message::{self, Request, Response};
 use sluice_api::stats::{
-    DataplaneEvent, DataplaneStatus, Limits, NeighbourStatus, PortStatus, ServiceStats, Stats,
-    TableUsage, Traffic, WorkerStatus,
+    BackendStats, DataplaneEvent, DataplaneStatus, Limits, NeighbourStatus, PortStatus,
+    ServiceStats, Stats, TableUsage, Traffic, WorkerStatus,
 };
 use sluice_api::{Problem, Snapshot, validate};
 use sluice_control::config::Config;
@@ -133,9 +133,14 @@ impl Memory {
             port: s.port,
             protocol: s.protocol,
             traffic,
-            backends: Vec::new(),
+            backends: s
+                .backends
+                .iter()
+                .map(|b| BackendStats { address: b.address, port: b.port, traffic })
+                .collect(),
         };
         Stats {
+            drops: [("no_backend".to_owned(), 3)].into(),
             boot_id: self.boot_id,
             generation: self.generation(),
             services: services.map(stats).collect(),
@@ -329,9 +334,30 @@ impl Api {
         let body = if bytes.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{e}: {bytes:?}"))
+            // What is no JSON (`/metrics`) is given as a text.
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Value::from(String::from_utf8(bytes.to_vec()).unwrap()))
         };
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The status of the answer, or none if the connection broke before it came.
+    pub async fn try_raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Option<StatusCode> {
+        let mut request = HttpRequest::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(format!("http://{}/api/v1{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        let response = self.client.request(request).await.ok()?;
+        Some(response.status())
     }
 
     pub async fn get(&self, path: &str) -> Answer {

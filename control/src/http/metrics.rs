@@ -1,0 +1,253 @@
+//! `/metrics`: what Prometheus reads (OpenMetrics 1.0 text), with the words of the API.
+//!
+//! Everything is fetched once per scrape, and nothing is kept between two. Without the data plane
+//! its own metrics are absent and `sluice_dataplane_up` is 0.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use sluice_api::DropReason;
+use sluice_api::stats::{Stats, Traffic};
+
+use super::{App, HttpProblem};
+use crate::model::State;
+use crate::observed::{Health, Observation};
+use crate::publish::Link;
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answer a scrape.
+pub async fn metrics(Shared(app): Shared<App>) -> Result<Response, HttpProblem> {
+    let state = app.manager.state();
+    let scrape = Scrape {
+        health: state.services.iter().map(|s| app.manager.observe(s)).collect(),
+        state,
+        link: app.dataplane.link(),
+        stats: app.dataplane.stats().await.ok(),
+    };
+    let mut registry = Registry::with_prefix("sluice");
+    registry.register_collector(Box::new(scrape));
+    let mut body = String::new();
+    text::encode(&mut body, &registry).map_err(|e| HttpProblem::Internal(e.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+}
+
+/// All that one scrape shows.
+#[derive(Debug)]
+struct Scrape {
+    state: Arc<State>,
+    /// Per service, per backend, in the order of the state.
+    health: Vec<Vec<Observation>>,
+    link: Link,
+    stats: Option<Stats>,
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// The metrics of one scrape as they are written.
+struct Output<'a>(DescriptorEncoder<'a>);
+
+impl Output<'_> {
+    /// One metric with a value per set of labels; nothing when there is none.
+    fn family<'v>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Vec<(&'v str, &'v str)>, u64)>,
+    ) -> fmt::Result {
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in values {
+            let labels: Labels = &labels;
+            one(kind, value, family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        one(
+            MetricType::Gauge,
+            value,
+            self.0.encode_descriptor(name, help, None, MetricType::Gauge)?,
+        )
+    }
+
+    /// Traffic of many services or backends, metric by metric as the format wants it.
+    fn traffic<'v>(&mut self, of: &str, all: &[(Vec<(&'v str, &'v str)>, Traffic)]) -> fmt::Result {
+        let directed = |pick: fn(&Traffic) -> (u64, u64)| {
+            all.iter().flat_map(move |(labels, traffic)| {
+                let (inward, outward) = pick(traffic);
+                [("in", inward), ("out", outward)].map(|(direction, value)| {
+                    let mut labels = labels.clone();
+                    labels.push(("direction", direction));
+                    (labels, value)
+                })
+            })
+        };
+        let plain = |pick: fn(&Traffic) -> u64| {
+            all.iter().map(move |(labels, traffic)| (labels.clone(), pick(traffic)))
+        };
+        self.family(
+            MetricType::Counter,
+            &format!("{of}_packets"),
+            "Packets from clients (in) and towards them (out)",
+            directed(|t| (t.packets_in, t.packets_out)),
+        )?;
+        self.family(
+            MetricType::Counter,
+            &format!("{of}_bytes"),
+            "IP bytes from clients (in) and towards them (out)",
+            directed(|t| (t.bytes_in, t.bytes_out)),
+        )?;
+        self.family(
+            MetricType::Counter,
+            &format!("{of}_conns_created"),
+            "Conns made",
+            plain(|t| t.conns_created),
+        )?;
+        self.family(MetricType::Gauge, &format!("{of}_conns"), "Conns now", plain(|t| t.conns))
+    }
+}
+
+fn one(kind: MetricType, value: u64, encoder: MetricEncoder) -> fmt::Result {
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(encoder),
+        _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut output = Output(encoder);
+        self.control(&mut output)?;
+        match &self.stats {
+            Some(stats) => dataplane(&mut output, stats),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Scrape {
+    fn control(&self, output: &mut Output) -> fmt::Result {
+        let ready = self.link.unready().is_none();
+        let up = self.link.connected && self.stats.is_some();
+        output.gauge("ready", "Whether changes reach packets", ready.into())?;
+        output.gauge("dataplane_up", "Whether the data plane answers", up.into())?;
+        output.gauge("state_version", "Version of the desired state", self.state.version)?;
+        output.gauge(
+            "generation_published",
+            "Generation of the last snapshot published",
+            self.link.published,
+        )?;
+        let ids: Vec<Vec<String>> = self
+            .state
+            .services
+            .iter()
+            .map(|s| s.backends.iter().map(|b| b.id().to_string()).collect())
+            .collect();
+        let backends = || {
+            let services = self.state.services.iter().zip(&ids).zip(&self.health);
+            services.flat_map(|((service, ids), health)| {
+                service.backends.iter().zip(ids).zip(health).map(|((backend, id), observed)| {
+                    let labels = vec![("service", service.name.as_str()), ("backend", id.as_str())];
+                    (labels, backend, observed)
+                })
+            })
+        };
+        output.family(
+            MetricType::Gauge,
+            "backend_weight",
+            "Configured weight",
+            backends().map(|(labels, backend, _)| (labels, backend.weight.into())),
+        )?;
+        output.family(
+            MetricType::Gauge,
+            "backend_healthy",
+            "1 when its checks pass, 0 when they fail or none has passed yet; absent when unchecked",
+            backends()
+                .filter(|(_, _, observed)| observed.health != Health::Unchecked)
+                .map(|(labels, _, o)| (labels, (o.health == Health::Healthy).into())),
+        )
+    }
+}
+
+fn dataplane(output: &mut Output, stats: &Stats) -> fmt::Result {
+    let drops = DropReason::ALL.iter().map(|reason| {
+        let count = stats.drops.get(reason.name()).copied().unwrap_or_default();
+        (vec![("reason", reason.name())], count)
+    });
+    output.family(MetricType::Counter, "drops", "Dropped packets by reason", drops)?;
+
+    let services: Vec<_> =
+        stats.services.iter().map(|s| (vec![("service", s.name.as_str())], s.traffic)).collect();
+    output.traffic("service", &services)?;
+    let ids: Vec<Vec<String>> = stats
+        .services
+        .iter()
+        .map(|s| s.backends.iter().map(|b| format!("{}:{}", b.address, b.port)).collect())
+        .collect();
+    let backends: Vec<_> = stats
+        .services
+        .iter()
+        .zip(&ids)
+        .flat_map(|(service, ids)| {
+            service.backends.iter().zip(ids).map(|(backend, id)| {
+                let labels = vec![("service", service.name.as_str()), ("backend", id.as_str())];
+                (labels, backend.traffic)
+            })
+        })
+        .collect();
+    output.traffic("backend", &backends)?;
+    tables_and_ports(output, stats)
+}
+
+fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {
+    let tables = |pick: fn(&sluice_api::stats::TableUsage) -> u64| {
+        stats.tables.iter().map(move |t| (vec![("table", t.table.as_str())], pick(t)))
+    };
+    output.family(MetricType::Gauge, "table_used", "Entries in use", tables(|t| t.used))?;
+    output.family(
+        MetricType::Gauge,
+        "table_capacity",
+        "Entries there are",
+        tables(|t| t.capacity),
+    )?;
+    let ports = |pick: fn(&sluice_api::stats::PortStats) -> [(&'static str, u64); 2]| {
+        stats.ports.iter().flat_map(move |port| {
+            pick(port)
+                .map(|(way, value)| (vec![("port", port.name.as_str()), ("direction", way)], value))
+        })
+    };
+    output.family(
+        MetricType::Counter,
+        "port_packets",
+        "Packets received (rx) and transmitted (tx)",
+        ports(|p| [("rx", p.rx_packets), ("tx", p.tx_packets)]),
+    )?;
+    output.family(
+        MetricType::Counter,
+        "port_bytes",
+        "Bytes received (rx) and transmitted (tx)",
+        ports(|p| [("rx", p.rx_bytes), ("tx", p.tx_bytes)]),
+    )?;
+    output.family(
+        MetricType::Counter,
+        "port_errors",
+        "Packets that could not be received (rx: no room, no mbuf, broken) or sent (tx)",
+        ports(|p| [("rx", p.rx_missed + p.rx_errors + p.rx_no_mbuf), ("tx", p.tx_errors)]),
+    )
+}

@@ -1,0 +1,278 @@
+//! What reaches the data plane, and when: restarts of either side, refusals, bursts, announcements.
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use common::{Api, FakeDataplane, Lab, WEB, eventually};
+use serde_json::json;
+use sluice_api::stats::DataplaneEvent;
+use sluice_api::{AdminState, Snapshot};
+
+const WEIGHT: &str = "/services/web/backends/10.0.0.1:8080/weight";
+
+async fn set_weight(api: &Api, weight: u64) {
+    api.send("PUT", WEIGHT, json!({ "weight": weight })).await.ok(200);
+}
+
+fn weight(snapshot: &Snapshot) -> u16 {
+    snapshot.services[0].backends[0].weight
+}
+
+#[tokio::test]
+async fn changes_reach_the_data_plane_whole_and_numbered() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    let first = fake.snapshot_where("the file's state", |_| true).await;
+    assert_eq!(first.generation, 1);
+    assert_eq!(first.pools[0].name, "local");
+    let web = &first.services[0];
+    assert_eq!((web.backends.len(), web.backends[1].weight), (2, 50));
+    assert!(web.backends.iter().all(|b| b.healthy), "unchecked counts as healthy");
+
+    set_weight(&api, 7).await;
+    let second = fake.snapshot_where("the weight", |s| weight(s) == 7).await;
+    assert_eq!(second.generation, 2);
+    api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(200);
+    let drained = |s: &Snapshot| s.services[0].backends[0].state == AdminState::Drain;
+    fake.snapshot_where("the drain", drained).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bursts_coalesce_and_the_newest_wins() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    fake.with(|m| m.apply_takes = Duration::from_millis(300));
+    for weight in 1..=50 {
+        set_weight(&api, weight).await;
+    }
+    fake.snapshot_where("the last weight", |s| weight(s) == 50).await;
+    let applies = fake.with(|m| m.applies.len());
+    assert!(applies < 25, "{applies} snapshots for 50 changes");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_data_plane_gets_everything_back() {
+    let lab = Lab::new();
+    let mut fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    set_weight(&api, 7).await;
+    fake.snapshot_where("the weight", |s| weight(s) == 7).await;
+    let announced = || fake.with(|m| m.announced.clone());
+    let addresses = [Ipv4Addr::new(10, 0, 0, 250), Ipv4Addr::new(198, 51, 100, 1)];
+    eventually("the announcement", || (announced() == addresses).then_some(())).await;
+
+    fake.kill().await;
+    let gone = Instant::now();
+    assert!(api.ready(503).await.problem(503).contains("dataplane unreachable"));
+    assert!(gone.elapsed() < Duration::from_secs(1), "noticed after {:?}", gone.elapsed());
+    api.event("dataplane-unreachable").await;
+    // The API goes on meanwhile.
+    set_weight(&api, 8).await;
+
+    fake.restart();
+    let back = Instant::now();
+    let snapshot = fake.snapshot_where("the state", |_| true).await;
+    assert_eq!(weight(&snapshot), 8);
+    let announced = || fake.with(|m| m.announced.clone());
+    eventually("the announcement", || (announced() == addresses).then_some(())).await;
+    assert!(back.elapsed() < Duration::from_secs(1), "back after {:?}", back.elapsed());
+    assert!(api.event("dataplane-restarted").await.contains("pid 4242"));
+    api.ready(200).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_of_control_changes_nothing() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    set_weight(&api, 7).await;
+    fake.snapshot_where("the weight", |s| weight(s) == 7).await;
+    eventually("the announcement", || fake.with(|m| (m.announced.len() == 2).then_some(()))).await;
+    server.stop().await;
+    let before = fake.with(|m| {
+        m.applies.clear();
+        m.announces.clear();
+        m.snapshot.clone()
+    });
+
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    // Longer than any repetition of an announcement.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    fake.with(|m| {
+        assert_eq!(m.applies, [], "nothing is published again");
+        assert_eq!(m.announces, Vec::<Vec<Ipv4Addr>>::new(), "nothing is announced again");
+        assert_eq!(m.snapshot, before);
+    });
+    // The next change goes on from the data plane's generation.
+    set_weight(&api, 9).await;
+    let next = fake.snapshot_where("the weight", |s| weight(s) == 9).await;
+    assert_eq!(next.generation, before.unwrap().generation + 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn only_new_addresses_are_announced_and_each_three_times() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    let times = |address: Ipv4Addr| {
+        fake.with(|m| m.announces.iter().filter(|a| a.contains(&address)).count())
+    };
+    let old = Ipv4Addr::new(198, 51, 100, 1);
+    eventually("three announcements", || (times(old) == 3).then_some(())).await;
+
+    let body = json!({
+        "name": "dns", "vip": "198.51.100.2", "port": 53, "protocol": "udp", "mode": "dr"
+    });
+    api.send("POST", "/services", body).await.ok(201);
+    let new = Ipv4Addr::new(198, 51, 100, 2);
+    eventually("three announcements", || (times(new) == 3).then_some(())).await;
+    assert_eq!(times(old), 3);
+
+    // An address that leaves and returns is announced anew.
+    api.delete("/services/dns").await;
+    fake.snapshot_where("no dns", |s| s.services.len() == 1).await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(times(new), 3, "what left is not announced");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_snapshot_is_told_and_tried_again_when_something_changes() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    // The data plane's idea of its addresses changes behind control's back.
+    fake.with(|m| {
+        m.applies.clear();
+        m.port_address = Some(Ipv4Addr::new(198, 51, 100, 1));
+    });
+    set_weight(&api, 7).await;
+    let event = api.event("snapshot-rejected").await;
+    assert!(event.contains("services[web].vip is 198.51.100.1"), "{event}");
+    let reason = api.ready(503).await.problem(503);
+    assert!(reason.contains("refused the last snapshot"), "{reason}");
+    let status = api.get("/status").await.ok(200);
+    assert_eq!(status["dataplane"]["rejected"][0]["field"], "services[web].vip");
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(fake.with(|m| m.applies.len()), 1, "not tried again without a change");
+    // Requests are judged by the same rule from now on, but old sins do not block new changes.
+    set_weight(&api, 8).await;
+    let bad = json!({
+        "name": "x", "vip": "198.51.100.1", "port": 81, "protocol": "tcp", "mode": "dr"
+    });
+    let problem = api.send("POST", "/services", bad).await.problem(422);
+    assert!(problem.contains("services[x].vip is 198.51.100.1: expected an address that no port"));
+
+    fake.with(|m| m.port_address = None);
+    set_weight(&api, 9).await;
+    fake.snapshot_where("the weight", |s| weight(s) == 9).await;
+    api.ready(200).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn limits_of_the_data_plane_are_known_to_the_api() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| m.limits.backends = 2);
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    let body = json!({"address": "10.0.0.3", "port": 8080});
+    let problem = api.send("POST", "/services/web/backends", body).await.problem(422);
+    assert!(problem.contains("services[].backends is 3 entries: expected at most 2"), "{problem}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn another_controls_snapshot_is_noticed_and_replaced() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    fake.snapshot_where("the file's state", |s| s.generation == 1).await;
+    fake.with(|m| m.snapshot = Some(Snapshot { generation: 40, ..Snapshot::default() }));
+    let repaired = fake.snapshot_where("the state again", |s| s.services.len() == 1).await;
+    assert_eq!(repaired.generation, 41);
+    api.event("snapshot-foreign").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn events_of_the_data_plane_are_merged_once() {
+    let lab = Lab::new();
+    let mut fake = FakeDataplane::start(&lab.socket());
+    let event = |seq: u64| DataplaneEvent {
+        seq,
+        at_ms: 1_000 + seq,
+        kind: "neighbour-moved".into(),
+        message: format!("event {seq}"),
+    };
+    fake.with(|m| m.events = vec![event(1), event(2)]);
+    let (server, api) = lab.start(WEB).await;
+    api.event("neighbour-moved").await;
+    // The connection breaks, the data plane lives on.
+    fake.kill().await;
+    api.ready(503).await;
+    fake.restart();
+    fake.with(|m| {
+        m.boot_id -= 1;
+        m.events = vec![event(1), event(2), event(3)];
+    });
+    let end = Instant::now() + Duration::from_secs(5);
+    while api.events("neighbour-moved").await.len() < 3 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(api.events("neighbour-moved").await, ["event 1", "event 2", "event 3"]);
+    let page = api.get("/events").await.ok(200);
+    let merged = page["events"].as_array().unwrap().iter().find(|e| e["kind"] == "neighbour-moved");
+    assert_eq!(merged.unwrap()["source"], "dataplane");
+    assert_eq!(merged.unwrap()["at_ms"], 1_001);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_taken_over_from_the_data_plane() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    // Nobody answers at this address (TEST-NET-1): checks only ever time out, slowly.
+    let resources = |check: &str| {
+        format!(
+            "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = 80\nprotocol = \"tcp\"\n\
+             mode = \"dr\"\n{check}\n\
+             [[service.backend]]\naddress = \"192.0.2.1\"\nport = 80\n"
+        )
+    };
+    let check = "health_check = { interval_ms = 60000, timeout_ms = 60000, fall = 3 }";
+    let (server, api) = lab.start(&resources("")).await;
+    let served = |s: &Snapshot| s.services[0].backends[0].healthy;
+    fake.snapshot_where("served unchecked", served).await;
+    server.stop().await;
+
+    // Control comes back with a check that has not answered yet: traffic goes on.
+    let (server, api2) = lab.start(&resources(check)).await;
+    api2.ready(200).await;
+    let backend = api2.get("/services/web/backends/192.0.2.1:80").await.ok(200);
+    assert_eq!(backend["health"], "healthy", "{backend}");
+    assert!(backend["health_reason"].as_str().unwrap().contains("data plane had it"), "{backend}");
+    assert!(fake.with(|m| served(m.snapshot.as_ref().unwrap())));
+
+    // A backend that nobody knows waits for its first check.
+    let body = json!({"address": "192.0.2.2", "port": 80});
+    let made = api2.send("POST", "/services/web/backends", body).await.ok(201);
+    assert_eq!(made["health"], "unknown");
+    let second = fake.snapshot_where("the new one", |s| s.services[0].backends.len() == 2).await;
+    assert!(!second.services[0].backends[1].healthy);
+    assert!(second.services[0].backends[0].healthy);
+    server.stop().await;
+    drop(api);
+}

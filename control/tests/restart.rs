@@ -1,0 +1,334 @@
+//! State over restarts, clean and brutal, and the program as an operator meets it.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Api, Lab, WEB};
+use serde_json::json;
+use sluice_control::server;
+
+const ONE: &str = "/services/web/backends/10.0.0.1:8080";
+
+#[tokio::test]
+async fn what_the_api_changed_survives_a_restart() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
+    api.send("POST", "/pools", json!({"name": "api", "addresses": ["10.0.0.9"]})).await.ok(201);
+    api.delete("/services/web/backends/10.0.0.2:8080").await;
+    let before = api.get("/services").await;
+    server.stop().await;
+
+    let (server, api) = lab.start(WEB).await;
+    let after = api.get("/services").await;
+    assert_eq!(after.body, before.body);
+    assert_eq!(after.header("etag"), before.header("etag"));
+    api.get("/pools/api").await.ok(200);
+    server.stop().await;
+
+    // The file says something new about `web` and nothing about the pool of the API.
+    let (server, api) = lab.start(&WEB.replace("weight = 50", "weight = 51")).await;
+    let web = api.get("/services/web").await.ok(200);
+    assert_eq!(web["backends"][0]["weight"], 100);
+    assert_eq!(web["backends"][1]["weight"], 51);
+    api.get("/pools/api").await.ok(200);
+    let events = api.events("file-changed").await;
+    assert_eq!(events, ["service web has changed in the file: replaced"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_go_with_the_state_stops_the_start() {
+    let lab = Lab::new();
+    let (server, api) = lab.start("").await;
+    let body =
+        json!({"name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"});
+    api.send("POST", "/services", body).await.ok(201);
+    server.stop().await;
+    let stored = fs::read(lab.path("state.json")).unwrap();
+    let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
+    assert!(error.contains("do not go together"), "{error}");
+    assert!(error.contains("services[web].port is 198.51.100.1:80/tcp"), "{error}");
+    assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
+}
+
+#[tokio::test]
+async fn a_torn_state_file_is_never_read() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    for weight in [7, 8] {
+        api.send("PUT", &format!("{ONE}/weight"), json!({ "weight": weight })).await.ok(200);
+    }
+    server.stop().await;
+    let path = lab.path("state.json");
+    let good = fs::read(&path).unwrap();
+
+    fs::write(&path, &good[..good.len() / 2]).unwrap();
+    let (server, api) = lab.start(WEB).await;
+    assert_eq!(api.get(ONE).await.ok(200)["weight"], 7, "the copy before the last change");
+    assert!(api.event("state-damaged").await.contains("it is no state file"));
+    server.stop().await;
+
+    fs::write(&path, b"{\"services\": []}").unwrap();
+    fs::remove_file(lab.path("state.json.previous")).unwrap();
+    let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
+    assert!(error.contains("no good copy") && error.contains("put a backup"), "{error}");
+}
+
+/// A change that cannot be stored is not made.
+#[tokio::test]
+async fn a_disk_that_refuses_is_an_error_and_changes_nothing() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    // A directory in the place of the temporary file: no write can succeed, not even root's.
+    fs::create_dir(lab.path("state.json.new")).unwrap();
+    let problem =
+        api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.problem(500);
+    assert!(problem.contains("state.json: cannot create its successor"), "{problem}");
+    let read = api.get(ONE).await;
+    assert_eq!(read.header("etag"), "\"1\"");
+    assert_eq!(read.ok(200)["weight"], 100);
+    fs::remove_dir(lab.path("state.json.new")).unwrap();
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn two_processes_do_not_share_a_state_file() {
+    let lab = Lab::new();
+    let (server, _) = lab.start(WEB).await;
+    let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
+    assert!(error.contains("another sluice-control uses it"), "{error}");
+    server.stop().await;
+}
+
+// The program itself.
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sluice-control"))
+}
+
+fn write_config(lab: &Lab, toml: &str) -> PathBuf {
+    let path = lab.path("control.toml");
+    fs::write(&path, toml).unwrap();
+    path
+}
+
+fn run(lab: &Lab, toml: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let path = write_config(lab, toml);
+    let Output { status, stdout, stderr } =
+        program().arg("--config").arg(path).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+struct Running {
+    child: Child,
+    api: Api,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be gone already, as the test wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(lab: &Lab, toml: &str) -> Running {
+    let path = write_config(lab, toml);
+    let mut child = program()
+        .arg("--config")
+        .arg(path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("READY api=http://")
+        .and_then(|rest| rest.strip_suffix("/api/v1"))
+        .unwrap_or_else(|| panic!("not READY: {line:?}"));
+    Running { child, api: Api::new(address.parse::<SocketAddr>().unwrap()) }
+}
+
+/// SIGKILL at any moment leaves a state that can be read, and nothing that was answered is lost.
+#[tokio::test]
+async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
+    let lab = Lab::new();
+    let toml = lab.toml(WEB);
+    let mut answered = 0;
+    for round in 0..8u64 {
+        let mut running = spawn(&lab, &toml);
+        let weight = running.api.get(ONE).await.ok(200)["weight"].as_u64().unwrap();
+        if round > 0 {
+            // The last request may have been stored without its answer being seen.
+            assert!(weight == answered || weight == answered + 1, "{weight} after {answered}");
+            answered = weight;
+        }
+        let pid = running.child.id();
+        let killer = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(23 + round * 7)).await;
+            Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        });
+        loop {
+            let next = if answered == 0 { 1 } else { answered + 1 };
+            let body = json!({ "weight": next }).to_string();
+            let headers = [("content-type", "application/json")];
+            let path = format!("{ONE}/weight");
+            let Some(status) = running.api.try_raw("PUT", &path, &headers, body).await else {
+                break;
+            };
+            assert_eq!(status, 200);
+            answered = next;
+        }
+        killer.await.unwrap();
+        running.child.wait().unwrap();
+    }
+    assert!(answered > 8, "{answered} changes in 8 rounds");
+}
+
+#[tokio::test]
+async fn signals_end_it_cleanly() {
+    for signal in ["-TERM", "-INT"] {
+        let lab = Lab::new();
+        let mut running = spawn(&lab, &lab.toml(WEB));
+        running.api.get("/services").await.ok(200);
+        let began = Instant::now();
+        let pid = running.child.id().to_string();
+        Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert_eq!(running.child.wait().unwrap().code(), Some(0), "{signal}");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let lab = Lab::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let toml = lab.toml(WEB).replace("127.0.0.1:0", &address);
+    let (code, _, error) = run(&lab, &toml, &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains(&format!("control.api_listen is {address}: Address already in use")),
+        "{error}"
+    );
+    assert!(!lab.path("state.json").exists(), "nothing is left behind");
+}
+
+#[test]
+fn check_accepts_what_would_start() {
+    let lab = Lab::new();
+    let (code, out, error) = run(&lab, &lab.toml(WEB), &["--check"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(out.starts_with("OK: 1 services, 1 pools"), "{out}");
+    let left: Vec<_> = fs::read_dir(lab.directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the file itself");
+
+    let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/control.toml");
+    let text = fs::read_to_string(example).unwrap();
+    sluice_control::config::Config::parse(&text, "control.toml".as_ref()).unwrap();
+}
+
+#[test]
+fn files_that_are_wrong_are_refused_with_every_reason() {
+    let lab = Lab::new();
+    let web = lab.toml(WEB);
+    let twice = "[[service.backend]]\naddress = \"10.0.0.1\"\nport = 8080\n";
+    let same = "[[service]]\nname = \"two\"\nvip = \"198.51.100.1\"\nport = 80\n\
+                protocol = \"tcp\"\nmode = \"dr\"\n";
+    let cases = [
+        (
+            web.replace("weight = 50", "weight = 65536"),
+            "service[web].backend[10.0.0.2:8080].weight is 65536: expected 0 to 65535",
+        ),
+        (
+            web.replace("weight = 50", "weight = \"-1\""),
+            "service[web].backend[10.0.0.2:8080].weight is \"-1\": expected 0 to 65535",
+        ),
+        (
+            web.replace("weight = 50", "weight = -1"),
+            "service[web].backend[10.0.0.2:8080].weight is -1: expected 0 to 65535",
+        ),
+        (
+            web.replace("weight = 50", "weight = nan"),
+            "service[web].backend[10.0.0.2:8080].weight is \"NaN\": expected 0 to 65535",
+        ),
+        (
+            web.replace("weight = 50", "wait = 50"),
+            "service[web].backend[10.0.0.2:8080].wait is 50: expected a known field: address, port, weight, zone, state",
+        ),
+        (
+            web.replace("port = 80\n", "port = 1979-05-27\n"),
+            "service[web].port is \"1979-05-27\": expected 1 to 65535",
+        ),
+        (
+            web.replace("api_listen = \"127.0.0.1:0\"", "api_listen = \"localhost\""),
+            "control.api_listen is \"localhost\": expected ADDRESS:PORT",
+        ),
+        (
+            web.replace("api_listen", "listen"),
+            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, state_file, dataplane_socket",
+        ),
+        (
+            format!("colour = 1\n{web}"),
+            "colour is 1: expected a known table: [control], [[pool]], [[service]]",
+        ),
+        (format!("{web}{twice}"), "service[web].backend[10.0.0.1:8080] is listed twice"),
+        (
+            format!("{web}{same}"),
+            "service[two].port is 198.51.100.1:80/tcp: expected a VIP, port and protocol that no other service has; web has these",
+        ),
+        (
+            web.replace("[\"10.0.0.250\"]", "[\"198.51.100.1\"]"),
+            "pool[local].addresses is 198.51.100.1: expected an address that is no VIP",
+        ),
+        (
+            web.replace("pool = \"local\"\n", ""),
+            "service[web].pool is absent: expected the name of a pool",
+        ),
+        (
+            web.replace("pool = \"local\"\n", "pool = \"x\"\n"),
+            "service[web].pool is \"x\": expected the name of a pool (local)",
+        ),
+        (web.replace("[[pool]]", "[pool]"), "pool is {"),
+        (
+            web.replace("mode = \"full-nat\"", "mode = \"nat\""),
+            "service[web].mode is \"nat\": expected \"full-nat\" or \"dr\"",
+        ),
+        (web.replace("name = \"web\"\n", ""), "service[#1].name is absent"),
+        (web.replace("port = 80\n", "port = 80\nport = 81\n"), "line 14, column 1"),
+        (web.replace("port = 80\n", "port = \n"), "line 13, column 8"),
+    ];
+    for (toml, expected) in cases {
+        let (code, out, error) = run(&lab, &toml, &["--check"]);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{expected}");
+        assert!(error.contains(expected), "no {expected:?} in:\n{error}");
+        assert!(error.contains("control.toml"), "{error}");
+    }
+    let two = web.replace("weight = 50", "weight = 65536").replace("port = 80\n", "port = 0.5\n");
+    let (_, _, error) = run(&lab, &two, &["--check"]);
+    assert!(error.contains("port is 0.5") && error.contains("weight is 65536"), "{error}");
+    assert_eq!(run(&lab, &two, &[]).0, Some(1), "it does not start either");
+    assert!(!lab.path("state.json").exists());
+}
+
+#[test]
+fn usage_errors_have_their_own_exit_code() {
+    let lab = Lab::new();
+    assert_eq!(run(&lab, &lab.toml(WEB), &["--nonsense"]).0, Some(2));
+    assert_eq!(program().output().unwrap().status.code(), Some(2));
+    assert_eq!(program().arg("--version").output().unwrap().status.code(), Some(0));
+    let missing = program().args(["--config", "/nonexistent.toml"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/nonexistent.toml: cannot be read"));
+}
