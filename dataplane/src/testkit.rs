@@ -333,7 +333,9 @@ pub fn inspect(frame: &MemFrame) -> (FlowKey, bool) {
     let l4 = &bytes[34..end];
     let l4_ok = match ip.protocol {
         PROTO_TCP => sluice_wire::tcp::checksum_is_valid(ip.src(), ip.dst(), l4),
-        PROTO_UDP => sluice_wire::udp::checksum_is_valid(ip.src(), ip.dst(), l4),
+        PROTO_UDP => sluice_wire::udp::parse(l4).is_ok_and(|(_, len)| {
+            sluice_wire::udp::checksum_is_valid(ip.src(), ip.dst(), &l4[..len])
+        }),
         _ => checksum::compute(l4) == 0,
     };
     let key = FlowKey {

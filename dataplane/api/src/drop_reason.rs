@@ -73,7 +73,7 @@ drop_reasons! {
     UnknownProtocol = "unknown_protocol",
     /// Shorter than its TCP or UDP header.
     L4Truncated = "l4_truncated",
-    /// TCP data offset below 5 or past the end, or UDP length that disagrees with the IP length.
+    /// TCP data offset below 5 or past the end, or UDP length below 8 or past the end.
     L4BadLength = "l4_bad_length",
     /// TCP or UDP checksum is wrong.
     L4BadChecksum = "l4_bad_checksum",

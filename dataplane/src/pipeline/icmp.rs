@@ -3,11 +3,9 @@
 
 use sluice_api::DropReason;
 use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
-use sluice_wire::icmp::{self, IcmpHeader};
-use zerocopy::FromBytes;
+use sluice_wire::icmp;
 use zerocopy::byteorder::network_endian::U32;
 
-use super::Tables;
 use crate::burst::{Burst, Class, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
@@ -16,13 +14,13 @@ use crate::snapshot::{Address, Compiled};
 pub const OUR_TTL: u8 = 64;
 
 /// The stage.
-pub fn answer<F: Frame>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) {
+pub fn answer<F: Frame>(burst: &mut Burst<F>, config: &Compiled) {
     for (frame, meta) in burst.live().filter(|(_, meta)| meta.class == Class::Icmp) {
-        meta.verdict = decide(frame.bytes_mut(), meta, t, config);
+        meta.verdict = decide(frame.bytes_mut(), meta, config);
     }
 }
 
-fn decide(frame: &mut [u8], meta: &Meta, t: &Tables, config: &Compiled) -> Verdict {
+fn decide(frame: &mut [u8], meta: &Meta, config: &Compiled) -> Verdict {
     let Some(address) = config.address(meta.key.dst) else {
         return Verdict::Drop(DropReason::NotForUs);
     };
@@ -33,11 +31,8 @@ fn decide(frame: &mut [u8], meta: &Meta, t: &Tables, config: &Compiled) -> Verdi
     match icmp::parse(message) {
         Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
         Ok(header) if header.is_echo_request() => {
-            if let Ok((header, _)) = IcmpHeader::mut_from_prefix(message) {
-                header.make_echo_reply();
-            }
+            icmp::make_echo_reply(message);
             turn_around(frame, meta.key.dst, meta.key.src);
-            debug_assert!(usize::from(meta.in_port) < t.ports.len());
             Verdict::Transmit { port: meta.in_port }
         }
         Ok(_) if matches!(address, Address::Port(_)) => Verdict::Kernel { port: meta.in_port },

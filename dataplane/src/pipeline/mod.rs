@@ -195,7 +195,7 @@ impl<F: Frame> Pipeline<F> {
         steer::steer(burst, t, config);
         conn::lookup(burst, t);
         arp::answer(burst, t, config);
-        icmp::answer(burst, t, config);
+        icmp::answer(burst, config);
         conn::track(burst, t, config, now);
         admit::admit(burst, t, config, now);
         next_hop::resolve(burst, t, now);

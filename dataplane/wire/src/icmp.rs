@@ -4,7 +4,7 @@ use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::WireError;
-use crate::checksum::{self, Delta};
+use crate::checksum;
 use crate::ipv4;
 
 /// Length of a header, in bytes: the same for all kinds that matter here.
@@ -90,16 +90,18 @@ impl IcmpHeader {
     pub const fn is_echo_request(&self) -> bool {
         self.icmp_type == icmp_type::ECHO_REQUEST && self.code == 0
     }
+}
 
-    /// Turn an echo request into its reply: same identifier, sequence number and data (RFC 792),
-    /// so only the type and the checksum change. The caller swaps the addresses.
-    #[inline]
-    pub fn make_echo_reply(&mut self) {
-        let request = u16::from_be_bytes([self.icmp_type, self.code]);
-        self.icmp_type = icmp_type::ECHO_REPLY;
-        let reply = u16::from_be_bytes([self.icmp_type, self.code]);
-        self.checksum = U16::new(Delta::between_u16(request, reply).apply(self.checksum.get()));
+/// Turn a whole echo request into its reply: same identifier, sequence number and data (RFC 792).
+/// The checksum is computed anew, as an update cannot tell the two zeros of ones-complement apart,
+/// and a reply may be all zero. The caller swaps the addresses. Below 8 bytes nothing is done.
+pub fn make_echo_reply(message: &mut [u8]) {
+    if message.len() < HEADER_BYTES {
+        return;
     }
+    message[..4].copy_from_slice(&[icmp_type::ECHO_REPLY, 0, 0, 0]);
+    let checksum = checksum::compute(message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// Write an ICMP error about the IPv4 packet `original` to the start of `out`, and say how many
@@ -159,12 +161,20 @@ mod tests {
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
         assert!(parse(&message).unwrap().is_echo_request());
 
-        let (header, _) = IcmpHeader::mut_from_prefix(&mut message).unwrap();
-        header.make_echo_reply();
+        make_echo_reply(&mut message);
         let reply = parse(&message).unwrap();
         assert_eq!((reply.icmp_type, reply.code), (icmp_type::ECHO_REPLY, 0));
         assert!(!reply.is_error() && !reply.is_echo_request());
         assert_eq!(message[4..], PING[4..]);
+    }
+
+    #[test]
+    fn a_reply_of_zeros_only_has_the_checksum_of_zeros() {
+        let mut message = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+        assert!(parse(&message).unwrap().is_echo_request());
+        make_echo_reply(&mut message);
+        assert_eq!(message, [0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+        assert!(parse(&message).is_ok());
     }
 
     #[test]
