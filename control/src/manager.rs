@@ -227,3 +227,49 @@ impl Manager {
         self.revision.send_modify(|r| *r += 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_health_change_makes_an_event_and_another_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("state.json")).unwrap();
+        let service = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
+        });
+        let services = vec![serde_json::from_value(service).unwrap()];
+        let state = State { version: 1, services, pools: vec![] };
+        let events = Arc::new(EventLog::default());
+        let manager = Manager::new(store, state, FileRecord::default(), 0, events);
+        let mut changes = manager.watch();
+        let healthy = |manager: &Manager| manager.snapshot().services[0].backends[0].healthy;
+        let note = |healthy, backend: &str| {
+            manager.note_health(&HealthChange {
+                service: "web".into(),
+                backend: backend.parse().unwrap(),
+                healthy,
+                reason: "the reason".into(),
+                at_ms: 1,
+            });
+        };
+
+        assert!(!healthy(&manager), "not checked yet");
+        for (now, kind) in [(true, "backend-healthy"), (false, "backend-unhealthy")] {
+            changes.mark_unchanged();
+            note(now, "10.0.0.1:80");
+            assert!(changes.has_changed().unwrap());
+            assert_eq!(healthy(&manager), now);
+            let event = manager.events().page(0, 1).events.remove(0);
+            assert_eq!((event.kind.as_str(), event.service.as_deref()), (kind, Some("web")));
+            assert_eq!(event.backend.as_deref(), Some("10.0.0.1:80"));
+            assert!(event.message.ends_with("the reason"), "{}", event.message);
+        }
+        changes.mark_unchanged();
+        note(true, "10.0.0.2:80");
+        assert!(!changes.has_changed().unwrap(), "nobody checks this backend any more");
+    }
+}

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -231,13 +230,4 @@ impl Server {
         // A commit whose client has gone runs on its own.
         let _ = tokio::task::spawn_blocking(move || manager.settle()).await;
     }
-}
-
-/// Read a file and start control with it.
-///
-/// # Errors
-/// What is wrong, as text for the operator.
-pub async fn start_from_file(path: &Path) -> Result<Server, String> {
-    let config = Config::load(path).map_err(|e| e.to_string())?;
-    start(&config).await.map_err(|e| e.to_string())
 }

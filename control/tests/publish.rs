@@ -276,3 +276,77 @@ async fn health_is_taken_over_from_the_data_plane() {
     server.stop().await;
     drop(api);
 }
+
+/// An address of this machine outside of 127/8, by which a real backend can be reached.
+fn own_address() -> Option<Ipv4Addr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: the kernel only picks the source address.
+    socket.connect("192.0.2.1:9").ok()?;
+    match socket.local_addr().ok()?.ip() {
+        std::net::IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_real_backend_comes_goes_and_comes_back() {
+    let Some(address) = own_address() else {
+        eprintln!("skipped: this machine has no address outside of 127/8");
+        return;
+    };
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let resources = format!(
+        "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = {port}\n\
+         protocol = \"tcp\"\nmode = \"dr\"\n\
+         health_check = {{ interval_ms = 100, timeout_ms = 100, rise = 2, fall = 2 }}\n\
+         [[service.backend]]\naddress = \"{address}\"\nport = {port}\n"
+    );
+    let (server, api) = lab.start(&resources).await;
+    let healthy = |s: &Snapshot| s.services[0].backends[0].healthy;
+    fake.snapshot_where("healthy", healthy).await;
+    drop(listener);
+    fake.snapshot_where("unhealthy", |s| !healthy(s)).await;
+    let path = format!("/services/web/backends/{address}:{port}");
+    let backend = api.get(&path).await.ok(200);
+    assert_eq!(backend["health"], "unhealthy");
+    assert!(backend["health_since_ms"].as_u64().unwrap() > 1_600_000_000_000, "{backend}");
+    assert!(!api.events("backend-unhealthy").await.is_empty());
+    let _listener = tokio::net::TcpListener::bind((address, port)).await.unwrap();
+    fake.snapshot_where("healthy again", healthy).await;
+
+    // Down: not checked, and it waits for a check when it comes back.
+    assert_eq!(api.post_empty(&format!("{path}/down")).await.ok(200)["health"], "unchecked");
+    fake.snapshot_where("down", |s| !healthy(s)).await;
+    api.post_empty(&format!("{path}/up")).await.ok(200);
+    fake.snapshot_where("up and checked", healthy).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_plane_of_another_version_is_told() {
+    let lab = Lab::new();
+    let listener = tokio::net::UnixListener::bind(lab.socket()).unwrap();
+    let peer = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut question = [0; 1_024];
+            let _ = stream.read(&mut question).await.unwrap();
+            let answer = br#"{"version":99,"message":{"response":"from-the-future"}}"#;
+            let mut frame = (answer.len() as u32).to_be_bytes().to_vec();
+            frame.extend_from_slice(answer);
+            stream.write_all(&frame).await.unwrap();
+        }
+    });
+    let (server, api) = lab.start(WEB).await;
+    let event = api.event("dataplane-unreachable").await;
+    assert!(event.contains("version 99") && event.contains("install the same version"), "{event}");
+    assert!(api.ready(503).await.problem(503).contains("version 99"));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(api.events("dataplane-unreachable").await.len(), 1, "told once");
+    server.stop().await;
+    peer.abort();
+}

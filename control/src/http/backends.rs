@@ -13,6 +13,7 @@ use crate::model::{Action, ApiProblem, Precondition, find_backend};
 
 type Answer = Result<Response, HttpProblem>;
 
+/// All backends of a service.
 pub async fn list(Shared(app): Shared<App>, Segments(service): Segments<String>) -> Answer {
     let state = app.manager.state();
     let service = state.find_service(&service)?;
@@ -20,6 +21,7 @@ pub async fn list(Shared(app): Shared<App>, Segments(service): Segments<String>)
     Ok(view::found(&state, json!({ "backends": backends })))
 }
 
+/// One backend.
 pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: BackendPath) -> Answer {
     let state = app.manager.state();
     let service = state.find_service(&service)?;
@@ -27,6 +29,7 @@ pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: Backend
     Ok(view::found(&state, view::backend(&app.manager, service, backend)))
 }
 
+/// Make a backend.
 pub async fn create(
     Shared(app): Shared<App>,
     Segments(service): Segments<String>,
@@ -44,6 +47,7 @@ pub async fn create(
     Ok(view::created(&state, location, backend))
 }
 
+/// Put another definition in the place of a backend.
 pub async fn replace(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
@@ -60,6 +64,7 @@ pub async fn replace(
     changed(&app, &service, id, action, wanted).await
 }
 
+/// Change some fields of a backend.
 pub async fn patch(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
@@ -70,6 +75,7 @@ pub async fn patch(
     changed(&app, &service, id, action, wanted).await
 }
 
+/// Delete a backend; its conns run out.
 pub async fn delete(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
@@ -79,6 +85,7 @@ pub async fn delete(
     Ok(view::gone(&state))
 }
 
+/// Set a backend's weight.
 pub async fn set_weight(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
@@ -91,14 +98,17 @@ pub async fn set_weight(
     changed(&app, &service, id, action, wanted).await
 }
 
+/// Let a backend keep its conns and take no new ones.
 pub async fn drain(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
     set_state(app, path, wanted, AdminState::Drain).await
 }
 
+/// Let a backend take new conns.
 pub async fn up(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
     set_state(app, path, wanted, AdminState::Up).await
 }
 
+/// Take a backend out of service.
 pub async fn down(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
     set_state(app, path, wanted, AdminState::Down).await
 }

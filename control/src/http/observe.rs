@@ -17,10 +17,12 @@ type Answer = Result<Response, HttpProblem>;
 /// A table this full is named in `/readyz` before it hurts, in percent.
 const WARN_PERCENT: u64 = 80;
 
+/// All counters of the data plane.
 pub async fn stats(Shared(app): Shared<App>) -> Answer {
     Ok(Json(app.dataplane.stats().await?).into_response())
 }
 
+/// Counters of one service.
 pub async fn service_stats(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
     state.find_service(&name)?;
@@ -36,15 +38,18 @@ pub async fn service_stats(Shared(app): Shared<App>, Segments(name): Segments<St
     }
 }
 
+/// What happened.
 pub async fn events(Shared(app): Shared<App>, EventQuery { since, limit }: EventQuery) -> Answer {
     Ok(Json(app.manager.events().page(since, limit)).into_response())
 }
 
+/// All next hops of the data plane.
 pub async fn neighbours(Shared(app): Shared<App>) -> Answer {
     let neighbours = app.dataplane.neighbours().await?;
     Ok(Json(json!({ "neighbours": neighbours })).into_response())
 }
 
+/// Who control and the data plane are, and whether they are in step.
 pub async fn status(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
     // Without the data plane the rest of the answer still stands.
@@ -83,6 +88,7 @@ pub async fn status(Shared(app): Shared<App>) -> Answer {
     .into_response())
 }
 
+/// Control is alive; no more.
 pub async fn healthz() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }

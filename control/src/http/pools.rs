@@ -12,16 +12,19 @@ use crate::model::{Action, ApiProblem, Precondition};
 
 type Answer = Result<Response, HttpProblem>;
 
+/// All pools.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
     Ok(view::found(&state, json!({ "pools": state.pools })))
 }
 
+/// One pool.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
     Ok(view::found(&state, state.find_pool(&name)?))
 }
 
+/// Make a pool.
 pub async fn create(
     Shared(app): Shared<App>,
     IfMatch(wanted): IfMatch,
@@ -33,6 +36,7 @@ pub async fn create(
     Ok(view::created(&state, format!("/api/v1/pools/{name}"), state.find_pool(&name)?))
 }
 
+/// Put another definition in the place of a pool.
 pub async fn replace(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
@@ -46,6 +50,7 @@ pub async fn replace(
     changed(&app, &name, Action::ReplacePool(pool), wanted).await
 }
 
+/// Change some fields of a pool.
 pub async fn patch(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
@@ -55,6 +60,7 @@ pub async fn patch(
     changed(&app, &name, Action::PatchPool { name: name.clone(), patch }, wanted).await
 }
 
+/// Delete a pool that no service uses.
 pub async fn delete(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,

@@ -12,6 +12,7 @@ use crate::model::{Action, ApiProblem};
 
 type Answer = Result<Response, HttpProblem>;
 
+/// All services with their backends.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
     let services = state.services.iter().map(|s| view::service(&app.manager, s));
@@ -19,12 +20,14 @@ pub async fn list(Shared(app): Shared<App>) -> Answer {
     Ok(view::found(&state, json!({ "services": services })))
 }
 
+/// One service.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
     let service = state.find_service(&name)?;
     Ok(view::found(&state, view::service(&app.manager, service)?))
 }
 
+/// Make a service.
 pub async fn create(
     Shared(app): Shared<App>,
     IfMatch(wanted): IfMatch,
@@ -37,6 +40,7 @@ pub async fn create(
     Ok(view::created(&state, format!("/api/v1/services/{name}"), service))
 }
 
+/// Put another definition in the place of a service.
 pub async fn replace(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
@@ -50,6 +54,7 @@ pub async fn replace(
     changed(&app, &name, Action::ReplaceService(service), wanted).await
 }
 
+/// Change some fields of a service.
 pub async fn patch(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
@@ -59,6 +64,7 @@ pub async fn patch(
     changed(&app, &name, Action::PatchService { name: name.clone(), patch }, wanted).await
 }
 
+/// Delete a service and its backends.
 pub async fn delete(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,

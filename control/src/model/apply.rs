@@ -6,7 +6,7 @@ use sluice_api::{AdminState, Backend, BackendId, Pool, Problem, Service};
 
 use super::check::{self, Environment};
 use super::read::{self, Spelling, identity_fields, set_identity};
-use super::{Action, ApiProblem, Kind, State, find_backend, merge_patch};
+use super::{Action, ApiProblem, Kind, State, find_backend, merge_patch, no_backend};
 
 /// The state after `action`, with the version of the old one: who stores it numbers it.
 ///
@@ -111,9 +111,10 @@ fn exists(kind: Kind, id: &str) -> ApiProblem {
 }
 
 fn service_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Service, ApiProblem> {
-    state.find_service(name)?;
-    let found = state.services.iter_mut().find(|s| s.name == name);
-    Ok(found.expect("found above"))
+    match state.services.iter().position(|s| s.name == name) {
+        Some(index) => Ok(&mut state.services[index]),
+        None => Err(state.no_service(name)),
+    }
 }
 
 fn backend_mut<'a>(
@@ -122,13 +123,17 @@ fn backend_mut<'a>(
     id: BackendId,
 ) -> Result<&'a mut Backend, ApiProblem> {
     let service = service_mut(state, service)?;
-    find_backend(service, id)?;
-    Ok(service.backends.iter_mut().find(|b| b.id() == id).expect("found above"))
+    match service.backends.iter().position(|b| b.id() == id) {
+        Some(index) => Ok(&mut service.backends[index]),
+        None => Err(no_backend(service, id)),
+    }
 }
 
 fn pool_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Pool, ApiProblem> {
-    state.find_pool(name)?;
-    Ok(state.pools.iter_mut().find(|p| p.name == name).expect("found above"))
+    match state.pools.iter().position(|p| p.name == name) {
+        Some(index) => Ok(&mut state.pools[index]),
+        None => Err(state.no_pool(name)),
+    }
 }
 
 fn patched_service(old: &Service, patch: Value) -> Result<Service, ApiProblem> {

@@ -44,25 +44,40 @@ impl State {
     }
 
     /// The service of this name, or the problem that says which there are.
+    ///
+    /// # Errors
+    /// [`ApiProblem::NotFound`].
     pub fn find_service(&self, name: &str) -> Result<&Service, ApiProblem> {
-        self.service(name).ok_or_else(|| {
-            ApiProblem::not_found(Kind::Service, name, self.services.iter().map(|s| &s.name))
-        })
+        self.service(name).ok_or_else(|| self.no_service(name))
     }
 
     /// The pool of this name, or the problem that says which there are.
+    ///
+    /// # Errors
+    /// [`ApiProblem::NotFound`].
     pub fn find_pool(&self, name: &str) -> Result<&Pool, ApiProblem> {
-        self.pool(name).ok_or_else(|| {
-            ApiProblem::not_found(Kind::Pool, name, self.pools.iter().map(|p| &p.name))
-        })
+        self.pool(name).ok_or_else(|| self.no_pool(name))
+    }
+
+    fn no_service(&self, name: &str) -> ApiProblem {
+        ApiProblem::not_found(Kind::Service, name, self.services.iter().map(|s| &s.name))
+    }
+
+    fn no_pool(&self, name: &str) -> ApiProblem {
+        ApiProblem::not_found(Kind::Pool, name, self.pools.iter().map(|p| &p.name))
     }
 }
 
 /// The backend of this identity within its service, or the problem that says which there are.
+///
+/// # Errors
+/// [`ApiProblem::NotFound`].
 pub fn find_backend(service: &Service, id: BackendId) -> Result<&Backend, ApiProblem> {
-    service.backends.iter().find(|b| b.id() == id).ok_or_else(|| {
-        ApiProblem::not_found(Kind::Backend, id, service.backends.iter().map(Backend::id))
-    })
+    service.backends.iter().find(|b| b.id() == id).ok_or_else(|| no_backend(service, id))
+}
+
+fn no_backend(service: &Service, id: BackendId) -> ApiProblem {
+    ApiProblem::not_found(Kind::Backend, id, service.backends.iter().map(Backend::id))
 }
 
 /// Everything the API can do.

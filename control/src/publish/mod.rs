@@ -215,7 +215,9 @@ async fn run(
                     Err(error) => error.to_string(),
                 }
             }
-            Err(error) => format!("{}: {error}", socket.display()),
+            Err(error) => {
+                format!("{}: {error}: is sluice-dataplane running?", socket.display())
+            }
         };
         lost(&mut publisher, &error);
         wait(next_try, &error, &mut questions, &mut stop).await;

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use sluice_api::Snapshot;
 use sluice_api::message::{FrameError, Request, Response};
 use sluice_api::stats::DataplaneStatus;
+use sluice_api::{Problem, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -62,7 +62,12 @@ impl<'a> Session<'a> {
             tokio::select! {
                 _ = stop.changed() => return Ok(()),
                 () = self.connection.closed() => return Err(SessionError::Closed),
-                _ = changes.changed() => self.publish().await?,
+                _ = changes.changed() => {
+                    if self.publish().await? {
+                        // At once, as a new VIP wants to be announced.
+                        self.look().await?;
+                    }
+                }
                 Some((request, answer)) = questions.recv() => {
                     self.pass_on(request, answer).await?;
                 }
@@ -122,8 +127,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Apply the desired snapshot, unless it is in force already or was refused.
-    async fn publish(&mut self) -> Result<(), SessionError> {
+    /// Apply the desired snapshot, unless it is in force already or was refused. Returns whether
+    /// another one is in force now.
+    async fn publish(&mut self) -> Result<bool, SessionError> {
         let wanted = self.publisher.manager.snapshot();
         if self.in_force.as_ref() == Some(&wanted) {
             let generation = self.generation;
@@ -132,28 +138,34 @@ impl<'a> Session<'a> {
                 link.published = generation;
                 link.rejected.clear();
             });
-            return Ok(());
+            return Ok(false);
         }
         if self.publisher.refused.as_ref() == Some(&wanted) {
-            return Ok(());
+            return Ok(false);
         }
         let generation = self.publisher.manager.generation().max(self.generation) + 1;
         self.publisher.manager.set_generation(generation);
         let request = Request::Apply { snapshot: Snapshot { generation, ..wanted.clone() } };
         match self.ask(&request).await? {
-            Response::Applied { generation } => self.applied(wanted, generation),
-            Response::Rejected { problems } => {
-                for problem in &problems {
-                    let message =
-                        format!("the data plane refused generation {generation}: {problem}");
-                    self.publisher.manager.events().note("snapshot-rejected", message);
-                }
-                self.publisher.refused = Some(wanted);
-                self.publisher.update_link(|link| link.rejected = problems);
+            Response::Applied { generation } => {
+                self.applied(wanted, generation);
+                Ok(true)
             }
-            _ => return Err(SessionError::Confused("apply")),
+            Response::Rejected { problems } => {
+                self.rejected(wanted, generation, problems);
+                Ok(false)
+            }
+            _ => Err(SessionError::Confused("apply")),
         }
-        Ok(())
+    }
+
+    fn rejected(&mut self, wanted: Snapshot, generation: u64, problems: Vec<Problem>) {
+        for problem in &problems {
+            let message = format!("the data plane refused generation {generation}: {problem}");
+            self.publisher.manager.events().note("snapshot-rejected", message);
+        }
+        self.publisher.refused = Some(wanted);
+        self.publisher.update_link(|link| link.rejected = problems);
     }
 
     fn applied(&mut self, wanted: Snapshot, generation: u64) {
