@@ -1,5 +1,16 @@
 //! What happened, for people and programs to read: the last [`KEPT`] events, in memory and in the
 //! log. Events of the data plane are merged in.
+//!
+//! | kind | when |
+//! |---|---|
+//! | `control-started`, `state-initial`, `state-damaged`, `file-changed` | at start |
+//! | `service-created`, `-changed`, `-deleted`; likewise `backend-…`, `pool-…` | the API changed it |
+//! | `backend-up`, `backend-drained`, `backend-down` | an operator set its state |
+//! | `backend-healthy`, `backend-unhealthy` | its checks say so, with the reason |
+//! | `dataplane-connected`, `-restarted`, `-unreachable` | the connection came or went |
+//! | `snapshot-rejected` | the data plane refused a snapshot; one event per problem |
+//! | `snapshot-foreign` | somebody else applied one; control compares and repairs |
+//! | `announced`, `announce-refused` | gratuitous ARP |
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

@@ -120,7 +120,8 @@ impl Observed {
         let mut changed = false;
         for service in &snapshot.services {
             let Some(known) = self.services.get_mut(&service.name) else { continue };
-            for backend in &service.backends {
+            // One that was down was not checked: nothing is known of it there either.
+            for backend in service.backends.iter().filter(|b| b.state != AdminState::Down) {
                 let Some(observation) = known.get_mut(&backend.id()) else { continue };
                 if observation.health == Health::Unknown {
                     let health = if backend.healthy { Health::Healthy } else { Health::Unhealthy };
@@ -181,6 +182,7 @@ impl Observed {
 mod tests {
     use super::*;
     use serde_json::json;
+    use sluice_api::{SnapshotBackend, SnapshotService};
 
     fn state(check: bool, backend_state: &str) -> State {
         let mut service = json!({
@@ -231,6 +233,41 @@ mod tests {
 
         observed.retarget(&down, &new, 4);
         assert_eq!(health(&observed, &new), (Health::Unknown, false));
+    }
+
+    #[test]
+    fn what_the_data_plane_knows_counts_until_a_check_says_otherwise() {
+        let state = state(true, "up");
+        let snapshot = |healthy: bool, admin: AdminState| {
+            let backends = vec![SnapshotBackend {
+                address: [10, 0, 0, 1].into(),
+                port: 80,
+                weight: 100,
+                state: admin,
+                healthy,
+            }];
+            let service = SnapshotService {
+                backends,
+                ..SnapshotService::from_service(&state.services[0], |_| true)
+            };
+            Snapshot { generation: 1, services: vec![service], pools: vec![] }
+        };
+        let cases = [
+            (snapshot(true, AdminState::Drain), Health::Healthy),
+            (snapshot(false, AdminState::Up), Health::Unhealthy),
+            (snapshot(false, AdminState::Down), Health::Unknown),
+            (Snapshot::default(), Health::Unknown),
+        ];
+        for (snapshot, expected) in cases {
+            let mut observed = Observed::default();
+            observed.retarget(&State::default(), &state, 1);
+            assert_eq!(observed.seed(&snapshot, 2), expected != Health::Unknown);
+            assert_eq!(health(&observed, &state).0, expected);
+            assert_eq!(observed.known().len(), usize::from(expected != Health::Unknown));
+            observed.note(&change(true));
+            assert!(!observed.seed(&snapshot, 3), "what a check said stays");
+            assert_eq!(health(&observed, &state).0, Health::Healthy);
+        }
     }
 
     #[test]

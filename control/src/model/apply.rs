@@ -1,5 +1,7 @@
 //! The next state of a state and an action.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde_json::Value;
 use sluice_api::{AdminState, Backend, BackendId, Pool, Problem, Service};
@@ -27,7 +29,9 @@ pub fn apply(
     let mut problems = check::state(&next, environment);
     if !problems.is_empty() {
         let before = check::state(state, environment);
-        problems.retain(|p| !before.contains(p));
+        let key = |p: &Problem| (p.field.clone(), p.value.clone(), p.expected.clone());
+        let before: HashSet<_> = before.iter().map(key).collect();
+        problems.retain(|p| !before.contains(&key(p)));
     }
     if problems.is_empty() { Ok(next) } else { Err(ApiProblem::Invalid(problems)) }
 }
