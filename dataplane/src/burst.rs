@@ -5,7 +5,6 @@ use sluice_wire::tcp::TcpFlags;
 
 use crate::flow::FlowKey;
 use crate::table::conn_index::ConnRef;
-use crate::table::neighbour::NextHopRef;
 
 /// Most packets of a burst.
 pub const BURST: usize = 32;
@@ -73,8 +72,6 @@ pub struct Meta {
     pub hash: u64,
     /// Its conn.
     pub conn: ConnRef,
-    /// Where it goes next.
-    pub next_hop: NextHopRef,
 }
 
 impl Meta {
@@ -90,7 +87,6 @@ impl Meta {
             key: FlowKey { src: 0, dst: 0, src_port: 0, dst_port: 0, protocol: 0 },
             hash: 0,
             conn: ConnRef::NONE,
-            next_hop: NextHopRef::UNRESOLVED,
         }
     }
 

@@ -1,14 +1,16 @@
 //! New conns: find the service, choose a backend, get a local port, remember it all.
 //!
-//! Enters: packets without a conn. Leaves: a conn, or the reason why there is none; what is for
-//! one of the ports' own addresses goes to the kernel.
+//! Enters: packets without a conn. Leaves: packets on their new conn's way, or the reason why there
+//! is none; what is for one of the ports' own addresses goes to the kernel.
 
 use sluice_api::{DropReason, Mode};
 use sluice_wire::ipv4::PROTO_TCP;
 
-use super::Tables;
+use super::forward::forward_one;
+use super::{Tables, conn};
 use crate::burst::{Burst, Class, Meta, Verdict};
 use crate::flow::FlowKey;
+use crate::frame::Frame;
 use crate::scheduler::{pick_least_connections, source_hash};
 use crate::snapshot::{Address, Compiled, CompiledBackend, CompiledService, Picker};
 use crate::table::conn::{InsertError, NewConn};
@@ -17,19 +19,25 @@ use crate::table::conn_state::ConnState;
 use crate::table::wheel::Millis;
 
 /// The stage.
-pub fn admit<F>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, now: Millis) {
+pub fn admit<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, now: Millis) {
     // Packets of one new flow may stand in one burst: the second finds the first one's conn.
     let mut made = false;
-    for (_, meta) in burst.live() {
+    for (frame, meta) in burst.live() {
         match meta.class {
-            Class::Flow if !meta.conn.is_none() => {}
-            Class::Flow => match admit_one(t, config, meta, made, now) {
-                Ok(conn) => {
-                    meta.conn = conn;
-                    made = true;
-                }
-                Err(verdict) => meta.verdict = verdict,
-            },
+            Class::Flow => {
+                let earlier = made && {
+                    meta.conn = t.conns.find(meta.hash, &meta.key);
+                    conn::track(meta, t, config, now)
+                };
+                meta.verdict = match admit_one(t, config, meta, earlier, now) {
+                    Ok(conn) => {
+                        made = true;
+                        meta.conn = conn;
+                        forward_one(frame, meta, t, now)
+                    }
+                    Err(verdict) => verdict,
+                };
+            }
             Class::Other(reason) => {
                 let is_ports = matches!(config.address(meta.key.dst), Some(Address::Port(_)));
                 meta.verdict = match is_ports {
@@ -46,14 +54,11 @@ fn admit_one(
     t: &mut Tables,
     config: &Compiled,
     meta: &Meta,
-    look_again: bool,
+    has_conn: bool,
     now: Millis,
 ) -> Result<ConnRef, Verdict> {
-    if look_again {
-        let conn = t.conns.find(meta.hash, &meta.key);
-        if !conn.is_none() {
-            return Ok(conn);
-        }
+    if has_conn {
+        return Ok(meta.conn);
     }
     let Some(service) = config.service(&meta.key) else { return Err(no_service(config, meta)) };
     check_source(config, &meta.key).map_err(Verdict::Drop)?;

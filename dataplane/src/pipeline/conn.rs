@@ -3,44 +3,43 @@
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::{Tables, forget};
-use crate::burst::Burst;
+use crate::burst::{Burst, Meta};
 use crate::snapshot::Compiled;
 use crate::table::conn_index::ConnRef;
 use crate::table::conn_state::ConnState;
 use crate::table::wheel::Millis;
 
-/// First half: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
+/// The stage: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
 pub fn lookup<F>(burst: &mut Burst<F>, t: &Tables) {
     for (_, meta) in burst.live_flows() {
         meta.conn = t.conns.candidate(meta.hash);
     }
 }
 
-/// Second half: confirm the conns and advance their states. A packet without a conn leaves with
-/// `ConnRef::NONE`.
-pub fn track<F>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, now: Millis) {
-    for (_, meta) in burst.live_flows() {
-        let conn = t.conns.confirm(meta.conn, meta.hash, &meta.key);
-        meta.conn = conn;
-        if conn.is_none() {
-            continue;
-        }
-        let from_backend = conn.is_from_backend();
-        let line = t.conns.get(conn);
-        let mut fins = t.conns.fins(conn);
-        let state = if meta.key.protocol == PROTO_TCP {
-            if meta.tcp_flags.is_open() && !from_backend && starts_over(t, config, conn) {
-                t.conns.remove(conn);
-                forget(t.conns.get(conn), &t.counters, &mut t.cursors);
-                meta.conn = ConnRef::NONE;
-                continue;
-            }
-            line.state().after_tcp(&mut fins, meta.tcp_flags, from_backend)
-        } else {
-            line.state().after_udp(from_backend)
-        };
-        t.conns.touch(conn, state, fins, now, &config.timeouts);
+/// Confirm a packet's conn and advance its state; false when it has none, or none any more.
+#[inline(always)]
+pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) -> bool {
+    let conn = t.conns.confirm(meta.conn, meta.hash, &meta.key);
+    meta.conn = conn;
+    if conn.is_none() {
+        return false;
     }
+    let from_backend = conn.is_from_backend();
+    let line = t.conns.get(conn);
+    let mut fins = line.fins();
+    let state = if meta.key.protocol == PROTO_TCP {
+        if meta.tcp_flags.is_open() && !from_backend && starts_over(t, config, conn) {
+            t.conns.remove(conn);
+            forget(t.conns.get(conn), &t.counters, &mut t.cursors);
+            meta.conn = ConnRef::NONE;
+            return false;
+        }
+        line.state().after_tcp(&mut fins, meta.tcp_flags, from_backend)
+    } else {
+        line.state().after_udp(from_backend)
+    };
+    t.conns.touch(conn, state, fins, now, &config.timeouts);
+    true
 }
 
 /// Whether a client's SYN makes its old conn a new one: the old one is closing, or its backend

@@ -1,30 +1,25 @@
-//! Put the next hop's MAC address in front of each packet, or let it wait for one.
+//! Put the next hop's MAC address in front of a packet, or let it wait for one.
 
 use sluice_api::DropReason;
 
 use super::{Tables, next_hop};
-use crate::burst::{Burst, Verdict};
+use crate::burst::Verdict;
 use crate::frame::Frame;
 use crate::table::neighbour::{Known, Neighbour};
 use crate::table::wheel::Millis;
 
-/// The stage.
-pub fn egress<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, now: Millis) {
-    for (frame, meta) in burst.live_flows() {
-        let Some(slot) = t.neighbours.current(meta.next_hop) else {
-            meta.verdict = Verdict::Drop(DropReason::NoRoute);
-            continue;
-        };
-        next_hop::ask(t, slot, now);
-        let neighbour = t.neighbours.get(slot);
-        meta.verdict = match neighbour.known {
-            Known::Reachable => {
-                set_macs(frame.bytes_mut(), neighbour);
-                Verdict::Transmit { port: neighbour.port }
-            }
-            Known::Incomplete => Verdict::Hold { neighbour: slot },
-            Known::Failed => Verdict::Drop(DropReason::NeighbourUnreachable),
-        };
+/// Send a packet to its next hop.
+#[inline(always)]
+pub fn egress<F: Frame>(frame: &mut F, t: &mut Tables, slot: u16, now: Millis) -> Verdict {
+    next_hop::ask(t, slot, now);
+    let neighbour = t.neighbours.get(slot);
+    match neighbour.known {
+        Known::Reachable => {
+            set_macs(frame.bytes_mut(), neighbour);
+            Verdict::Transmit { port: neighbour.port }
+        }
+        Known::Incomplete => Verdict::Hold { neighbour: slot },
+        Known::Failed => Verdict::Drop(DropReason::NeighbourUnreachable),
     }
 }
 

@@ -6,6 +6,7 @@ mod admit;
 mod arp;
 mod conn;
 mod egress;
+mod forward;
 mod icmp;
 mod icmp_error;
 mod next_hop;
@@ -24,7 +25,7 @@ use sluice_wire::ether::MacAddr;
 
 use crate::burst::{Burst, Verdict};
 use crate::counters::WorkerCounters;
-use crate::flow::FlowHasher;
+use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
 use crate::resolver::{NeighbourState, NeighbourUpdate};
 use crate::scheduler::Wrr;
@@ -191,16 +192,15 @@ impl<F: Frame> Pipeline<F> {
     ) {
         let t = &mut self.tables;
         t.counters.rx_packets.add(burst.len() as u64);
-        parse::parse(burst, t);
+        let mut rest = parse::parse(burst, t);
         steer::steer(burst, t, config);
         conn::lookup(burst, t);
-        arp::answer(burst, t, config);
-        icmp::answer(burst, config);
-        conn::track(burst, t, config, now);
-        admit::admit(burst, t, config, now);
-        next_hop::resolve(burst, t, now);
-        rewrite::rewrite(burst, t, now);
-        egress::egress(burst, t, now);
+        rest += forward::forward(burst, t, config, now);
+        if rest > 0 {
+            arp::answer(burst, t, config);
+            icmp::answer(burst, config);
+            admit::admit(burst, t, config, now);
+        }
         t.conns.end_burst();
         self.dispatch(burst, sink);
     }
@@ -277,6 +277,13 @@ impl<F: Frame> Pipeline<F> {
     /// The conns, to look at.
     pub fn conns(&self) -> &ConnTable {
         &self.tables.conns
+    }
+
+    /// The flow in which the backend answers a client's flow, when that has a full-NAT conn.
+    pub fn reply_flow(&self, from_client: &FlowKey) -> Option<FlowKey> {
+        let conns = &self.tables.conns;
+        let conn = conns.find_key(from_client);
+        (!conn.is_none() && conns.get(conn).is_full_nat()).then(|| conns.get(conn).from_backend())
     }
 
     /// The counters.

@@ -1,40 +1,34 @@
-//! Find where each packet goes next: from the conn's note, or by route and neighbour table.
+//! Where a packet goes next: from the conn's note, or by route and neighbour table.
 
 use sluice_api::DropReason;
 
 use super::{Tables, ToMain};
-use crate::burst::{Burst, Verdict};
-use crate::table::neighbour::NextHopRef;
+use crate::burst::Meta;
 use crate::table::wheel::Millis;
 
-/// The stage.
-pub fn resolve<F>(burst: &mut Burst<F>, t: &mut Tables, now: Millis) {
-    for (_, meta) in burst.live_flows() {
-        let conn = t.conns.get(meta.conn);
-        let from_backend = meta.conn.is_from_backend();
-        let note = if from_backend { conn.to_client } else { conn.to_backend };
-        if t.neighbours.current(note).is_some() {
-            meta.next_hop = note;
-            continue;
-        }
-        let towards = if from_backend { conn.client_address() } else { conn.backend_address() };
-        match look_up(t, towards, now) {
-            Ok(note) => {
-                let conn = t.conns.get_mut(meta.conn);
-                *(if from_backend { &mut conn.to_client } else { &mut conn.to_backend }) = note;
-                meta.next_hop = note;
-            }
-            Err(reason) => meta.verdict = Verdict::Drop(reason),
-        }
+/// Slot of the next hop of a packet with a conn.
+#[inline(always)]
+pub fn resolve(meta: &Meta, t: &mut Tables, now: Millis) -> Result<u16, DropReason> {
+    let conn = t.conns.get(meta.conn);
+    let from_backend = meta.conn.is_from_backend();
+    let note = if from_backend { conn.to_client } else { conn.to_backend };
+    match t.neighbours.current(note) {
+        Some(slot) => Ok(slot),
+        None => look_up(meta, t, now),
     }
 }
 
 #[cold]
-fn look_up(t: &mut Tables, address: u32, now: Millis) -> Result<NextHopRef, DropReason> {
-    let hop = t.routes.lookup(address).ok_or(DropReason::NoRoute)?;
-    let note = t.neighbours.slot_of(hop, now).map_err(|_| DropReason::NeighbourTableFull)?;
+fn look_up(meta: &Meta, t: &mut Tables, now: Millis) -> Result<u16, DropReason> {
+    let conn = t.conns.get_mut(meta.conn);
+    let (towards, note) = match meta.conn.is_from_backend() {
+        true => (conn.client_address(), &mut conn.to_client),
+        false => (conn.backend_address(), &mut conn.to_backend),
+    };
+    let hop = t.routes.lookup(towards).ok_or(DropReason::NoRoute)?;
+    *note = t.neighbours.slot_of(hop, now).map_err(|_| DropReason::NeighbourTableFull)?;
     t.counters.neighbours.set(t.neighbours.len() as u64);
-    Ok(note)
+    t.neighbours.current(*note).ok_or(DropReason::NeighbourTableFull)
 }
 
 /// Tell the main thread, now and then, that a next hop is in use.

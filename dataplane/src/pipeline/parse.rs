@@ -14,8 +14,9 @@ use crate::burst::{Burst, Class, Meta, Verdict};
 use crate::flow::FlowKey;
 use crate::frame::{ChecksumStatus, Frame, RxChecksums};
 
-/// The stage.
-pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables) {
+/// The stage; how many packets it left undecided that are no flows.
+pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables) -> usize {
+    let mut no_flows = 0;
     for (frame, _) in burst.iter_mut() {
         frame.prefetch();
     }
@@ -27,10 +28,14 @@ pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables) {
                 meta.hash = t.hasher.hash(&meta.key);
                 t.conns.prefetch_index(meta.hash);
             }
-            Ok(class) => meta.class = class,
+            Ok(class) => {
+                meta.class = class;
+                no_flows += 1;
+            }
             Err(reason) => meta.verdict = Verdict::Drop(reason),
         }
     }
+    no_flows
 }
 
 #[inline(always)]

@@ -11,53 +11,46 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::network_endian::U16;
 
 use super::{Tables, icmp_error};
-use crate::burst::{Burst, Meta, Verdict};
+use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
+use crate::table::conn::Conn;
 use crate::table::wheel::Millis;
 
-/// The stage.
-pub fn rewrite<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, now: Millis) {
-    for (frame, meta) in burst.live_flows() {
-        let Some(next_hop) = t.neighbours.current(meta.next_hop) else {
-            meta.verdict = Verdict::Drop(DropReason::NoRoute);
-            continue;
-        };
-        let mtu = t.neighbours.get(next_hop).mtu;
-        if meta.ip_len > mtu {
-            meta.verdict = too_big(frame, meta, t, mtu, now);
-            continue;
-        }
-        if !rewrite_one(frame.bytes_mut(), meta, t) {
-            // RFC 1812, 5.3.1: the sender is told.
-            meta.verdict = icmp_error::answer(
-                frame,
-                meta,
-                t,
-                now,
-                (icmp_type::TIME_EXCEEDED, code::TTL_EXCEEDED, [0; 4]),
-                DropReason::TtlExceeded,
-            );
-            continue;
-        }
-        let counters = t.counters.backend(t.conns.get(meta.conn).backend_slot());
-        if meta.conn.is_from_backend() {
-            counters.packets_out.add(1);
-            counters.bytes_out.add(u64::from(meta.ip_len));
-        } else {
-            counters.packets_in.add(1);
-            counters.bytes_in.add(u64::from(meta.ip_len));
-        }
+/// Rewrite a packet for its next hop: `Continue`, or why it goes no further.
+#[inline(always)]
+pub fn rewrite<F: Frame>(
+    frame: &mut F,
+    meta: &Meta,
+    t: &mut Tables,
+    next_hop: u16,
+    now: Millis,
+) -> Verdict {
+    let mtu = t.neighbours.get(next_hop).mtu;
+    if meta.ip_len > mtu {
+        return too_big(frame, meta, t, mtu, now);
     }
+    let conn = t.conns.get(meta.conn);
+    if !rewrite_headers(frame.bytes_mut(), meta, conn) {
+        return ttl_exceeded(frame, meta, t, now);
+    }
+    let counters = t.counters.backend(conn.backend_slot());
+    if meta.conn.is_from_backend() {
+        counters.packets_out.add(1);
+        counters.bytes_out.add(u64::from(meta.ip_len));
+    } else {
+        counters.packets_in.add(1);
+        counters.bytes_in.add(u64::from(meta.ip_len));
+    }
+    Verdict::Continue
 }
 
-/// Rewrite one packet; false, and nothing changed, when its TTL is used up.
+/// Rewrite its headers; false, and nothing changed, when its TTL is used up.
 #[inline(always)]
-fn rewrite_one(frame: &mut [u8], meta: &Meta, t: &Tables) -> bool {
+fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) -> bool {
     let Ok(view) = Ipv4Frame::parse_mut(frame) else { return false };
     if !view.ip.decrement_ttl() {
         return false;
     }
-    let conn = t.conns.get(meta.conn);
     if !conn.is_full_nat() {
         return true;
     }
@@ -77,6 +70,13 @@ fn rewrite_one(frame: &mut [u8], meta: &Meta, t: &Tables) -> bool {
         *sum = U16::new(if is_tcp { l4_delta.apply(old) } else { l4_delta.apply_udp(old) });
     }
     true
+}
+
+/// A packet whose TTL is used up: the sender is told (RFC 1812, 5.3.1).
+#[cold]
+fn ttl_exceeded<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, now: Millis) -> Verdict {
+    let message = (icmp_type::TIME_EXCEEDED, code::TTL_EXCEEDED, [0; 4]);
+    icmp_error::answer(frame, meta, t, now, message, DropReason::TtlExceeded)
 }
 
 /// A packet larger than the egress port's MTU: the sender is told to send smaller ones (RFC 1191).

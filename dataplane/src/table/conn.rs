@@ -143,6 +143,12 @@ impl Conn {
         self.state
     }
 
+    /// Which sides have sent FIN.
+    #[inline(always)]
+    pub fn fins(&self) -> Fins {
+        self.fins
+    }
+
     fn is_flow(&self, key: &FlowKey, conn: ConnRef) -> bool {
         self.live
             && *key == if conn.is_from_backend() { self.from_backend() } else { self.from_client() }
@@ -373,12 +379,6 @@ impl ConnTable {
             }
         }
         self.end_burst();
-    }
-
-    /// State of closing sides, for [`ConnState::after_tcp`].
-    #[inline(always)]
-    pub fn fins(&self, conn: ConnRef) -> Fins {
-        self.lines.0[conn.conn()].fins
     }
 }
 

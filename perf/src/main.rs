@@ -1,0 +1,35 @@
+//! `sluice-perf`: measures Sluice, beside a reference measured in the same run.
+
+mod pipeline;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measure Sluice's packet path.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The worker's stages in process, on real mbufs, without device I/O; beside each figure the
+    /// floor: the same bursts with nothing but their MAC addresses swapped.
+    Pipeline(pipeline::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Pipeline(options) => pipeline::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sluice-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

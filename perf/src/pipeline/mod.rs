@@ -1,0 +1,83 @@
+//! `sluice-perf pipeline`: what a packet costs in the worker's stages.
+//!
+//! Packets are prepared outside the measured time, a few thousand at once, so that they are no
+//! warmer than a NIC leaves them; each burst is then timed on its own by the cycle counter.
+
+mod bench;
+mod measure;
+mod report;
+mod scenario;
+
+use std::io;
+
+use clap::Args;
+use sluice_dataplane::dpdk::{Clock, Eal, EalConfig, EalError, MempoolError};
+
+use bench::Bench;
+use report::Report;
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Only scenarios whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Bursts measured per row (100 to 1,000,000).
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    bursts: u32,
+    /// Most flows of any row: rows with more are left out, and the report says so.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
+    most_flows: u32,
+    /// CPU to run on.
+    #[arg(long, default_value_t = 1)]
+    cpu: u16,
+    /// Keep packets in hugepages (they must be reserved); otherwise in ordinary pages.
+    #[arg(long)]
+    hugepages: bool,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each says itself what it is
+pub enum PerfError {
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    #[error(transparent)]
+    Mempool(#[from] MempoolError),
+    #[error("--cpu is {0}: expected a CPU that is online and allowed")]
+    Cpu(u16),
+    #[error("--only is {name:?}: expected part of one of {known}")]
+    NoScenario { name: String, known: String },
+    #[error("cannot write the report: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Measure and report.
+pub fn run(options: &Options) -> Result<(), PerfError> {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: usize::from(options.cpu) }) {
+        return Err(PerfError::Cpu(options.cpu));
+    }
+    let rows = scenario::rows(options)?;
+    let eal = Eal::init(&EalConfig {
+        main_cpu: options.cpu,
+        worker_cpus: vec![],
+        hugepages: options.hugepages,
+        memory_mb: 64,
+        file_prefix: format!("sluice-perf-{}", std::process::id()),
+        devices: vec![],
+        extra_args: vec![],
+    })?;
+    let clock = Clock::new(&eal);
+    let mut bench = Bench::new(&eal, clock, options.bursts)?;
+    let mut report = Report::new(options, clock.hz());
+    for row in rows {
+        eprintln!("{} with {} flows …", row.scenario.name(), row.flows);
+        let measured = scenario::measure(&mut bench, &row);
+        report.add(measured);
+    }
+    report.print(options.json)?;
+    Ok(())
+}
