@@ -148,8 +148,10 @@ fn the_data_plane_refuses_what_the_machine_lacks() {
     let (said, _dir) = refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "0000:ff:1f.7");
     expect(&said, &["wan", "0000:ff:1f.7"]);
 
-    let (said, _dir) = refuse(&program, DATAPLANE, "DIR/dataplane.sock", "/nonexistent/dir/x.sock");
-    expect(&said, &["/nonexistent/dir/x.sock"]);
+    // A directory that cannot be made: its name is that of a file.
+    let (said, _dir) =
+        refuse(&program, DATAPLANE, "DIR/dataplane.sock", "DIR/sluice.toml/dataplane.sock");
+    expect(&said, &["control.socket", "sluice.toml", "expected a directory"]);
 }
 
 #[test]
@@ -246,8 +248,9 @@ fn control_refuses_a_port_in_use_and_a_state_it_cannot_read() {
     expect(&said, &["control.api_listen", &taken, "in use", "free"]);
     assert!(!dir.path().join("state.json").exists(), "something was stored");
 
-    let (said, _dir) = refuse(&program, CONTROL, "DIR/state.json", "/nonexistent/dir/state.json");
-    expect(&said, &["/nonexistent/dir/state.json"]);
+    // A directory that cannot be made: its name is that of a file.
+    let (said, _dir) = refuse(&program, CONTROL, "DIR/state.json", "DIR/sluice.toml/state.json");
+    expect(&said, &["sluice.toml/state.json"]);
 
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("sluice.toml");

@@ -33,6 +33,10 @@ struct Cli {
     /// Remove a lab that was left running, and do nothing else.
     #[arg(long, conflicts_with_all = ["json", "keep", "quick", "only"])]
     down: bool,
+    /// Wire Sluice with two-queue taps and two workers, in place of AF_XDP and one. Step 6 needs
+    /// AF_XDP.
+    #[arg(long)]
+    taps: bool,
     /// Fewer requests, shorter measurements.
     #[arg(long)]
     quick: bool,
@@ -98,7 +102,7 @@ fn tell(cli: &Cli) -> Result<bool, LabError> {
     binaries.check()?;
     clean_up_when_interrupted()?;
     let options = StoryOptions { silent: cli.json, quick: cli.quick, only: cli.only.clone() };
-    let (summary, lab) = story::play(&options, lab_options(helper), binaries)?;
+    let (summary, lab) = story::play(&options, lab_options(cli.taps, helper), binaries)?;
     if cli.json {
         let json = serde_json::to_string_pretty(&summary).unwrap_or_default();
         println!("{json}");
@@ -112,11 +116,11 @@ fn tell(cli: &Cli) -> Result<bool, LabError> {
     Ok(summary.passed)
 }
 
-fn lab_options(helper: PathBuf) -> LabOptions {
+fn lab_options(taps: bool, helper: PathBuf) -> LabOptions {
     LabOptions {
         prefix: PREFIX.to_owned(),
-        wire: Wire::AfXdp,
-        worker_cpus: vec![1],
+        wire: if taps { Wire::Tap } else { Wire::AfXdp },
+        worker_cpus: if taps { vec![0, 1] } else { vec![1] },
         helper,
         patience: Duration::ZERO,
     }

@@ -108,6 +108,16 @@ impl Lab {
         self.options.worker_cpus.first().copied().unwrap_or(0)
     }
 
+    /// How many workers the data plane has.
+    pub fn workers(&self) -> usize {
+        self.options.worker_cpus.len()
+    }
+
+    /// Name of the interface of a switch (`wan` or `lan`) that leads to Sluice, in `net`.
+    pub fn switch_port(&self, switch: &str) -> String {
+        topology::switch_port(self.options.wire, switch)
+    }
+
     /// Start the data plane, wait until it is READY and plug it in.
     pub fn start_dataplane(&mut self) -> Result<()> {
         self.dataplane = None;

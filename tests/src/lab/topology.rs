@@ -77,13 +77,24 @@ pub fn build(site: &Site, wire: Wire) -> Result<()> {
 /// go when it ends, so this follows each start.
 pub fn plug_taps(site: &Site) -> Result<()> {
     let (lb, net) = (site.netns("lb"), site.netns("net"));
-    for switch in ["wan", "lan"] {
+    // The kernel end has the MAC address of DPDK's end. A bridge takes frames for an address of one
+    // of its own interfaces to be for itself, so the kernel end gets another one.
+    for (switch, mac) in [("wan", "02:00:00:00:0a:01"), ("lan", "02:00:00:00:14:01")] {
         let device = format!("{switch}0");
         let _permission = site::making();
         run(&["ip", "-n", &lb, "link", "set", &device, "netns", &net])?;
+        run(&["ip", "-n", &net, "link", "set", &device, "address", mac])?;
         run(&["ip", "-n", &net, "link", "set", &device, "master", switch, "up"])?;
     }
     Ok(())
+}
+
+/// Name of the interface of a switch (`wan` or `lan`) that leads to Sluice.
+pub fn switch_port(wire: Wire, switch: &str) -> String {
+    match wire {
+        Wire::AfXdp => format!("lb-{switch}0"),
+        Wire::Tap => format!("{switch}0"),
+    }
 }
 
 fn build_client(site: &Site) -> Result<()> {

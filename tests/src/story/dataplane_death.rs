@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::helper::record::now_us;
+use crate::helper::record::{Record, now_us};
 use crate::lab::Lab;
 use crate::lab::capture::ArpCapture;
 use crate::lab::error::Result;
@@ -61,7 +61,14 @@ fn judge(step: &mut Step, service: &str, outcome: &Outcome, killed: u64, ready: 
     step.figure(format!("{service}_requests"), outcome.total());
     step.figure(format!("{service}_failed_during_the_outage"), failed);
     let Some(first_good) = first_good else {
-        step.expect(false, format!("{service}: no request succeeded after READY"));
+        let after: Vec<&Record> = outcome.done().filter(|r| r.start_us >= ready).collect();
+        let bad = after.iter().filter(|r| !r.ok()).count();
+        let claim = format!(
+            "{service}: it fails to the end: {bad} of {} requests after READY; {:?}",
+            after.len(),
+            outcome.errors()
+        );
+        step.expect(false, claim);
         return;
     };
     let back_ms = first_good.saturating_sub(ready) / 1_000;

@@ -19,7 +19,7 @@ pub fn run(lab: &mut Lab, step: &mut Step) -> Result<()> {
 
     let before = DrCounters::read(lab)?;
     let dr = load(lab, step, "web-dr", Kind::Page)?;
-    shares::expect_exact(step, "web-dr", &dr, &WEB_DR_WEIGHTS);
+    shares::expect_exact(step, "web-dr", &dr, &WEB_DR_WEIGHTS, lab.workers());
     expect_direct_replies(step, &before, &DrCounters::read(lab)?, dr.total() as u64);
 
     let echo = load(lab, step, "echo", Kind::Udp)?;
@@ -68,7 +68,7 @@ impl DrCounters {
         };
         let (direct_tx, lan_tx) = (sum("direct0")?, sum("lan0")?);
         // What comes out of the far end of Sluice's port, as the switch counts it.
-        let wan_tx = link_counters(&lab.site().netns("net"), "lb-wan0")?.rx_packets;
+        let wan_tx = link_counters(&lab.site().netns("net"), &lab.switch_port("wan"))?.rx_packets;
         let (sluice_in, sluice_out) = (traffic.packets_in, traffic.packets_out);
         Ok(DrCounters { sluice_in, sluice_out, wan_tx, direct_tx, lan_tx })
     }
