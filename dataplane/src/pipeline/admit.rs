@@ -19,6 +19,8 @@ use crate::table::conn_state::ConnState;
 use crate::table::wheel::Millis;
 
 /// The stage.
+// Never inlined: a stage is a symbol in profiles.
+#[inline(never)]
 pub fn admit<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, now: Millis) {
     // Packets of one new flow may stand in one burst: the second finds the first one's conn.
     let mut made = false;

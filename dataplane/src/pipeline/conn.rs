@@ -10,6 +10,8 @@ use crate::table::conn_state::ConnState;
 use crate::table::wheel::Millis;
 
 /// The stage: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
+// Never inlined: a stage is a symbol in profiles.
+#[inline(never)]
 pub fn lookup<F>(burst: &mut Burst<F>, t: &Tables) {
     for (_, meta) in burst.live_flows() {
         meta.conn = t.conns.candidate(meta.hash);

@@ -8,6 +8,8 @@ use crate::snapshot::Compiled;
 use crate::table::wheel::Millis;
 
 /// The stage. Packets without a conn are left undecided, with `ConnRef::NONE`; how many.
+// Never inlined: a stage is a symbol in profiles.
+#[inline(never)]
 pub fn forward<F: Frame>(
     burst: &mut Burst<F>,
     t: &mut Tables,

@@ -205,6 +205,7 @@ impl<F: Frame> Pipeline<F> {
         self.dispatch(burst, sink);
     }
 
+    #[inline(never)]
     fn dispatch(&mut self, burst: &mut Burst<F>, sink: &mut impl Sink<F>) {
         let counters = &self.tables.counters;
         let mut transmitted = 0;

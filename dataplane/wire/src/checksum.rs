@@ -8,12 +8,11 @@
 //! RFC 1624's equation 3 keeps that property, which RFC 1141's equation does not; UDP alone sends
 //! 0xffff, in place of the 0 that means "none" there (RFC 768).
 
-/// Ones-complement sum of `bytes` as big-endian 16-bit words, at most 0xffff; an odd last byte
-/// counts as if a zero followed (RFC 1071, 1). Sums of parts of even length may be added.
-#[inline]
-pub fn sum(bytes: &[u8]) -> u32 {
-    // RFC 1071, 2 (B) and (C): the sum may be taken in the machine's byte order and in wider words;
-    // the carries that 16 bits would have wrapped around collect in the upper halves.
+/// Sum of `bytes` as 32-bit words in the machine's byte order, an odd end filled with zeros, below
+/// 2^48 for any packet: RFC 1071, 2 (B) and (C), as ones-complement does not care for byte order
+/// until the end, and carries may collect in wider words.
+#[inline(always)]
+fn raw_sum(bytes: &[u8]) -> u64 {
     let (mut low, mut high) = (0u64, 0u64);
     let (chunks, mut rest) = bytes.as_chunks::<8>();
     for chunk in chunks {
@@ -33,12 +32,35 @@ pub fn sum(bytes: &[u8]) -> u32 {
     if let [last] = rest {
         low += u64::from(u16::from_ne_bytes([*last, 0]));
     }
+    low + high
+}
 
-    // Each is below 2^61 for any length that exists: halve twice, then the 16-bit fold takes over.
-    let total = low + high;
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
-    u32::from(u16::from_be(fold(total as u32)))
+/// A raw sum, below 2^48, in 16 bits: still in the machine's byte order.
+#[inline(always)]
+const fn fold_raw(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    fold(((sum & 0xffff) + (sum >> 16)) as u32)
+}
+
+/// Ones-complement sum of `bytes` as big-endian 16-bit words, at most 0xffff; an odd last byte
+/// counts as if a zero followed (RFC 1071, 1). Sums of parts of even length may be added.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u32 {
+    u32::from(u16::from_be(fold_raw(raw_sum(bytes))))
+}
+
+/// Whether the checksum among `bytes` is right: their sum is then all ones, in any byte order.
+#[inline(always)]
+pub fn is_valid(bytes: &[u8]) -> bool {
+    fold_raw(raw_sum(bytes)) == 0xffff
+}
+
+/// Whether the TCP or UDP checksum in `l4` is right under the IPv4 pseudo-header of `addresses`,
+/// both as they stand in the IP header, and `protocol`.
+#[inline(always)]
+pub fn is_valid_l4_v4(addresses: &[u8; 8], protocol: u8, l4: &[u8]) -> bool {
+    let pseudo = u64::from(u16::from(protocol).to_be()) + u64::from((l4.len() as u16).to_be());
+    fold_raw(raw_sum(l4) + raw_sum(addresses) + pseudo) == 0xffff
 }
 
 /// The 16-bit ones-complement sum that a wider sum stands for. It is 0 only for 0.
@@ -245,6 +267,24 @@ mod tests {
         ) {
             let bytes = &bytes[skip.min(bytes.len())..];
             prop_assert_eq!(compute(bytes), reference(bytes));
+            prop_assert_eq!(is_valid(bytes), reference(bytes) == 0);
+        }
+
+        #[test]
+        fn l4_validity_is_that_of_the_computed_checksum(
+            src: u32, dst: u32, protocol in prop::sample::select(vec![6u8, 17]),
+            mut l4 in prop::collection::vec(any::<u8>(), 8..100),
+            right: bool,
+        ) {
+            l4[6..8].fill(0);
+            if right {
+                let checksum = compute_l4_v4(src, dst, protocol, &l4);
+                l4[6..8].copy_from_slice(&checksum.to_be_bytes());
+            }
+            let addresses = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+            let valid = is_valid_l4_v4(addresses.first_chunk().unwrap(), protocol, &l4);
+            prop_assert_eq!(valid, compute_l4_v4(src, dst, protocol, &l4) == 0);
+            prop_assert!(valid || !right);
         }
 
         #[test]

@@ -169,9 +169,9 @@ impl Ipv4Header {
 
     /// Whether the checksum fits a header without options; for one with, see
     /// [`checksum_is_valid`].
-    #[inline]
+    #[inline(always)]
     pub fn checksum_is_valid(&self) -> bool {
-        checksum::compute(self.as_bytes()) == 0
+        checksum::is_valid(self.as_bytes())
     }
 
     /// Set the checksum of a header without options.
@@ -205,6 +205,13 @@ impl Ipv4Header {
         self.checksum = U16::new(delta.apply(self.checksum.get()));
     }
 
+    /// Whether the TCP or UDP checksum in `l4`, which is all that it covers, is right.
+    #[inline(always)]
+    pub fn l4_checksum_is_valid(&self, l4: &[u8]) -> bool {
+        let Some(addresses) = self.as_bytes().last_chunk() else { return false };
+        checksum::is_valid_l4_v4(addresses, self.protocol, l4)
+    }
+
     /// Sum of the pseudo-header that TCP and UDP checksums cover, for `l4_len` bytes of L4.
     #[inline]
     pub const fn pseudo_header_sum(&self, l4_len: u16) -> u32 {
@@ -215,7 +222,7 @@ impl Ipv4Header {
 /// Whether the checksum fits a whole header, its options included.
 #[inline]
 pub fn checksum_is_valid(header_with_options: &[u8]) -> bool {
-    checksum::compute(header_with_options) == 0
+    checksum::is_valid(header_with_options)
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use sluice_dataplane::testkit;
 
 use super::PerfError;
 
-/// Packets prepared at once: 64 bursts.
+/// Mbufs that take turns: 64 bursts, so that none is used again while its lines are still warm
+/// from the last time.
 const PREPARED: usize = 64 * BURST;
 /// Local addresses of the pool: enough local ports for 16 million conns to four backends.
 const LOCAL_ADDRESSES: u32 = 64;
@@ -138,7 +139,7 @@ impl Bench {
         count: usize,
         mut write: impl FnMut() -> (u16, Vec<u8>),
     ) -> Vec<(u16, Mbuf)> {
-        while self.empty.len() < count {
+        while self.empty.len() < PREPARED {
             match self.mempool.alloc() {
                 Some(mbuf) => self.empty.push(mbuf),
                 None => break,
@@ -202,7 +203,7 @@ impl Bench {
         let mut cycles = Vec::with_capacity(packets / BURST + 1);
         let mut left = packets;
         while left > 0 {
-            let batch = self.prepare(left.min(PREPARED), &mut write);
+            let batch = self.prepare(left.min(BURST), &mut write);
             left -= batch.len().min(left);
             let Setup { pipeline, compiled, now } = setup;
             self.time(batch, &mut cycles, |burst, lane| {
@@ -218,7 +219,7 @@ impl Bench {
         let mut cycles = Vec::with_capacity(packets / BURST + 1);
         let mut left = packets;
         while left > 0 {
-            let batch = self.prepare(left.min(PREPARED), &mut write);
+            let batch = self.prepare(left.min(BURST), &mut write);
             left -= batch.len().min(left);
             self.time(batch, &mut cycles, |burst, lane| {
                 for (frame, _) in burst.iter_mut() {

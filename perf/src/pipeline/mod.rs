@@ -1,7 +1,8 @@
 //! `sluice-perf pipeline`: what a packet costs in the worker's stages.
 //!
-//! Packets are prepared outside the measured time, a few thousand at once, so that they are no
-//! warmer than a NIC leaves them; each burst is then timed on its own by the cycle counter.
+//! Each burst is written into mbufs just before it is timed, by the cycle counter and on its own:
+//! packets are as warm as a NIC with direct cache access and a driver leave them, and what is
+//! measured is what the stages add. The floor says what is left of the bench itself.
 
 mod bench;
 mod measure;
