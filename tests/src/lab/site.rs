@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ static ACTIVE: Mutex<Option<Site>> = Mutex::new(None);
 /// Held shared by whatever makes namespaces and processes; taken for good by [`abandon`], so that
 /// nothing new appears behind its back.
 static MAKING: RwLock<()> = RwLock::new(());
+
+/// Whether [`abandon`] was called.
+static ABANDONED: AtomicBool = AtomicBool::new(false);
 
 /// The names that a lab uses.
 #[derive(Clone, Debug)]
@@ -134,8 +138,10 @@ impl Drop for Claim {
 }
 
 /// Remove the lab of this process at once, from a signal or a panic. Whoever is about to make
-/// something new in it waits for ever: the process must end now.
+/// something new in it, or to [tell](wait_if_abandoned) about it, waits for ever: the process must
+/// end now.
 pub fn abandon() {
+    ABANDONED.store(true, Ordering::Relaxed);
     // A thread that panicked while making something may hold the lock for ever: do not wait long.
     for _ in 0..100 {
         if let Ok(making) = MAKING.try_write() {
@@ -150,6 +156,13 @@ pub fn abandon() {
         && let Err(error) = site.remove()
     {
         eprintln!("lab: cannot clean up: {error}");
+    }
+}
+
+/// Does not return once the lab was [abandoned](abandon): what is seen of it then is only its end.
+pub fn wait_if_abandoned() {
+    while ABANDONED.load(Ordering::Relaxed) {
+        thread::park();
     }
 }
 

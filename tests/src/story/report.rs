@@ -1,12 +1,18 @@
 //! What the story says while it goes, and what it leaves behind: a summary for programs.
 
 use std::collections::BTreeMap;
+use std::fmt::Arguments;
+use std::io::{self, Write};
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::lab::load::Outcome;
+use crate::lab::site;
+
+/// What a shell reports of a program that SIGPIPE has ended.
+const EXIT_BROKEN_PIPE: i32 = 141;
 
 /// Tells what happens, as it happens, to people; or to nobody.
 #[derive(Debug)]
@@ -23,15 +29,21 @@ impl Narrator {
 
     /// Print a line, with the time since the start.
     pub fn say(&self, text: impl AsRef<str>) {
-        if !self.silent {
-            println!("[{:6.1} s] {}", self.start.elapsed().as_secs_f64(), text.as_ref());
-        }
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.line(format_args!("[{seconds:6.1} s] {}", text.as_ref()));
     }
 
     /// Print a line that stands out.
     pub fn headline(&self, text: impl AsRef<str>) {
-        if !self.silent {
-            println!("\n== {}", text.as_ref());
+        self.line(format_args!("\n== {}", text.as_ref()));
+    }
+
+    fn line(&self, line: Arguments<'_>) {
+        site::wait_if_abandoned();
+        if !self.silent && writeln!(io::stdout(), "{line}").is_err() {
+            // Whoever listened has gone, as in `scripts/demo | head`: the story is over.
+            site::abandon();
+            std::process::exit(EXIT_BROKEN_PIPE);
         }
     }
 }
