@@ -41,7 +41,6 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_in_use_count",
     "rte_openlog_stream",
     "rte_pktmbuf_free_bulk",
-    "rte_pktmbuf_pool_create",
     "rte_ring_create",
     "rte_ring_free",
     "rte_strerror",

@@ -1,6 +1,8 @@
 /* DPDK's static inline functions, given a symbol. No policy. See wrapper.h. */
 #include "wrapper.h"
 
+#include <rte_mbuf_pool_ops.h>
+
 int sluice_errno(void)
 {
 	return rte_errno;
@@ -23,6 +25,36 @@ int sluice_eth_link_up(uint16_t port)
 	int status = rte_eth_link_get_nowait(port, &link);
 
 	return status != 0 ? status : (int)link.link_status;
+}
+
+/* As rte_pktmbuf_pool_create, which takes no flags. `packed` lets objects cross page boundaries, so
+ * that they lie one behind the other: AF_XDP registers the pool as one area of count times size, and
+ * in 4 KiB pages most of a pool that is not packed would lie outside of it. */
+struct rte_mempool *sluice_pktmbuf_pool_create(const char *name, unsigned int mbufs,
+					       unsigned int cache, uint16_t data_room,
+					       int socket, int packed)
+{
+	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room };
+	unsigned int flags = packed ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0;
+	struct rte_mempool *pool = rte_mempool_create_empty(
+		name, mbufs, sizeof(struct rte_mbuf) + data_room, cache, sizeof(private), socket,
+		flags);
+
+	if (pool == NULL)
+		return NULL;
+	rte_errno = -rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (rte_errno == 0) {
+		rte_pktmbuf_pool_init(pool, &private);
+		int populated = rte_mempool_populate_default(pool);
+
+		if (populated >= 0) {
+			rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+			return pool;
+		}
+		rte_errno = -populated;
+	}
+	rte_mempool_free(pool);
+	return NULL;
 }
 
 struct rte_mbuf *sluice_pktmbuf_alloc(struct rte_mempool *pool)

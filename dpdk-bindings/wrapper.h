@@ -64,6 +64,9 @@ int sluice_errno(void);
 uint64_t sluice_rdtsc(void);
 unsigned int sluice_lcore_id(void);
 int sluice_eth_link_up(uint16_t port);
+struct rte_mempool *sluice_pktmbuf_pool_create(const char *name, unsigned int mbufs,
+					       unsigned int cache, uint16_t data_room,
+					       int socket, int packed);
 struct rte_mbuf *sluice_pktmbuf_alloc(struct rte_mempool *pool);
 int sluice_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
 void sluice_pktmbuf_free(struct rte_mbuf *mbuf);

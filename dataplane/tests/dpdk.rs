@@ -98,6 +98,13 @@ fn exhausted_pool_gives_nothing_and_recovers(pool: &Mempool) {
     assert_eq!(all.len(), MBUFS as usize - 1);
     let last = pool.alloc().unwrap();
     assert_eq!(pool.in_use(), MBUFS);
+    // AF_XDP registers count times size as one area: mbufs must lie one behind the other, also in
+    // pages of 4 KiB, or the kernel drops what lies outside.
+    let start = |mbuf: &Mbuf| mbuf.bytes().as_ptr() as usize;
+    let starts: Vec<usize> = all.iter().chain([&last]).map(start).collect();
+    let span = (starts.iter().max().unwrap() - starts.iter().min().unwrap()) as u64;
+    let stride = pool.memory_bytes().div_ceil(u64::from(MBUFS)) + 128;
+    assert!(span <= u64::from(MBUFS - 1) * stride, "{MBUFS} mbufs span {span} bytes");
     assert!(pool.alloc().is_none());
     drop(last);
     free_bulk(&mut all);

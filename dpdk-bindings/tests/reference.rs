@@ -62,7 +62,7 @@ fn make_pool() -> *mut rte_mempool {
     let any = dpdk::SLUICE_SOCKET_ID_ANY;
     // SAFETY: EAL is up and the name is a C string.
     let pool =
-        unsafe { dpdk::rte_pktmbuf_pool_create(c"test".as_ptr(), 4095, 64, 0, 2048 + 128, any) };
+        unsafe { dpdk::sluice_pktmbuf_pool_create(c"test".as_ptr(), 4095, 64, 2048 + 128, any, 1) };
     assert!(!pool.is_null());
     // SAFETY: the pool was just made.
     assert_eq!(unsafe { dpdk::sluice_pktmbuf_data_room_size(pool) }, 2048 + 128);

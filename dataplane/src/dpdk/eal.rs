@@ -97,6 +97,8 @@ pub enum EalError {
 
 /// What lives as long as DPDK's memory is in use.
 pub(super) struct Shared {
+    /// Whether any device is hardware, which may be given physical addresses.
+    pub(super) has_pci_device: bool,
     pools: Mutex<Vec<Pool>>,
 }
 
@@ -172,7 +174,9 @@ impl Eal {
             }
             return Err(EalError::Init { reason, arguments: arguments.join(" ") });
         }
-        let handle = EalHandle(Arc::new(Shared { pools: Mutex::new(Vec::new()) }));
+        let has_pci_device = config.devices.iter().any(|device| !is_vdev(device));
+        let shared = Shared { has_pci_device, pools: Mutex::new(Vec::new()) };
+        let handle = EalHandle(Arc::new(shared));
         Ok(Eal { handle, _stays_on_its_thread: PhantomData })
     }
 

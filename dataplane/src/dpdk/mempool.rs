@@ -78,9 +78,11 @@ impl Mempool {
         let room = u32::from(data_room) + dpdk_sys::SLUICE_PKTMBUF_HEADROOM;
         let room = u16::try_from(room).map_err(|_| error(format!("data room of {data_room}")))?;
         let socket = socket.map_or(dpdk_sys::SLUICE_SOCKET_ID_ANY, i32::from);
+        // Only hardware that is given physical addresses needs each mbuf within one page.
+        let packed = i32::from(!eal.shared().has_pci_device);
         // SAFETY: EAL runs, the name is a C string that DPDK copies.
         let pool = unsafe {
-            dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), mbufs, cache, 0, room, socket)
+            dpdk_sys::sluice_pktmbuf_pool_create(c_name.as_ptr(), mbufs, cache, room, socket, packed)
         };
         let pool = NonNull::new(pool).ok_or_else(|| error(last_error()))?;
         eal.shared().keep_pool(pool);
