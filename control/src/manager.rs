@@ -138,6 +138,14 @@ impl Manager {
         self.set_targets();
     }
 
+    /// Freeze health while the data plane, whose ports the checks go through, is away; or check
+    /// again.
+    pub fn freeze_health(&self, frozen: bool) {
+        if let Some(checker) = &*lock(&self.checker) {
+            if frozen { checker.pause() } else { checker.resume() }
+        }
+    }
+
     /// Stop checking; health stays as it is.
     pub fn stop_checks(&self) {
         if let Some(checker) = lock(&self.checker).take() {

@@ -244,7 +244,8 @@ async fn events_of_the_data_plane_are_merged_once() {
 async fn health_is_taken_over_from_the_data_plane() {
     let lab = Lab::new();
     let fake = FakeDataplane::start(&lab.socket());
-    // Nobody answers at this address (TEST-NET-3): checks only ever fail.
+    // Nobody answers with this status, least of all at this address (TEST-NET-3): checks only ever
+    // fail.
     let resources = |check: &str| {
         format!(
             "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = 80\nprotocol = \"tcp\"\n\
@@ -252,7 +253,8 @@ async fn health_is_taken_over_from_the_data_plane() {
              [[service.backend]]\naddress = \"203.0.113.1\"\nport = 80\n"
         )
     };
-    let check = "health_check = { interval_ms = 60000, timeout_ms = 60000, fall = 3 }";
+    let check = "health_check = { kind = \"http\", expected_status = [299], \
+                 interval_ms = 60000, timeout_ms = 60000, fall = 3 }";
     let (server, api) = lab.start(&resources("")).await;
     let served = |s: &Snapshot| s.services[0].backends[0].healthy;
     fake.snapshot_where("served unchecked", served).await;
@@ -322,6 +324,40 @@ async fn a_real_backend_comes_goes_and_comes_back() {
     fake.snapshot_where("down", |s| !healthy(s)).await;
     api.post_empty(&format!("{path}/up")).await.ok(200);
     fake.snapshot_where("up and checked", healthy).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn health_freezes_while_the_data_plane_is_away() {
+    let Some(address) = own_address() else {
+        eprintln!("skipped: this machine has no address outside of 127/8");
+        return;
+    };
+    let lab = Lab::new();
+    let mut fake = FakeDataplane::start(&lab.socket());
+    let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let resources = format!(
+        "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = {port}\n\
+         protocol = \"tcp\"\nmode = \"dr\"\n\
+         health_check = {{ interval_ms = 500, timeout_ms = 100, rise = 1, fall = 3 }}\n\
+         [[service.backend]]\naddress = \"{address}\"\nport = {port}\n"
+    );
+    let (server, api) = lab.start(&resources).await;
+    let healthy = |s: &Snapshot| s.services[0].backends[0].healthy;
+    fake.snapshot_where("healthy", healthy).await;
+    fake.kill().await;
+    api.event("dataplane-unreachable").await;
+    // From here on a check would fail, as it would behind a data plane that is gone.
+    drop(listener);
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let path = format!("/services/web/backends/{address}:{port}");
+    assert_eq!(api.get(&path).await.ok(200)["health"], "healthy", "frozen");
+
+    fake.restart();
+    let first = fake.snapshot_where("anything", |_| true).await;
+    assert!(healthy(&first), "the new data plane starts with the backends of the old one");
+    fake.snapshot_where("unhealthy, now that it is asked again", |s| !healthy(s)).await;
     server.stop().await;
 }
 

@@ -104,6 +104,17 @@ impl Checker {
         let _ = self.commands.send(Command::SetTargets(targets));
     }
 
+    /// Starts no checks and believes no results until [`Checker::resume`]: what is believed of each
+    /// target stays. For the time in which the way to the backends is known to be gone.
+    pub fn pause(&self) {
+        let _ = self.commands.send(Command::Pause);
+    }
+
+    /// Checks again after a pause, as soon as if all targets were new.
+    pub fn resume(&self) {
+        let _ = self.commands.send(Command::Resume);
+    }
+
     /// Stops all checks; no change is sent after those already on the channel.
     pub fn shutdown(&self) {
         let _ = self.commands.send(Command::Shutdown);

@@ -23,6 +23,10 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     /// Replace the set; with what is known of each target, should it be new.
     SetTargets(Vec<(Target, Option<bool>)>),
+    /// Start no checks and believe no results until told to go on.
+    Pause,
+    /// Check again.
+    Resume,
     /// Stop.
     Shutdown,
 }
@@ -68,6 +72,9 @@ pub(super) struct Scheduler {
     /// Due time in µs since `start`. An entry is here or running, never both.
     due: BinaryHeap<Reverse<(u64, EntryId)>>,
     running: JoinSet<Finished>,
+    paused: bool,
+    /// Checks that started earlier, in µs since `start`, started before a pause: they tell nothing.
+    resumed_us: u64,
     warned: Option<Instant>,
 }
 
@@ -83,6 +90,8 @@ impl Scheduler {
             by_key: HashMap::new(),
             due: BinaryHeap::new(),
             running: JoinSet::new(),
+            paused: false,
+            resumed_us: 0,
             warned: None,
         }
     }
@@ -93,11 +102,13 @@ impl Scheduler {
         let changes = self.changes.clone();
         loop {
             self.start_due();
-            let full = self.running.len() >= self.limit;
+            let full = self.paused || self.running.len() >= self.limit;
             let wake = self.due.peek().map(|Reverse((due_us, _))| self.instant(*due_us));
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::SetTargets(targets)) => self.set_targets(targets),
+                    Some(Command::Pause) => self.paused = true,
+                    Some(Command::Resume) => self.resume(),
                     Some(Command::Shutdown) | None => return,
                 },
                 Some(finished) = self.running.join_next() => self.finish(finished),
@@ -121,7 +132,7 @@ impl Scheduler {
     }
 
     fn start_due(&mut self) {
-        while self.running.len() < self.limit {
+        while !self.paused && self.running.len() < self.limit {
             let now_us = self.now_us();
             let Some(Reverse((due_us, id))) = self.due.peek().copied() else { return };
             if due_us > now_us {
@@ -156,6 +167,9 @@ impl Scheduler {
         };
         let Some(entry) = self.entries.get_mut(&id) else { return };
         self.due.push(Reverse((phase::next_due(entry.phase, entry.interval_us(), started_us), id)));
+        if self.paused || started_us < self.resumed_us {
+            return;
+        }
         let (passed, reason) = match outcome {
             Outcome::Pass(reason) => (true, reason),
             Outcome::Fail(reason) => (false, reason),
@@ -174,6 +188,22 @@ impl Scheduler {
         };
         // Without a receiver, the loop ends before its next turn.
         let _ = self.changes.send(change);
+    }
+
+    /// Go on: all targets are due anew, spread as new ones are.
+    fn resume(&mut self) {
+        if !std::mem::take(&mut self.paused) {
+            return;
+        }
+        let now_us = self.now_us();
+        self.resumed_us = now_us;
+        let waiting: Vec<EntryId> = self.due.drain().map(|Reverse((_, id))| id).collect();
+        let count = waiting.len();
+        for id in waiting {
+            let Some(entry) = self.entries.get(&id) else { continue };
+            let due_us = phase::first_due(entry.phase, entry.interval_us(), now_us, count);
+            self.due.push(Reverse((due_us, id)));
+        }
     }
 
     fn set_targets(&mut self, targets: Vec<(Target, Option<bool>)>) {

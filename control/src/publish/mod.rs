@@ -235,6 +235,11 @@ fn lost(publisher: &mut Publisher, error: &str) {
     if news {
         publisher.manager.events().note("dataplane-unreachable", error);
     }
+    // Checks go through the data plane's ports: without it they would fail for every backend, and
+    // the next one would start without any. Before the first contact nothing is known of such ports.
+    if publisher.boot_id.is_some() {
+        publisher.manager.freeze_health(true);
+    }
     publisher.first_contact_made();
 }
 

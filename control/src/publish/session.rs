@@ -83,6 +83,7 @@ impl<'a> Session<'a> {
         self.learn_in_force(&status).await?;
         self.publisher.first_contact_made();
         self.publish().await?;
+        self.publisher.manager.freeze_health(false);
         self.look().await
     }
 
