@@ -8,38 +8,45 @@
 //! RFC 1624's equation 3 keeps that property, which RFC 1141's equation does not; UDP alone sends
 //! 0xffff, in place of the 0 that means "none" there (RFC 768).
 
-/// Sum of `bytes` as 32-bit words in the machine's byte order, an odd end filled with zeros, below
-/// 2^48 for any packet: RFC 1071, 2 (B) and (C), as ones-complement does not care for byte order
-/// until the end, and carries may collect in wider words.
+/// Ones-complement sum of two 64-bit words: the carry comes in again at the end.
+#[inline(always)]
+const fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    // When there is a carry, the sum is below its largest value.
+    sum + carry as u64
+}
+
+/// Ones-complement sum of `bytes` as 64-bit words in the machine's byte order, an odd end filled
+/// with zeros: RFC 1071, 2 (B) and (C), as the sum does not care for byte order until the end, and
+/// wider words hold more of the narrow ones at once.
 #[inline(always)]
 fn raw_sum(bytes: &[u8]) -> u64 {
-    let (mut low, mut high) = (0u64, 0u64);
+    let mut sum = 0;
     let (chunks, mut rest) = bytes.as_chunks::<8>();
     for chunk in chunks {
-        let word = u64::from_ne_bytes(*chunk);
-        low += word & 0xffff_ffff;
-        high += word >> 32;
+        sum = add(sum, u64::from_ne_bytes(*chunk));
     }
     // The rest in ever smaller words: to copy it into one of 8 bytes costs a call and a stall.
     if let Some((word, after)) = rest.split_first_chunk() {
-        low += u64::from(u32::from_ne_bytes(*word));
+        sum = add(sum, u64::from(u32::from_ne_bytes(*word)));
         rest = after;
     }
     if let Some((word, after)) = rest.split_first_chunk() {
-        high += u64::from(u16::from_ne_bytes(*word));
+        sum = add(sum, u64::from(u16::from_ne_bytes(*word)));
         rest = after;
     }
     if let [last] = rest {
-        low += u64::from(u16::from_ne_bytes([*last, 0]));
+        sum = add(sum, u64::from(u16::from_ne_bytes([*last, 0])));
     }
-    low + high
+    sum
 }
 
-/// A raw sum, below 2^48, in 16 bits: still in the machine's byte order.
+/// A raw sum in 16 bits: still in the machine's byte order. It is 0 only for 0.
 #[inline(always)]
 const fn fold_raw(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    fold(((sum & 0xffff) + (sum >> 16)) as u32)
+    // The halves added, with their carry, stand in the upper half.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Ones-complement sum of `bytes` as big-endian 16-bit words, at most 0xffff; an odd last byte
@@ -60,7 +67,8 @@ pub fn is_valid(bytes: &[u8]) -> bool {
 #[inline(always)]
 pub fn is_valid_l4_v4(addresses: &[u8; 8], protocol: u8, l4: &[u8]) -> bool {
     let pseudo = u64::from(u16::from(protocol).to_be()) + u64::from((l4.len() as u16).to_be());
-    fold_raw(raw_sum(l4) + raw_sum(addresses) + pseudo) == 0xffff
+    let addresses = u64::from_ne_bytes(*addresses);
+    fold_raw(add(add(raw_sum(l4), addresses), pseudo)) == 0xffff
 }
 
 /// The 16-bit ones-complement sum that a wider sum stands for. It is 0 only for 0.
