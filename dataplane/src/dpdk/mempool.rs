@@ -82,7 +82,14 @@ impl Mempool {
         let packed = i32::from(!eal.shared().has_pci_device);
         // SAFETY: EAL runs, the name is a C string that DPDK copies.
         let pool = unsafe {
-            dpdk_sys::sluice_pktmbuf_pool_create(c_name.as_ptr(), mbufs, cache, room, socket, packed)
+            dpdk_sys::sluice_pktmbuf_pool_create(
+                c_name.as_ptr(),
+                mbufs,
+                cache,
+                room,
+                socket,
+                packed,
+            )
         };
         let pool = NonNull::new(pool).ok_or_else(|| error(last_error()))?;
         eal.shared().keep_pool(pool);
