@@ -10,7 +10,7 @@ const SPIN_ROUNDS: u32 = 256;
 const FIRST_NAP: Duration = Duration::from_micros(20);
 /// Longest nap of a worker: the most that a packet may wait on an idle worker, and what keeps it
 /// below 5 % of a core.
-pub const LONGEST_NAP: Duration = Duration::from_micros(500);
+pub const LONGEST_NAP: Duration = Duration::from_millis(1);
 
 /// Backs off while there is no work: spins, then naps, each twice as long as the last.
 #[derive(Clone, Debug)]

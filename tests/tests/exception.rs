@@ -71,10 +71,11 @@ fn an_idle_data_plane_sleeps() {
     lab.start_dataplane().unwrap();
     sleep(Duration::from_secs(1));
     let before = cpu_ticks(&lab);
-    sleep(Duration::from_secs(4));
+    sleep(Duration::from_secs(8));
     let used = cpu_ticks(&lab) - before;
-    // 400 ticks of 10 ms in 4 s of one CPU; the whole process may use 5 % of it.
-    assert!(used <= 20, "the idle process used {used} of 400 ticks");
+    println!("the idle process used {used} of 800 ticks");
+    // 800 ticks of 10 ms in 8 s of one CPU; the whole process may use 5 % of it.
+    assert!(used <= 40, "the idle process used {used} of 800 ticks");
 }
 
 /// User and system time of the data plane, in ticks of 10 ms (proc(5), /proc/PID/stat).

@@ -1,4 +1,4 @@
-//! The main thread's loop: a round about every millisecond.
+//! The main thread's loop: a round at least every 2 ms.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

@@ -42,7 +42,7 @@ const MEMPOOL_CACHE: u32 = 256;
 /// Descriptors of an exception port's queues.
 const EXCEPTION_DESCRIPTORS: u16 = 256;
 /// The longest that a packet of the host itself may wait for the main thread.
-const MAIN_NAP: Duration = Duration::from_millis(1);
+const MAIN_NAP: Duration = Duration::from_millis(2);
 
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
