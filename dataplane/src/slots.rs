@@ -208,6 +208,11 @@ impl Slots {
         !self.backends.retired.is_empty() || !self.services.retired.is_empty()
     }
 
+    /// Slots of backends that are no longer in the snapshot.
+    pub fn retired_backends(&self) -> impl Iterator<Item = u32> + '_ {
+        self.backends.retired.values().copied()
+    }
+
     /// All backends that hold slots, retired ones included: service slot and backend slot.
     pub fn all_backends(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
         let retired = self.backends.retired.iter();

@@ -9,7 +9,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use sluice_api::{HashOn, Mode, Protocol, Scheduler, Snapshot, SnapshotService};
+use sluice_api::{
+    AdminState, HashOn, Mode, Protocol, Scheduler, Snapshot, SnapshotBackend, SnapshotService,
+};
 
 use crate::flow::FlowKey;
 use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
@@ -75,6 +77,8 @@ pub struct Compiled {
     pub timeouts: Box<[StateTimeouts]>,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     addresses: HashMap<u32, Address, FixedState>,
+    /// A bit per backend slot: unhealthy, down, or no longer in the snapshot.
+    gone: Box<[u64]>,
 }
 
 impl Compiled {
@@ -85,6 +89,7 @@ impl Compiled {
             timeouts: Box::default(),
             services: HashMap::default(),
             addresses: own_addresses(port_addresses),
+            gone: Box::default(),
         }
     }
 
@@ -126,7 +131,15 @@ impl Compiled {
             timeouts: slots.timeouts().into(),
             services,
             addresses,
+            gone: gone(snapshot, slots),
         }
+    }
+
+    /// Whether a backend can serve nobody any more: unhealthy, down, or removed.
+    #[inline]
+    pub fn is_gone(&self, backend_slot: u32) -> bool {
+        let word = self.gone.get(backend_slot as usize / 64).copied().unwrap_or_default();
+        word >> (backend_slot % 64) & 1 != 0
     }
 
     /// The service of a packet from a client.
@@ -148,6 +161,21 @@ impl Compiled {
             .filter(|(_, kind)| !matches!(kind, Address::Port(_)))
             .map(|(address, _)| Ipv4Addr::from_bits(*address))
     }
+}
+
+/// The bits of [`Compiled::is_gone`].
+fn gone(snapshot: &Snapshot, slots: &Slots) -> Box<[u64]> {
+    let ((_, _), (_, backend_slots)) = slots.usage();
+    let mut bits = vec![0; backend_slots.div_ceil(64)];
+    let dead = snapshot.services.iter().flat_map(|service| {
+        let slot = slots.service(&service.name).unwrap_or_default();
+        let dead = |b: &&SnapshotBackend| !b.healthy || b.state == AdminState::Down;
+        service.backends.iter().filter(dead).filter_map(move |b| slots.backend(&(slot, b.id())))
+    });
+    for slot in dead.chain(slots.retired_backends()) {
+        bits[slot as usize / 64] |= 1 << (slot % 64);
+    }
+    bits.into()
 }
 
 fn own_addresses(port_addresses: &[(Ipv4Addr, u16)]) -> HashMap<u32, Address, FixedState> {

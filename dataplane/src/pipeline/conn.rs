@@ -31,17 +31,28 @@ pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) ->
     let mut fins = line.fins();
     let state = if meta.key.protocol == PROTO_TCP {
         if meta.tcp_flags.is_open() && !from_backend && starts_over(t, config, conn) {
-            t.conns.remove(conn);
-            forget(t.conns.get(conn), &t.counters, &mut t.cursors);
-            meta.conn = ConnRef::NONE;
+            remove(meta, t);
             return false;
         }
         line.state().after_tcp(&mut fins, meta.tcp_flags, from_backend)
     } else {
+        // A UDP flow has no end that could be waited for: as long as its client sends, it would
+        // stay on a backend that is gone.
+        if !from_backend && config.is_gone(line.backend_slot()) {
+            remove(meta, t);
+            return false;
+        }
         line.state().after_udp(from_backend)
     };
     t.conns.touch(conn, state, fins, now, &config.timeouts);
     true
+}
+
+#[cold]
+fn remove(meta: &mut Meta, t: &mut Tables) {
+    t.conns.remove(meta.conn);
+    forget(t.conns.get(meta.conn), &t.counters, &mut t.cursors);
+    meta.conn = ConnRef::NONE;
 }
 
 /// Whether a client's SYN makes its old conn a new one: the old one is closing, or its backend

@@ -212,6 +212,35 @@ fn a_syn_to_a_backend_that_died_before_answering_goes_elsewhere() {
 }
 
 #[test]
+fn a_udp_flow_leaves_a_backend_that_is_gone_but_not_one_that_drains() {
+    let mut service = testkit::service("dns", 53, Protocol::Udp, Mode::FullNat, 2);
+    let mut h = Harness::new(&snapshot(1, vec![service.clone()]), 100);
+    let key = flow(Protocol::Udp, (Ipv4Addr::new(198, 51, 100, 7), 999), (VIP, 53));
+    let backend_of = |h: &mut Harness| {
+        let (_, frame) = one(h, CLIENT_PORT, &key, TcpFlags::NONE);
+        inspect(&frame).0.dst
+    };
+    let first = backend_of(&mut h);
+    let index = usize::from(first & 0xff == 2);
+    service.backends[index].state = AdminState::Drain;
+    h.apply(&snapshot(2, vec![service.clone()]));
+    assert_eq!(backend_of(&mut h), first, "a drained backend keeps its flows");
+
+    service.backends[index].state = AdminState::Up;
+    service.backends[index].healthy = false;
+    h.apply(&snapshot(3, vec![service.clone()]));
+    let second = backend_of(&mut h);
+    assert_ne!(second, first, "a dead one does not");
+    assert_eq!(h.pipeline.conns().len(), 1);
+
+    service.backends.remove(1 - index);
+    service.backends[0].healthy = true;
+    h.apply(&snapshot(4, vec![service]));
+    assert_eq!(backend_of(&mut h), first, "nor does a removed one");
+    assert_eq!(h.pipeline.conns().len(), 1);
+}
+
+#[test]
 fn a_full_table_refuses_new_conns_and_keeps_old_ones() {
     let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
     let mut h = Harness::new(&snapshot(1, vec![service]), 1_024);
