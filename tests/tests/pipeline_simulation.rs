@@ -1,0 +1,226 @@
+//! Hours of conns on a fake clock, beside a plain model: none is lost, none outlives its timeout by
+//! more than a wheel slot, and no local port leaks.
+//!
+//! The seed is fixed; `SLUICE_SEED=N` tries another, and a failure prints it.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use sluice_api::{DropReason, Mode, Protocol, SnapshotService, Timeouts};
+use sluice_dataplane::flow::FlowKey;
+use sluice_dataplane::table::conn_state::{ConnState, Fins, StateTimeouts, state_timeouts};
+use sluice_dataplane::table::local_port::OwnPorts;
+use sluice_dataplane::table::wheel::{Millis, SLOT_MS, at_or_after};
+use sluice_dataplane::testkit::{
+    self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, VIP, flow, packet, snapshot,
+};
+use sluice_wire::tcp::TcpFlags;
+
+/// xorshift64*: the same sequence for the same seed, everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// What the model knows of a conn.
+struct Expected {
+    state: ConnState,
+    fins: Fins,
+    last_seen: Millis,
+    reply: FlowKey,
+}
+
+impl Expected {
+    fn deadline(&self, timeouts: &StateTimeouts) -> Millis {
+        self.last_seen.wrapping_add(timeouts[self.state as usize])
+    }
+}
+
+struct Simulation {
+    h: Harness,
+    random: Random,
+    timeouts: StateTimeouts,
+    conns: HashMap<(u8, u16), Expected>,
+}
+
+fn service(name: &str, port: u16, protocol: Protocol) -> SnapshotService {
+    let timeouts = Timeouts {
+        tcp_syn_sent_ms: 3_000,
+        tcp_syn_received_ms: 5_000,
+        tcp_established_ms: 60_000,
+        tcp_fin_wait_ms: 8_000,
+        tcp_last_ack_ms: 4_000,
+        tcp_time_wait_ms: 2_000,
+        tcp_closed_ms: 500,
+        udp_one_way_ms: 7_000,
+        udp_two_way_ms: 30_000,
+    };
+    SnapshotService { timeouts, ..testkit::service(name, port, protocol, Mode::FullNat, 3) }
+}
+
+fn client(protocol: u8, port: u16) -> FlowKey {
+    let address = Ipv4Addr::new(198, 51, 100, 7);
+    match protocol {
+        6 => flow(Protocol::Tcp, (address, port), (VIP, 80)),
+        _ => flow(Protocol::Udp, (address, port), (VIP, 53)),
+    }
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let services = vec![service("web", 80, Protocol::Tcp), service("dns", 53, Protocol::Udp)];
+        let timeouts = state_timeouts(&services[0].timeouts);
+        let mut h = Harness::new(&snapshot(1, services), 4_096);
+        // The clock wraps within the simulation: 49 days in which nothing happens.
+        (0..4).for_each(|_| h.pass(1_000_000_000));
+        h.pass(u32::MAX - 600_000 - h.now);
+        Simulation { h, random: Random(seed), timeouts, conns: HashMap::new() }
+    }
+
+    /// A packet of a client, or of the backend of a conn that there is.
+    fn packet(&mut self) {
+        let protocol = if self.random.below(3) == 0 { 17 } else { 6 };
+        let id = (protocol, 1 + self.random.below(1_500) as u16);
+        let from_backend = self.random.below(2) == 0;
+        let flags = [
+            TcpFlags::SYN,
+            TcpFlags::SYN.with(TcpFlags::ACK),
+            TcpFlags::ACK,
+            TcpFlags::ACK,
+            TcpFlags::FIN.with(TcpFlags::ACK),
+            TcpFlags::RST,
+        ][self.random.below(6) as usize];
+        let key = client(id.0, id.1);
+        let known = self.conns.get(&id);
+        // Whether the conn has run out is only certain away from the deadline.
+        let certain = known.is_none_or(|c| !at_or_after(self.h.now, c.deadline(&self.timeouts)));
+        if !certain {
+            return;
+        }
+        match (known, from_backend) {
+            (None, true) => {}
+            (Some(conn), true) => {
+                let bytes = packet(PORT_MACS[1], &conn.reply, flags, b"reply");
+                let out = self.h.receive(BACKEND_PORT, [bytes]);
+                assert_eq!(out.transmitted.len(), 1, "a conn was lost: {:?}", self.h.all_drops());
+                let back = testkit::inspect(&out.transmitted[0].1).0;
+                assert_eq!((back.dst, back.dst_port), (key.src, key.src_port));
+                self.touch(id, flags, true);
+            }
+            (known, false) => {
+                let opens = id.0 == 17 || flags.is_open();
+                let expected = known.is_some() || opens;
+                let bytes = packet(PORT_MACS[0], &key, flags, b"request");
+                let out = self.h.receive(CLIENT_PORT, [bytes]);
+                assert_eq!(out.transmitted.len() == 1, expected, "{:?}", self.h.all_drops());
+                if !expected {
+                    return;
+                }
+                let starts_over = id.0 == 6
+                    && flags.is_open()
+                    && self.conns.get(&id).is_some_and(|c| c.state.may_reopen());
+                if starts_over || !self.conns.contains_key(&id) {
+                    let left = testkit::inspect(&out.transmitted[0].1).0;
+                    let reply = FlowKey {
+                        src: left.dst,
+                        dst: left.src,
+                        src_port: left.dst_port,
+                        dst_port: left.src_port,
+                        protocol: left.protocol,
+                    };
+                    let state = if id.0 == 6 { ConnState::SynSent } else { ConnState::UdpOneWay };
+                    let last_seen = self.h.now;
+                    let conn = Expected { state, fins: Fins::NONE, last_seen, reply };
+                    self.conns.insert(id, conn);
+                } else {
+                    self.touch(id, flags, false);
+                }
+            }
+        }
+    }
+
+    fn touch(&mut self, id: (u8, u16), flags: TcpFlags, from_backend: bool) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.last_seen = self.h.now;
+        conn.state = match id.0 {
+            6 => conn.state.after_tcp(&mut conn.fins, flags, from_backend),
+            _ => conn.state.after_udp(from_backend),
+        };
+    }
+
+    /// Let time pass, and see that exactly those conns are gone that must be.
+    fn pass(&mut self) {
+        let ms = match self.random.below(20) {
+            0 => self.random.below(20_000),
+            _ => self.random.below(200),
+        };
+        self.h.pass(ms as u32);
+        let now = self.h.now;
+        let (h, timeouts) = (&self.h, &self.timeouts);
+        self.conns.retain(|id, conn| {
+            let deadline = conn.deadline(timeouts);
+            let there = h.pipeline.reply_flow(&client(id.0, id.1)).is_some();
+            if at_or_after(now, deadline.wrapping_add(SLOT_MS)) {
+                assert!(!there, "{id:?} in {:?} outlived its timeout", conn.state);
+            } else if !at_or_after(now, deadline) {
+                assert!(there, "{id:?} in {:?} is gone before its time", conn.state);
+            }
+            there
+        });
+        assert_eq!(self.h.pipeline.conns().len(), self.conns.len(), "no conn but the model's");
+        let counted = self.h.counters.conns.get();
+        assert_eq!(counted as usize, self.conns.len(), "the gauge agrees");
+    }
+}
+
+#[test]
+fn no_conn_is_lost_and_none_outlives_its_timeout() {
+    let seed = std::env::var("SLUICE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_125);
+    println!("SLUICE_SEED={seed}");
+    let mut simulation = Simulation::new(seed);
+    let mut most = 0;
+    for _ in 0..6_000 {
+        for _ in 0..simulation.random.below(60) {
+            simulation.packet();
+        }
+        simulation.pass();
+        most = most.max(simulation.conns.len());
+    }
+    println!("at most {most} conns at once; {:?}", simulation.h.all_drops());
+    assert!(most > 300, "the simulation has conns to lose: {most}");
+    assert_eq!(simulation.h.drops(DropReason::LocalPortsExhausted), 0);
+
+    // All of them end, and every port can be used again, each once.
+    simulation.h.pass(61_000);
+    assert!(simulation.h.pipeline.conns().is_empty());
+    for slot in simulation.h.slots.all_backends().map(|(_, slot)| slot) {
+        assert_eq!(simulation.h.counters.backend(slot).conns.get(), 0);
+    }
+}
+
+#[test]
+fn no_local_port_leaks() {
+    let service = SnapshotService {
+        timeouts: Timeouts { udp_one_way_ms: 1_000, ..Timeouts::default() },
+        ..testkit::service("dns", 53, Protocol::Udp, Mode::FullNat, 1)
+    };
+    let mut h = Harness::new(&snapshot(1, vec![service]), 70_000);
+    let all = OwnPorts::new(0, 1).capacity(1) as usize;
+    for round in 0..3 {
+        let sent =
+            (1..=u16::MAX).map(|p| packet(PORT_MACS[0], &client(17, p), TcpFlags::NONE, b""));
+        let out = h.receive(CLIENT_PORT, sent);
+        assert_eq!(out.transmitted.len(), all, "round {round}");
+        h.pass(1_000 + SLOT_MS);
+        assert!(h.pipeline.conns().is_empty());
+    }
+}
