@@ -127,29 +127,13 @@ pub fn drops<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_api::{AdminState, Mode, Protocol, SnapshotBackend, SnapshotService, Timeouts};
+    use crate::testkit;
+    use sluice_api::{Mode, Protocol};
 
-    fn snapshot(backends: &[u8]) -> Snapshot {
-        let backends = backends.iter().map(|i| SnapshotBackend {
-            address: [10, 0, 0, *i].into(),
-            port: 80,
-            weight: 1,
-            state: AdminState::Up,
-            healthy: true,
-        });
-        let service = SnapshotService {
-            name: "web".to_owned(),
-            vip: [192, 0, 2, 1].into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            mode: Mode::Dr,
-            scheduler: Default::default(),
-            hash_on: Default::default(),
-            maglev_slots: 251,
-            pool: None,
-            timeouts: Timeouts::default(),
-            backends: backends.collect(),
-        };
+    /// One service with these of the backends 10.0.1.1, 10.0.1.2, …
+    fn snapshot(backends: &[usize]) -> Snapshot {
+        let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::Dr, 9);
+        service.backends = backends.iter().map(|i| service.backends[*i].clone()).collect();
         Snapshot { generation: 1, services: vec![service], pools: vec![] }
     }
 

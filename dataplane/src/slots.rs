@@ -242,30 +242,12 @@ fn still_draining(what: &str, wanted: usize, free: usize) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_api::{AdminState, Mode, Protocol, SnapshotBackend, SnapshotService, Timeouts};
+    use crate::testkit;
+    use sluice_api::{Mode, Protocol, SnapshotService};
 
-    fn service(name: &str, backends: std::ops::Range<u8>) -> SnapshotService {
-        SnapshotService {
-            name: name.to_owned(),
-            vip: [192, 0, 2, 1].into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            mode: Mode::Dr,
-            scheduler: Default::default(),
-            hash_on: Default::default(),
-            maglev_slots: 251,
-            pool: None,
-            timeouts: Timeouts::default(),
-            backends: backends
-                .map(|i| SnapshotBackend {
-                    address: [10, 0, 0, i].into(),
-                    port: 80,
-                    weight: 1,
-                    state: AdminState::Up,
-                    healthy: true,
-                })
-                .collect(),
-        }
+    /// A service with backends 10.0.1.1, 10.0.1.2, …
+    fn service(name: &str, backends: u16) -> SnapshotService {
+        testkit::service(name, 80, Protocol::Tcp, Mode::Dr, backends)
     }
 
     fn snapshot(services: Vec<SnapshotService>) -> Snapshot {
@@ -276,12 +258,12 @@ mod tests {
     fn slots_stay_while_conns_run_and_come_back_afterwards() {
         let mut slots = Slots::new(1, 2);
         let room = slots.usage().1.1;
-        slots.assign(&snapshot(vec![service("a", 1..3)])).unwrap();
+        slots.assign(&snapshot(vec![service("a", 2)])).unwrap();
         let key =
-            (slots.service("a").unwrap(), BackendId { address: [10, 0, 0, 1].into(), port: 80 });
+            (slots.service("a").unwrap(), BackendId { address: [10, 0, 1, 1].into(), port: 80 });
         let slot = slots.backend(&key).unwrap();
 
-        slots.assign(&snapshot(vec![service("b", 1..2)])).unwrap();
+        slots.assign(&snapshot(vec![service("b", 1)])).unwrap();
         assert_eq!(slots.backend(&key), None);
         let mut freed = vec![];
         slots.reclaim(|s| u64::from(s == slot), |f| freed.push(f));
@@ -289,7 +271,7 @@ mod tests {
         assert_eq!(slots.usage(), ((2, 66), (2, room)));
 
         // It comes back before its conns have ended: same slot, same counters.
-        slots.assign(&snapshot(vec![service("a", 1..2)])).unwrap();
+        slots.assign(&snapshot(vec![service("a", 1)])).unwrap();
         assert_eq!(slots.backend(&key), Some(slot));
         slots.reclaim(|_| 0, |_| {});
         assert_eq!(slots.usage(), ((1, 66), (1, room)));
@@ -298,8 +280,8 @@ mod tests {
     #[test]
     fn too_few_slots_are_refused_before_anything_changes() {
         let mut slots = Slots::new(1, 1);
-        slots.assign(&snapshot(vec![service("a", 0..60)])).unwrap();
-        let problem = slots.assign(&snapshot(vec![service("b", 0..60)])).unwrap_err();
+        slots.assign(&snapshot(vec![service("a", 60)])).unwrap();
+        let problem = slots.assign(&snapshot(vec![service("b", 60)])).unwrap_err();
         assert_eq!(
             (problem.field.as_str(), problem.value.as_str()),
             ("backends", "60 new entries")

@@ -11,36 +11,11 @@ use sluice_api::{DropReason, Mode, Protocol};
 use sluice_dataplane::flow::FlowKey;
 use sluice_dataplane::frame::{Frame, MemFrame};
 use sluice_dataplane::testkit::{
-    self, BACKEND_PORT, CLIENT_PORT, Harness, LOCAL, PEER_MAC, PORT_MACS, VIP, flow, packet,
-    snapshot,
+    self, BACKEND_PORT, CLIENT_PORT, Harness, LOCAL, PEER_MAC, PORT_MACS, Random, VIP, flow,
+    packet, snapshot,
 };
 use sluice_wire::arp;
 use sluice_wire::tcp::TcpFlags;
-
-/// xorshift64*: the same sequence for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-    fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
-}
-
-fn seed() -> u64 {
-    std::env::var("SLUICE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_125)
-}
 
 fn harness() -> Harness {
     let services = vec![
@@ -111,7 +86,7 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
             }
             1 if !bytes.is_empty() => {
                 let at = random.below(bytes.len().min(60));
-                bytes[at] = random.next() as u8;
+                bytes[at] = random.next_u64() as u8;
             }
             2 => {
                 let len = random.below(bytes.len() + 1);
@@ -222,9 +197,7 @@ fn check_answer(left: &MemFrame, out_port: u16) {
 #[test]
 fn a_million_frames_are_forwarded_rightly_or_dropped_by_name() {
     const FRAMES: usize = 1_200_000;
-    let seed = seed();
-    println!("SLUICE_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::from_env();
     let mut h = harness();
     let mut model = Model::default();
     let (mut forwarded, mut answered, mut to_kernel) = (0u64, 0u64, 0u64);
@@ -285,7 +258,7 @@ fn a_million_frames_are_forwarded_rightly_or_dropped_by_name() {
 
 #[test]
 fn every_frame_is_survived_at_every_length() {
-    let mut random = Random(seed());
+    let mut random = Random::from_env();
     for _ in 0..200 {
         let mut h = harness();
         let (port, bytes) = plausible(&mut random, &[]);
@@ -302,7 +275,7 @@ fn every_frame_is_survived_at_every_length() {
 
 #[test]
 fn large_and_random_frames_are_survived() {
-    let mut random = Random(seed());
+    let mut random = Random::from_env();
     let mut h = harness();
     for round in 0..100 {
         let mut bytes = random.bytes(65_536);
@@ -319,14 +292,14 @@ fn large_and_random_frames_are_survived() {
 
 #[test]
 fn an_arp_flood_changes_nothing_and_is_bounded() {
-    let mut random = Random(seed());
+    let mut random = Random::from_env();
     let mut h = harness();
     let mut told = 0;
     for _ in 0..1_000 {
         let burst: Vec<Vec<u8>> = (0..32)
             .map(|_| {
                 let sender = Ipv4Addr::from_bits(0xc000_0200 | random.below(250) as u32);
-                let target = Ipv4Addr::from_bits(random.next() as u32);
+                let target = Ipv4Addr::from_bits(random.next_u64() as u32);
                 arp::build_request(PEER_MAC, sender, target).to_vec()
             })
             .collect();

@@ -12,24 +12,9 @@ use sluice_dataplane::table::conn_state::{ConnState, Fins, StateTimeouts, state_
 use sluice_dataplane::table::local_port::OwnPorts;
 use sluice_dataplane::table::wheel::{Millis, SLOT_MS, at_or_after};
 use sluice_dataplane::testkit::{
-    self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, VIP, flow, packet, snapshot,
+    self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, Random, VIP, flow, packet, snapshot,
 };
 use sluice_wire::tcp::TcpFlags;
-
-/// xorshift64*: the same sequence for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 /// What the model knows of a conn.
 struct Expected {
@@ -76,14 +61,14 @@ fn client(protocol: u8, port: u16) -> FlowKey {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Self {
+    fn new(random: Random) -> Self {
         let services = vec![service("web", 80, Protocol::Tcp), service("dns", 53, Protocol::Udp)];
         let timeouts = state_timeouts(&services[0].timeouts);
         let mut h = Harness::new(&snapshot(1, services), 4_096);
         // The clock wraps within the simulation: 49 days in which nothing happens.
         (0..4).for_each(|_| h.pass(1_000_000_000));
         h.pass(u32::MAX - 600_000 - h.now);
-        Simulation { h, random: Random(seed), timeouts, conns: HashMap::new() }
+        Simulation { h, random, timeouts, conns: HashMap::new() }
     }
 
     /// A packet of a client, or of the backend of a conn that there is.
@@ -98,7 +83,7 @@ impl Simulation {
             TcpFlags::ACK,
             TcpFlags::FIN.with(TcpFlags::ACK),
             TcpFlags::RST,
-        ][self.random.below(6) as usize];
+        ][self.random.below(6)];
         let key = client(id.0, id.1);
         let known = self.conns.get(&id);
         // Whether the conn has run out is only certain away from the deadline.
@@ -184,9 +169,7 @@ impl Simulation {
 
 #[test]
 fn no_conn_is_lost_and_none_outlives_its_timeout() {
-    let seed = std::env::var("SLUICE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_125);
-    println!("SLUICE_SEED={seed}");
-    let mut simulation = Simulation::new(seed);
+    let mut simulation = Simulation::new(Random::from_env());
     let mut most = 0;
     for _ in 0..6_000 {
         for _ in 0..simulation.random.below(60) {

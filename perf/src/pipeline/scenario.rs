@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use sluice_api::{Mode, Protocol};
 use sluice_dataplane::burst::BURST;
 use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT, PORT_MACS, VIP};
+use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT, PORT_MACS, Random, VIP};
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
@@ -86,19 +86,9 @@ pub fn rows(options: &Options) -> Result<Vec<Wanted>, PerfError> {
         .collect())
 }
 
-/// xorshift64*: the same order of flows in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    fn below(&mut self, end: u32) -> u32 {
-        (((self.next() >> 32) * u64::from(end)) >> 32) as u32
-    }
+/// The number of a random flow.
+fn below(random: &mut Random, flows: u32) -> u32 {
+    random.below(flows as usize) as u32
 }
 
 /// Client number `i`: 16 million addresses of 100.64.0.0/10 and four L4 ports.
@@ -194,7 +184,7 @@ fn established(bench: &mut Bench, mode: Mode, flows: u32, packets: usize) -> (Ve
     let mut setup = bench.setup(mode, flows.max(1_024));
     bring_up(bench, &mut setup, flows);
     let mut random = Random(1);
-    let order = (0..packets).map(|_| client(random.below(flows)));
+    let order = (0..packets).map(|_| client(below(&mut random, flows)));
     let order: Vec<FlowKey> = order.collect();
     // Twice: the first time warms up.
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::ACK, order[..packets / 4].iter().copied());
@@ -209,7 +199,7 @@ fn both_ways(bench: &mut Bench, flows: u32, packets: usize) -> (Vec<u64>, Setup)
     let mut from_client = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
     let mut from_backend = Template::new(BACKEND_PORT, replies[0], TcpFlags::ACK);
     let cycles = bench.run(&mut setup, packets, || {
-        let flow = random.below(flows);
+        let flow = below(&mut random, flows);
         match random.below(2) {
             0 => (CLIENT_PORT, from_client.with(client(flow))),
             _ => (BACKEND_PORT, from_backend.with(replies[flow as usize])),
@@ -235,7 +225,7 @@ fn not_ours(bench: &mut Bench, flows: u32, packets: usize) -> (Vec<u64>, Setup) 
     let mut random = Random(3);
     let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
     let cycles = bench.run(&mut setup, packets, || {
-        let key = FlowKey { dst: 0x0808_0808, ..client(random.below(flows)) };
+        let key = FlowKey { dst: 0x0808_0808, ..client(below(&mut random, flows)) };
         (CLIENT_PORT, template.with(key))
     });
     (cycles, setup)
