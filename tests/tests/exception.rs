@@ -70,18 +70,27 @@ fn an_idle_data_plane_sleeps() {
     let mut lab = common::lab("sluice-idle", Wire::AfXdp, vec![1]);
     lab.start_dataplane().unwrap();
     sleep(Duration::from_secs(1));
-    let before = cpu_ticks(&lab);
-    sleep(Duration::from_secs(8));
-    let used = cpu_ticks(&lab) - before;
-    println!("the idle process used {used} of 800 ticks");
-    // 800 ticks of 10 ms in 8 s of one CPU; the whole process may use 5 % of it.
-    assert!(used <= 40, "the idle process used {used} of 800 ticks");
+    // 400 ticks of 10 ms in 4 s of one CPU; an idle worker may use 5 % of it. What else runs on the
+    // machine can only add to what is counted, so the least of three windows tells.
+    let used: Vec<u64> = (0..3)
+        .map(|_| {
+            let before = worker_ticks(&lab);
+            sleep(Duration::from_secs(4));
+            worker_ticks(&lab) - before
+        })
+        .collect();
+    println!("the idle worker used {used:?} of 400 ticks each");
+    assert!(used.iter().any(|ticks| *ticks < 20), "{used:?} of 400 ticks each");
 }
 
-/// User and system time of the data plane, in ticks of 10 ms (proc(5), /proc/PID/stat).
-fn cpu_ticks(lab: &Lab) -> u64 {
+/// User and system time of the first worker, in ticks of 10 ms (proc(5), /proc/PID/task/TID/stat).
+fn worker_ticks(lab: &Lab) -> u64 {
     let pid = lab.dataplane.as_ref().unwrap().pid();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let stat = fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap())
+        .find(|stat| stat.contains("(worker-0)"))
+        .unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let fields: Vec<&str> = fields.split_whitespace().collect();
     fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()

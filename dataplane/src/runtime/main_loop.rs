@@ -123,7 +123,7 @@ impl MainLoop {
         let mut work = self.read_messages(now_ms);
         work += self.move_kernel_packets();
         self.resolver.tick(now_ms);
-        self.act(now_ms);
+        self.act();
         self.flush();
         work += self.answer_control();
         if now_ms >= self.slow_check_at_ms {
@@ -171,7 +171,7 @@ impl MainLoop {
     }
 
     /// Do what the resolver asks for.
-    fn act(&mut self, _now_ms: u64) {
+    fn act(&mut self) {
         let actions: Vec<Action> = self.resolver.take_actions().collect();
         for action in actions {
             match action {
