@@ -154,11 +154,6 @@ impl<F> Burst<F> {
         self.iter_mut().filter(|(_, meta)| meta.is_live_flow())
     }
 
-    /// The meta data of all packets, read only.
-    pub fn metas(&self) -> &[Meta] {
-        &self.metas[..self.frames.len()]
-    }
-
     /// Take all packets out, in order.
     #[inline(always)]
     pub fn drain(&mut self) -> impl Iterator<Item = (F, &Meta)> {

@@ -15,6 +15,8 @@ use crate::slots::{Freed, Slots};
 /// The ledger; the main thread owns it.
 pub struct Ledger {
     workers: Vec<Arc<WorkerCounters>>,
+    /// What the main thread drops: it has no services.
+    main: Arc<WorkerCounters>,
     /// What each backend slot's counters stood at when its owner got it.
     base: HashMap<u32, Traffic>,
     /// Traffic of a service slot's backends that are gone.
@@ -33,9 +35,9 @@ fn minus(a: Traffic, b: Traffic) -> Traffic {
 }
 
 impl Ledger {
-    /// A ledger over these workers.
-    pub fn new(workers: Vec<Arc<WorkerCounters>>) -> Self {
-        Ledger { workers, base: HashMap::new(), gone: HashMap::new() }
+    /// A ledger over these workers and the main thread.
+    pub fn new(workers: Vec<Arc<WorkerCounters>>, main: Arc<WorkerCounters>) -> Self {
+        Ledger { workers, main, base: HashMap::new(), gone: HashMap::new() }
     }
 
     fn raw(&self, slot: u32) -> Traffic {
@@ -107,9 +109,9 @@ impl Ledger {
             .collect()
     }
 
-    /// Dropped packets by reason, over all workers.
+    /// Dropped packets by reason, over all workers and the main thread.
     pub fn drops(&self) -> std::collections::BTreeMap<String, u64> {
-        drops(self.workers.iter().map(Arc::as_ref))
+        drops(self.workers.iter().chain([&self.main]).map(Arc::as_ref))
     }
 }
 
@@ -138,9 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_main_thread_drops_counts_too() {
+        let threads: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0))).collect();
+        let ledger = Ledger::new(vec![threads[0].clone()], threads[1].clone());
+        threads.iter().for_each(|t| t.drop_count(DropReason::ExceptionRingFull).add(2));
+        assert_eq!(ledger.drops(), [("exception_ring_full".to_owned(), 4)].into());
+    }
+
+    #[test]
     fn a_service_keeps_what_its_former_backends_had_and_a_new_one_starts_at_zero() {
         let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(100))).collect();
-        let mut ledger = Ledger::new(workers.clone());
+        let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0)));
         let mut slots = Slots::new(1, 1);
         let first = snapshot(&[1]);
         slots.assign(&first).unwrap();

@@ -9,9 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use sluice_api::{
-    AdminState, HashOn, Mode, Protocol, Scheduler, Snapshot, SnapshotBackend, SnapshotService,
-};
+use sluice_api::{AdminState, HashOn, Mode, Scheduler, Snapshot, SnapshotBackend, SnapshotService};
 
 use crate::flow::FlowKey;
 use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
@@ -217,11 +215,6 @@ impl CompiledService {
             local_addresses,
             source: service.clone(),
         }
-    }
-
-    /// Its protocol.
-    pub fn protocol(&self) -> Protocol {
-        self.source.protocol
     }
 
     /// Whether the backend with this slot takes new conns.

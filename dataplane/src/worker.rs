@@ -226,6 +226,9 @@ impl Worker {
             // When the queue is full the message is lost: whoever sent it will say it again.
             let _ = messages.push(message);
         }
+        // The queues drop these themselves.
+        let too_long = rx.iter().map(RxQueue::multi_segment_drops).sum();
+        lanes.counters.drop_count(DropReason::FrameTooLong).set(too_long);
         lanes.counters.generation.set(config.generation);
         packets
     }

@@ -33,6 +33,8 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Shorter than an Ethernet header.
     EtherTruncated = "ether_truncated",
+    /// Longer than a packet buffer: no port of this MTU should receive it.
+    FrameTooLong = "frame_too_long",
     /// Destination MAC is neither the port's nor broadcast nor multicast.
     NotOurMac = "not_our_mac",
     /// Source MAC is a group address, which no station may send from (IEEE 802.3).
@@ -49,7 +51,7 @@ drop_reasons! {
     ArpNotForUs = "arp_not_for_us",
     /// ARP answered or learned: it has done its work.
     ArpConsumed = "arp_consumed",
-    /// More ARP than the main thread can take.
+    /// More ARP than the main thread can take or send.
     ArpQueueFull = "arp_queue_full",
     /// Shorter than the IPv4 header (RFC 791), or than its IHL or total length says.
     Ipv4Truncated = "ipv4_truncated",
@@ -109,7 +111,7 @@ drop_reasons! {
     MtuExceeded = "mtu_exceeded",
     /// The ring to the worker that owns the conn is full.
     HandoverRingFull = "handover_ring_full",
-    /// The ring to the kernel's exception port is full, or there is no exception port.
+    /// The way to or from the kernel's exception port is full, or there is no exception port.
     ExceptionRingFull = "exception_ring_full",
     /// The port's transmit queue did not take it.
     TxQueueFull = "tx_queue_full",

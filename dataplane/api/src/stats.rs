@@ -106,7 +106,8 @@ pub struct Stats {
     pub services: Vec<ServiceStats>,
     /// Fill of the tables.
     pub tables: Vec<TableUsage>,
-    /// Dropped packets by reason's name, over all workers; reasons that never happened are absent.
+    /// Dropped packets by reason's name, over all workers and the main thread; reasons that never
+    /// happened are absent.
     pub drops: BTreeMap<String, u64>,
 }
 

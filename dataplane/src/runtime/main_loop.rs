@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
-use sluice_api::Snapshot;
+use sluice_api::{DropReason, Snapshot};
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
@@ -90,6 +90,8 @@ pub struct MainLoop {
     pub slots: Slots,
     /// Counters by service and backend.
     pub ledger: Ledger,
+    /// What this thread drops.
+    pub counters: Arc<WorkerCounters>,
     /// What happened.
     pub events: EventLog,
     /// Tables that fill up.
@@ -217,17 +219,21 @@ impl MainLoop {
 
     /// Queue a frame of ours for a port.
     fn send_frame(&mut self, port: u16, bytes: &[u8]) {
-        let Some(mut mbuf) = self.mempool.alloc() else { return };
-        if mbuf.set_len(bytes.len()).is_ok() {
-            mbuf.bytes_mut().copy_from_slice(bytes);
-            mbuf.set_tag(u32::from(port));
-            self.queue(mbuf);
-        }
+        let Some(mut mbuf) = self.mempool.alloc() else {
+            return self.counters.drop_count(DropReason::NoMbuf).add(1);
+        };
+        mbuf.set_len(bytes.len()).expect("an ARP frame fits into any mbuf");
+        mbuf.bytes_mut().copy_from_slice(bytes);
+        mbuf.set_tag(u32::from(port));
+        self.queue(mbuf, DropReason::ArpQueueFull);
     }
 
-    fn queue(&mut self, mbuf: Mbuf) {
+    /// Let a frame wait for the first worker; `full` is why it dies when too many wait.
+    fn queue(&mut self, mbuf: Mbuf, full: DropReason) {
         if self.waiting.len() < MOST_WAITING {
             self.waiting.push(mbuf);
+        } else {
+            self.counters.drop_count(full).add(1);
         }
     }
 
@@ -238,9 +244,10 @@ impl MainLoop {
         for worker in &mut self.workers {
             count += worker.for_kernel.receive(&mut frames, BURST);
             for frame in frames.drain(..) {
-                if let Some(exception) = &mut self.ports[frame.tag() as usize].exception {
-                    // A kernel that does not take its packets loses them, as behind any NIC.
-                    exception.push(frame);
+                let exception = &mut self.ports[frame.tag() as usize].exception;
+                // A kernel that does not take its packets loses them, as behind any NIC.
+                if !exception.as_mut().is_some_and(|exception| exception.push(frame)) {
+                    self.counters.drop_count(DropReason::ExceptionRingFull).add(1);
                 }
             }
         }
@@ -250,7 +257,7 @@ impl MainLoop {
             count += exception.receive(&mut frames);
             for mut frame in frames.drain(..) {
                 frame.set_tag(port as u32);
-                self.queue(frame);
+                self.queue(frame, DropReason::ExceptionRingFull);
             }
         }
         count
@@ -325,7 +332,7 @@ impl MainLoop {
             );
         }
         let created: u64 = stats.workers.iter().map(|w| w.conns_created).sum();
-        let dropped: u64 = stats.workers.iter().map(|w| w.dropped).sum();
+        let dropped: u64 = stats.drops.values().sum();
         println!("conns made {created}; packets dropped {dropped}");
         for (reason, count) in &stats.drops {
             println!("  {reason} {count}");

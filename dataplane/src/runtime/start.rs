@@ -172,11 +172,16 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             waiting: VecDeque::new(),
         });
     }
+    let counters = Arc::new(WorkerCounters::new(0));
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
         resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
         ports: main_ports,
-        ledger: Ledger::new(handles.iter().map(|h| Arc::clone(&h.counters)).collect()),
+        ledger: Ledger::new(
+            handles.iter().map(|h| Arc::clone(&h.counters)).collect(),
+            Arc::clone(&counters),
+        ),
+        counters,
         workers: handles,
         stop_workers,
         messages,

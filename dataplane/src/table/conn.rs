@@ -132,11 +132,6 @@ impl Conn {
         self.backend_slot
     }
 
-    /// Slot of the service's timeouts.
-    pub fn service_slot(&self) -> u16 {
-        self.service_slot
-    }
-
     /// Where it stands.
     #[inline(always)]
     pub fn state(&self) -> ConnState {

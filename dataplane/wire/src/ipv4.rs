@@ -211,12 +211,6 @@ impl Ipv4Header {
         let Some(addresses) = self.as_bytes().last_chunk() else { return false };
         checksum::is_valid_l4_v4(addresses, self.protocol, l4)
     }
-
-    /// Sum of the pseudo-header that TCP and UDP checksums cover, for `l4_len` bytes of L4.
-    #[inline]
-    pub const fn pseudo_header_sum(&self, l4_len: u16) -> u32 {
-        checksum::pseudo_header_v4(self.src.get(), self.dst.get(), self.protocol, l4_len)
-    }
 }
 
 /// Whether the checksum fits a whole header, its options included.
