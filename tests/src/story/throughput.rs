@@ -29,8 +29,8 @@ pub fn run(lab: &mut Lab, step: &mut Step) -> Result<()> {
     }
     let client = lab.site().netns("client");
     add_address(&client, CLIENT_ON_LAN, 24, "wan")?;
-    let through_sluice = format!("http://{VIP_WEB}/");
-    let over_wire = format!("http://{}/", backend_address(1));
+    let through_sluice = format!("http://{VIP_WEB}:80/");
+    let over_wire = format!("http://{}:80/", backend_address(1));
     let (mut sluice_rates, mut wire_rates) = (Vec::new(), Vec::new());
     let mut errors = 0;
     for round_number in 1..=rounds {
