@@ -3,7 +3,7 @@
 use sluice_api::DropReason;
 use sluice_wire::tcp::TcpFlags;
 
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, Tuple};
 use crate::table::conn_index::ConnRef;
 
 /// Most packets of a burst.
@@ -41,7 +41,7 @@ pub enum Verdict {
 /// What kind of packet it is, for the stages to share out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// TCP or UDP with its headers in their places: `key`, `hash`, `tcp_flags`, `ip_len` hold.
+    /// TCP or UDP with its headers in their places: `tuple`, `hash`, `tcp_flags`, `ip_len` hold.
     Flow,
     /// ARP.
     Arp,
@@ -62,12 +62,12 @@ pub struct Meta {
     pub in_port: u16,
     /// Whether another worker has received it and handed it over.
     pub handed_over: bool,
-    /// TCP flags.
+    /// TCP flags; anything when it is not TCP.
     pub tcp_flags: TcpFlags,
     /// IP total length, in bytes.
     pub ip_len: u16,
-    /// Its flow.
-    pub key: FlowKey,
+    /// Its flow, as it stands in the packet.
+    pub tuple: Tuple,
     /// Its flow's hash.
     pub hash: u64,
     /// Its conn.
@@ -84,10 +84,16 @@ impl Meta {
             handed_over,
             tcp_flags: TcpFlags::NONE,
             ip_len: 0,
-            key: FlowKey { src: 0, dst: 0, src_port: 0, dst_port: 0, protocol: 0 },
+            tuple: Tuple { addresses: 0, ports: 0, protocol: 0 },
             hash: 0,
             conn: ConnRef::NONE,
         }
+    }
+
+    /// Its flow, to decide by.
+    #[inline]
+    pub fn key(&self) -> FlowKey {
+        FlowKey::from(&self.tuple)
     }
 
     /// Whether it is a TCP or UDP packet that no stage has decided about.
@@ -152,6 +158,15 @@ impl<F> Burst<F> {
     #[inline(always)]
     pub fn live_flows(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {
         self.iter_mut().filter(|(_, meta)| meta.is_live_flow())
+    }
+
+    /// The port that all packets leave by, as those of a burst mostly do; `None` when they do not,
+    /// or when there are none.
+    #[inline(always)]
+    pub fn common_port(&self) -> Option<u16> {
+        let metas = &self.metas[..self.frames.len().min(BURST)];
+        let Verdict::Transmit { port } = metas.first()?.verdict else { return None };
+        metas.iter().all(|meta| meta.verdict == Verdict::Transmit { port }).then_some(port)
     }
 
     /// Take all packets out, in order.

@@ -38,18 +38,21 @@ impl Counter {
     }
 }
 
+/// Traffic in one direction.
+#[derive(Debug, Default)]
+pub struct Forwarded {
+    /// Packets.
+    pub packets: Counter,
+    /// Bytes: IP total length.
+    pub bytes: Counter,
+}
+
 /// Traffic of one backend on one worker: one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct BackendCounters {
-    /// Packets from clients.
-    pub packets_in: Counter,
-    /// Bytes from clients: IP total length.
-    pub bytes_in: Counter,
-    /// Packets towards clients.
-    pub packets_out: Counter,
-    /// Bytes towards clients: IP total length.
-    pub bytes_out: Counter,
+    /// From clients, and towards clients: by `ConnRef::direction`.
+    pub forwarded: [Forwarded; 2],
     /// Conns made.
     pub conns_created: Counter,
     /// Conns now (gauge).
@@ -59,11 +62,12 @@ pub struct BackendCounters {
 impl BackendCounters {
     /// What they stand at.
     pub fn read(&self) -> Traffic {
+        let [from_clients, to_clients] = &self.forwarded;
         Traffic {
-            packets_in: self.packets_in.get(),
-            bytes_in: self.bytes_in.get(),
-            packets_out: self.packets_out.get(),
-            bytes_out: self.bytes_out.get(),
+            packets_in: from_clients.packets.get(),
+            bytes_in: from_clients.bytes.get(),
+            packets_out: to_clients.packets.get(),
+            bytes_out: to_clients.bytes.get(),
             conns_created: self.conns_created.get(),
             conns: self.conns.get(),
         }

@@ -15,7 +15,7 @@ pub enum ChecksumStatus {
     Bad,
 }
 
-/// What a NIC said of the checksums of a received packet.
+/// What a NIC is to have said of the checksums of a [`MemFrame`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RxChecksums {
     /// IPv4 header checksum.
@@ -44,8 +44,11 @@ pub trait Frame: Sized {
     /// [`NoRoom`] when the buffer is shorter than that; the packet is unchanged.
     fn set_len(&mut self, len: usize) -> Result<(), NoRoom>;
 
-    /// What the NIC said of the checksums.
-    fn rx_checksums(&self) -> RxChecksums;
+    /// What the NIC said of the IPv4 header's checksum.
+    fn ip_checksum(&self) -> ChecksumStatus;
+
+    /// What the NIC said of the TCP or UDP checksum.
+    fn l4_checksum(&self) -> ChecksumStatus;
 
     /// Start loading the packet's first cache line. A hint: it may do nothing.
     fn prefetch(&self);
@@ -119,8 +122,13 @@ impl Frame for MemFrame {
     }
 
     #[inline]
-    fn rx_checksums(&self) -> RxChecksums {
-        self.rx_checksums
+    fn ip_checksum(&self) -> ChecksumStatus {
+        self.rx_checksums.ip
+    }
+
+    #[inline]
+    fn l4_checksum(&self) -> ChecksumStatus {
+        self.rx_checksums.l4
     }
 
     #[inline]

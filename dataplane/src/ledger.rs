@@ -155,7 +155,7 @@ mod tests {
         let first = snapshot(&[1]);
         slots.assign(&first).unwrap();
         let (_, slot) = slots.all_backends().next().unwrap();
-        workers.iter().for_each(|w| w.backend(slot).packets_in.add(5));
+        workers.iter().for_each(|w| w.backend(slot).forwarded[0].packets.add(5));
         assert_eq!(ledger.services(&first, &slots)[0].backends[0].traffic.packets_in, 10);
 
         let second = snapshot(&[2]);

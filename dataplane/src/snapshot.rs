@@ -75,6 +75,7 @@ pub struct Compiled {
     pub timeouts: Box<[StateTimeouts]>,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     addresses: HashMap<u32, Address, FixedState>,
+    ours: AddressFilter,
     /// A bit per backend slot: unhealthy, down, or no longer in the snapshot.
     gone: Box<[u64]>,
 }
@@ -82,11 +83,13 @@ pub struct Compiled {
 impl Compiled {
     /// What the workers forward by before the first snapshot: only the ports' own addresses.
     pub fn empty(port_addresses: &[(Ipv4Addr, u16)]) -> Self {
+        let addresses = own_addresses(port_addresses);
         Compiled {
+            ours: AddressFilter::new(addresses.keys(), &AddressFilter::default()),
             generation: 0,
             timeouts: Box::default(),
             services: HashMap::default(),
-            addresses: own_addresses(port_addresses),
+            addresses,
             gone: Box::default(),
         }
     }
@@ -125,6 +128,7 @@ impl Compiled {
             services.insert(key, compiled);
         }
         Compiled {
+            ours: AddressFilter::new(addresses.keys(), &previous.ours),
             generation: snapshot.generation,
             timeouts: slots.timeouts().into(),
             services,
@@ -152,6 +156,13 @@ impl Compiled {
         self.addresses.get(&address).copied()
     }
 
+    /// Whether packets with these addresses (as they stand in a packet) may be for us: for an
+    /// address that is ours, or was, as its conns may go on. False is certain.
+    #[inline(always)]
+    pub fn may_be_ours(&self, addresses: u64) -> bool {
+        self.ours.may_contain((addresses >> 32) as u32)
+    }
+
     /// All VIPs and local addresses.
     pub fn announced_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.addresses
@@ -174,6 +185,57 @@ fn gone(snapshot: &Snapshot, slots: &Slots) -> Box<[u64]> {
         bits[slot as usize / 64] |= 1 << (slot % 64);
     }
     bits.into()
+}
+
+/// A set of addresses that answers "certainly not" in one load: a bitmap indexed by a hash, at
+/// least 32 bits for each address (Bloom, CACM 1970, with one hash function). It never forgets.
+struct AddressFilter {
+    words: Box<[u64]>,
+    /// 64 minus the number of bits of a bit's number.
+    shift: u32,
+}
+
+impl Default for AddressFilter {
+    fn default() -> Self {
+        AddressFilter { words: vec![0; 64].into(), shift: 64 - 12 }
+    }
+}
+
+impl AddressFilter {
+    fn new<'a>(addresses: impl ExactSizeIterator<Item = &'a u32>, previous: &Self) -> Self {
+        let bits = (addresses.len() * 32).next_power_of_two().max(previous.words.len() * 64);
+        let mut filter =
+            AddressFilter { words: vec![0; bits / 64].into(), shift: 64 - bits.trailing_zeros() };
+        // A bit's number is the upper end of a hash: what stood at n stands at 2 n or 2 n + 1 in a
+        // filter of twice the size.
+        let times = bits / (previous.words.len() * 64);
+        for bit in (0..previous.words.len() * 64).filter(|bit| previous.holds(*bit)) {
+            (bit * times..(bit + 1) * times).for_each(|bit| filter.set(bit));
+        }
+        addresses.for_each(|address| filter.set(filter.bit(address.to_be())));
+        filter
+    }
+
+    /// The bit of an address as it stands in a packet.
+    #[inline(always)]
+    fn bit(&self, address: u32) -> usize {
+        // Fibonacci hashing (Knuth, TAOCP 6.4): whoever aims at a bit gains a slower drop.
+        (u64::from(address).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+    }
+
+    #[inline(always)]
+    fn holds(&self, bit: usize) -> bool {
+        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+    }
+
+    fn set(&mut self, bit: usize) {
+        self.words[bit / 64] |= 1 << (bit % 64);
+    }
+
+    #[inline(always)]
+    fn may_contain(&self, address: u32) -> bool {
+        self.holds(self.bit(address))
+    }
 }
 
 fn own_addresses(port_addresses: &[(Ipv4Addr, u16)]) -> HashMap<u32, Address, FixedState> {

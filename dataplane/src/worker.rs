@@ -10,7 +10,7 @@ use sluice_api::DropReason;
 use crate::backoff::Backoff;
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
-use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue};
+use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
 use crate::pipeline::{Pipeline, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
 use crate::snapshot::Compiled;
@@ -69,7 +69,7 @@ impl<Q: Outlet> Lane<Q> {
         self.to.send(&mut self.waiting);
         if !self.waiting.is_empty() {
             counters.drop_count(self.full).add(self.waiting.len() as u64);
-            self.waiting.clear();
+            free_bulk(&mut self.waiting);
         }
     }
 }
@@ -109,6 +109,20 @@ impl Sink<Mbuf> for Lanes {
     fn to_kernel(&mut self, port: u16, mut frame: Mbuf) {
         frame.set_tag(u32::from(port));
         self.kernel.push(frame, &self.counters);
+    }
+
+    #[inline(always)]
+    fn transmit_all(&mut self, port: u16, frames: &mut Vec<Mbuf>) {
+        let lane = &mut self.ports[port as usize];
+        lane.waiting.append(frames);
+        if lane.waiting.len() >= BURST {
+            lane.flush(&self.counters);
+        }
+    }
+
+    #[inline(always)]
+    fn discard(&mut self, frames: &mut Vec<Mbuf>) {
+        free_bulk(frames);
     }
 }
 

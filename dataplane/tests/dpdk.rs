@@ -75,8 +75,8 @@ fn lengths_stay_within_the_buffer(pool: &Mempool) {
     assert!(mbuf.bytes().is_empty());
     assert_eq!(mbuf.port(), u16::MAX);
     assert!(mbuf.is_single_segment());
-    assert_eq!(mbuf.rx_checksums().ip, ChecksumStatus::Unknown);
-    assert_eq!(mbuf.rx_checksums().l4, ChecksumStatus::Unknown);
+    assert_eq!(mbuf.ip_checksum(), ChecksumStatus::Unknown);
+    assert_eq!(mbuf.l4_checksum(), ChecksumStatus::Unknown);
     mbuf.set_len(2048).unwrap();
     mbuf.bytes_mut().fill(7);
     assert_eq!(mbuf.set_len(2049), Err(NoRoom));
@@ -343,8 +343,8 @@ fn tap_with_two_queues(eal: &Eal, pool: &Mempool) {
     let datagram = receive_where(&mut rx, |b| b[12..14] == [0x08, 0x00] && b[23] == 17);
     assert!(datagram.bytes().ends_with(b"hello through the tap"));
     assert_eq!(datagram.bytes()[..6], port.mac());
-    assert_ne!(datagram.rx_checksums().ip, ChecksumStatus::Bad);
-    assert_ne!(datagram.rx_checksums().l4, ChecksumStatus::Bad);
+    assert_ne!(datagram.ip_checksum(), ChecksumStatus::Bad);
+    assert_ne!(datagram.l4_checksum(), ChecksumStatus::Bad);
     let counters = port.stats();
     assert!(counters.rx_packets >= 2 && counters.tx_packets == 1, "{counters:?}");
     drop((datagram, rx, tx));

@@ -5,7 +5,7 @@ use std::slice;
 
 use dpdk_sys::{mbuf as field, rte_mbuf};
 
-use crate::frame::{ChecksumStatus, Frame, NoRoom, RxChecksums};
+use crate::frame::{ChecksumStatus, Frame, NoRoom};
 
 /// A packet in one of DPDK's buffers. Dropping it gives the buffer back to its mempool.
 ///
@@ -170,22 +170,23 @@ impl Frame for Mbuf {
     }
 
     #[inline]
-    fn rx_checksums(&self) -> RxChecksums {
-        let flags = self.ol_flags();
-        RxChecksums {
-            ip: status(
-                flags,
-                dpdk_sys::SLUICE_MBUF_F_RX_IP_CKSUM_MASK,
-                dpdk_sys::SLUICE_MBUF_F_RX_IP_CKSUM_GOOD,
-                dpdk_sys::SLUICE_MBUF_F_RX_IP_CKSUM_BAD,
-            ),
-            l4: status(
-                flags,
-                dpdk_sys::SLUICE_MBUF_F_RX_L4_CKSUM_MASK,
-                dpdk_sys::SLUICE_MBUF_F_RX_L4_CKSUM_GOOD,
-                dpdk_sys::SLUICE_MBUF_F_RX_L4_CKSUM_BAD,
-            ),
-        }
+    fn ip_checksum(&self) -> ChecksumStatus {
+        status(
+            self.ol_flags(),
+            dpdk_sys::SLUICE_MBUF_F_RX_IP_CKSUM_MASK,
+            dpdk_sys::SLUICE_MBUF_F_RX_IP_CKSUM_GOOD,
+            dpdk_sys::SLUICE_MBUF_F_RX_IP_CKSUM_BAD,
+        )
+    }
+
+    #[inline]
+    fn l4_checksum(&self) -> ChecksumStatus {
+        status(
+            self.ol_flags(),
+            dpdk_sys::SLUICE_MBUF_F_RX_L4_CKSUM_MASK,
+            dpdk_sys::SLUICE_MBUF_F_RX_L4_CKSUM_GOOD,
+            dpdk_sys::SLUICE_MBUF_F_RX_L4_CKSUM_BAD,
+        )
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use sluice_api::{DropReason, Mode};
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::forward::forward_one;
+use super::parse::is_martian;
 use super::{Tables, conn};
 use crate::burst::{Burst, Class, Meta, Verdict};
 use crate::flow::FlowKey;
@@ -28,7 +29,7 @@ pub fn admit<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, 
         match meta.class {
             Class::Flow => {
                 let earlier = made && {
-                    meta.conn = t.conns.find(meta.hash, &meta.key);
+                    meta.conn = t.conns.find(meta.hash, &meta.tuple);
                     conn::track(meta, t, config, now)
                 };
                 meta.verdict = match admit_one(t, config, meta, earlier, now) {
@@ -41,7 +42,7 @@ pub fn admit<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, 
                 };
             }
             Class::Other(reason) => {
-                let is_ports = matches!(config.address(meta.key.dst), Some(Address::Port(_)));
+                let is_ports = matches!(config.address(meta.key().dst), Some(Address::Port(_)));
                 meta.verdict = match is_ports {
                     true => Verdict::Kernel { port: meta.in_port },
                     false => Verdict::Drop(reason),
@@ -62,9 +63,11 @@ fn admit_one(
     if has_conn {
         return Ok(meta.conn);
     }
-    let Some(service) = config.service(&meta.key) else { return Err(no_service(config, meta)) };
-    check_source(config, &meta.key).map_err(Verdict::Drop)?;
-    let state = if meta.key.protocol == PROTO_TCP {
+    let key = meta.key();
+    check_possible(&key).map_err(Verdict::Drop)?;
+    let Some(service) = config.service(&key) else { return Err(no_service(config, meta)) };
+    check_source(config, &key).map_err(Verdict::Drop)?;
+    let state = if meta.tuple.protocol == PROTO_TCP {
         if !meta.tcp_flags.is_open() {
             return Err(Verdict::Drop(DropReason::NoConn));
         }
@@ -72,9 +75,9 @@ fn admit_one(
     } else {
         ConnState::UdpOneWay
     };
-    let backend = pick(t, service, &meta.key).ok_or(Verdict::Drop(DropReason::NoBackend))?;
+    let backend = pick(t, service, &key).ok_or(Verdict::Drop(DropReason::NoBackend))?;
     let new = NewConn {
-        from_client: meta.key,
+        from_client: key,
         from_backend: None,
         backend_address: backend.address,
         service_slot: service.slot,
@@ -94,9 +97,22 @@ fn admit_one(
     Ok(conn)
 }
 
+/// A flow that nobody can have, and that has no conn for that reason, was not looked at for it
+/// before now.
+fn check_possible(key: &FlowKey) -> Result<(), DropReason> {
+    if is_martian(key.src) {
+        return Err(DropReason::MartianSource);
+    }
+    // RFC 768: port 0 says that no reply is expected; RFC 6335, 6: it is reserved in TCP and UDP.
+    if key.src_port == 0 || key.dst_port == 0 {
+        return Err(DropReason::L4PortZero);
+    }
+    Ok(())
+}
+
 /// What becomes of a packet that no service takes.
 fn no_service(config: &Compiled, meta: &Meta) -> Verdict {
-    match config.address(meta.key.dst) {
+    match config.address(meta.key().dst) {
         Some(Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
         Some(Address::Vip) => Verdict::Drop(DropReason::NoService),
         Some(Address::Local) => Verdict::Drop(DropReason::NoConn),

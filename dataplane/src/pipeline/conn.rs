@@ -5,6 +5,7 @@ use sluice_wire::ipv4::PROTO_TCP;
 use super::{Tables, forget};
 use crate::burst::{Burst, Meta};
 use crate::snapshot::Compiled;
+use crate::table::conn::Conn;
 use crate::table::conn_index::ConnRef;
 use crate::table::conn_state::ConnState;
 use crate::table::wheel::Millis;
@@ -19,9 +20,8 @@ pub fn lookup<F>(burst: &mut Burst<F>, t: &Tables) {
 }
 
 /// Confirm a packet's conn and advance its state; false when it has none, or none any more.
-#[inline(always)]
 pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) -> bool {
-    let conn = t.conns.confirm(meta.conn, meta.hash, &meta.key);
+    let conn = t.conns.confirm(meta.conn, meta.hash, &meta.tuple);
     meta.conn = conn;
     if conn.is_none() {
         return false;
@@ -29,7 +29,7 @@ pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) ->
     let from_backend = conn.is_from_backend();
     let line = t.conns.get(conn);
     let mut fins = line.fins();
-    let state = if meta.key.protocol == PROTO_TCP {
+    let state = if meta.tuple.protocol == PROTO_TCP {
         if meta.tcp_flags.is_open() && !from_backend && starts_over(t, config, conn) {
             remove(meta, t);
             return false;
@@ -46,6 +46,20 @@ pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) ->
     };
     t.conns.touch(conn, state, fins, now, &config.timeouts);
     true
+}
+
+/// Whether a packet of a conn leaves its state as it is, whatever it is: any but the first and the
+/// last ones.
+#[inline(always)]
+pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
+    match line.state() {
+        ConnState::Established => meta.tcp_flags.is_quiet(),
+        ConnState::UdpOneWay if meta.conn.is_from_backend() => false,
+        ConnState::UdpOneWay | ConnState::UdpTwoWay => {
+            meta.conn.is_from_backend() || !config.is_gone(line.backend_slot())
+        }
+        _ => false,
+    }
 }
 
 #[cold]

@@ -21,10 +21,10 @@ pub fn answer<F: Frame>(burst: &mut Burst<F>, config: &Compiled) {
 }
 
 fn decide(frame: &mut [u8], meta: &Meta, config: &Compiled) -> Verdict {
-    let Some(address) = config.address(meta.key.dst) else {
+    let Some(address) = config.address(meta.key().dst) else {
         return Verdict::Drop(DropReason::NotForUs);
     };
-    if config.address(meta.key.src).is_some() {
+    if config.address(meta.key().src).is_some() {
         return Verdict::Drop(DropReason::MartianSource);
     }
     let message = &mut frame[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
@@ -32,7 +32,7 @@ fn decide(frame: &mut [u8], meta: &Meta, config: &Compiled) -> Verdict {
         Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
         Ok(header) if header.is_echo_request() => {
             icmp::make_echo_reply(message);
-            turn_around(frame, meta.key.dst, meta.key.src);
+            turn_around(frame, meta.key().dst, meta.key().src);
             Verdict::Transmit { port: meta.in_port }
         }
         Ok(_) if matches!(address, Address::Port(_)) => Verdict::Kernel { port: meta.in_port },

@@ -84,7 +84,7 @@ pub fn answer<F: Frame>(
     view.ip.flags_fragment = U16::ZERO;
     view.ip.protocol = PROTO_ICMP;
     let our_address = t.ports[meta.in_port as usize].address.to_bits();
-    turn_around(bytes, our_address, meta.key.src);
+    turn_around(bytes, our_address, meta.key().src);
     t.counters.drop_count(reason).add(1);
     Verdict::Transmit { port: meta.in_port }
 }

@@ -22,8 +22,9 @@ use std::sync::Arc;
 
 use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
+use sluice_wire::flow_head::Station;
 
-use crate::burst::{Burst, Verdict};
+use crate::burst::{BURST, Burst, Verdict};
 use crate::counters::WorkerCounters;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
@@ -118,6 +119,18 @@ pub trait Sink<F> {
     fn hand_over(&mut self, worker: u16, in_port: u16, frame: F);
     /// To the kernel, by the exception port of a port.
     fn to_kernel(&mut self, port: u16, frame: F);
+    /// Out of a port, a whole burst.
+    #[inline]
+    fn transmit_all(&mut self, port: u16, frames: &mut Vec<F>) {
+        for frame in frames.drain(..) {
+            self.transmit(port, frame);
+        }
+    }
+    /// Nowhere: their reasons have been counted.
+    #[inline]
+    fn discard(&mut self, frames: &mut Vec<F>) {
+        frames.clear();
+    }
 }
 
 /// Everything the stages work on but the packets.
@@ -132,6 +145,8 @@ pub struct Tables {
     wlc_start: usize,
     hasher: FlowHasher,
     ports: Box<[PortInfo]>,
+    /// By port: what sound packets to it have in common.
+    stations: Box<[Station]>,
     routes: Arc<RouteTable>,
     counters: Arc<WorkerCounters>,
     worker: u16,
@@ -151,6 +166,8 @@ struct Held<F> {
 pub struct Pipeline<F> {
     tables: Tables,
     held: VecDeque<Held<F>>,
+    /// Packets of a burst that end here, to be given back together.
+    dropped: Vec<F>,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -169,6 +186,7 @@ impl<F: Frame> Pipeline<F> {
                 wrr: vec![Wrr::starting_at(u32::from(config.worker)); config.service_slots].into(),
                 wlc_start: config.worker as usize,
                 hasher,
+                stations: config.ports.iter().map(|p| p.mac.into()).collect(),
                 ports: config.ports.into_boxed_slice(),
                 routes: config.routes,
                 counters,
@@ -179,6 +197,7 @@ impl<F: Frame> Pipeline<F> {
                 icmp_limit: RateLimit::new(now),
             },
             held: VecDeque::with_capacity(HELD),
+            dropped: Vec::with_capacity(BURST),
         }
     }
 
@@ -192,7 +211,7 @@ impl<F: Frame> Pipeline<F> {
     ) {
         let t = &mut self.tables;
         t.counters.rx_packets.add(burst.len() as u64);
-        let mut rest = parse::parse(burst, t);
+        let mut rest = parse::parse(burst, t, config);
         steer::steer(burst, t, config);
         conn::lookup(burst, t);
         rest += forward::forward(burst, t, config, now);
@@ -208,6 +227,11 @@ impl<F: Frame> Pipeline<F> {
     #[inline(never)]
     fn dispatch(&mut self, burst: &mut Burst<F>, sink: &mut impl Sink<F>) {
         let counters = &self.tables.counters;
+        if let Some(port) = burst.common_port() {
+            counters.tx_packets.add(burst.len() as u64);
+            sink.transmit_all(port, burst.frames_mut());
+            return;
+        }
         let mut transmitted = 0;
         for (frame, meta) in burst.drain() {
             match meta.verdict {
@@ -215,7 +239,10 @@ impl<F: Frame> Pipeline<F> {
                     transmitted += 1;
                     sink.transmit(port, frame);
                 }
-                Verdict::Drop(reason) => counters.drop_count(reason).add(1),
+                Verdict::Drop(reason) => {
+                    counters.drop_count(reason).add(1);
+                    self.dropped.push(frame);
+                }
                 Verdict::HandOver { worker } => {
                     counters.handed_over.add(1);
                     sink.hand_over(worker, meta.in_port, frame);
@@ -239,6 +266,7 @@ impl<F: Frame> Pipeline<F> {
             }
         }
         counters.tx_packets.add(transmitted);
+        sink.discard(&mut self.dropped);
     }
 
     /// Take over what the main thread found out about a next hop, and let go of the packets that

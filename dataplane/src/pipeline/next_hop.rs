@@ -9,9 +9,7 @@ use crate::table::wheel::Millis;
 /// Slot of the next hop of a packet with a conn.
 #[inline(always)]
 pub fn resolve(meta: &Meta, t: &mut Tables, now: Millis) -> Result<u16, DropReason> {
-    let conn = t.conns.get(meta.conn);
-    let from_backend = meta.conn.is_from_backend();
-    let note = if from_backend { conn.to_client } else { conn.to_backend };
+    let note = t.conns.get(meta.conn).next_hops[meta.conn.direction()];
     match t.neighbours.current(note) {
         Some(slot) => Ok(slot),
         None => look_up(meta, t, now),
@@ -21,10 +19,9 @@ pub fn resolve(meta: &Meta, t: &mut Tables, now: Millis) -> Result<u16, DropReas
 #[cold]
 fn look_up(meta: &Meta, t: &mut Tables, now: Millis) -> Result<u16, DropReason> {
     let conn = t.conns.get_mut(meta.conn);
-    let (towards, note) = match meta.conn.is_from_backend() {
-        true => (conn.client_address(), &mut conn.to_client),
-        false => (conn.backend_address(), &mut conn.to_backend),
-    };
+    let direction = meta.conn.direction();
+    let towards = conn.destination(direction);
+    let note = &mut conn.next_hops[direction];
     let hop = t.routes.lookup(towards).ok_or(DropReason::NoRoute)?;
     *note = t.neighbours.slot_of(hop, now).map_err(|_| DropReason::NeighbourTableFull)?;
     t.counters.neighbours.set(t.neighbours.len() as u64);

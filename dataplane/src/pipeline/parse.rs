@@ -1,33 +1,34 @@
 //! Check a packet's headers and find its flow.
 //!
-//! Enters: raw frames. Leaves: a class and, for TCP and UDP, flow and hash, with the conn index's
+//! Enters: raw frames. Leaves: a class and, for TCP and UDP, tuple and hash, with the conn index's
 //! bucket on its way into the cache; or a drop reason.
 
 use sluice_api::DropReason;
 use sluice_wire::ether::{EtherHeader, ethertype};
+use sluice_wire::flow_head::FlowHead;
 use sluice_wire::headers::{IPV4_FRAME_BYTES, Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::{WireError, ipv4, tcp, udp};
 use zerocopy::FromBytes;
 
 use super::{PortInfo, Tables};
 use crate::burst::{Burst, Class, Meta, Verdict};
-use crate::flow::FlowKey;
-use crate::frame::{ChecksumStatus, Frame, RxChecksums};
+use crate::flow::{FlowKey, Tuple};
+use crate::frame::{ChecksumStatus, Frame};
+use crate::snapshot::Compiled;
 
 /// The stage; how many packets it left undecided that are no flows.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
-pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables) -> usize {
+pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled) -> usize {
     let mut no_flows = 0;
     for (frame, _) in burst.iter_mut() {
         frame.prefetch();
     }
     for (frame, meta) in burst.iter_mut() {
-        let port = &t.ports[meta.in_port as usize];
-        match classify(frame.bytes(), frame.rx_checksums(), port, t.verify_l4_checksum, meta) {
+        match look_at(frame, meta, t, config) {
             Ok(Class::Flow) => {
                 meta.class = Class::Flow;
-                meta.hash = t.hasher.hash(&meta.key);
+                meta.hash = t.hasher.hash(&meta.tuple);
                 t.conns.prefetch_index(meta.hash);
             }
             Ok(class) => {
@@ -40,10 +41,51 @@ pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables) -> usize {
     no_flows
 }
 
+/// Nearly every packet is a sound one, and is known as such at once; all others are looked at
+/// header by header, for the reason.
 #[inline(always)]
+fn look_at<F: Frame>(
+    frame: &F,
+    meta: &mut Meta,
+    t: &Tables,
+    config: &Compiled,
+) -> Result<Class, DropReason> {
+    let bytes = frame.bytes();
+    if let Some(head) = FlowHead::of(bytes)
+        && head.is_sound(t.stations[usize::from(meta.in_port)], bytes.len())
+        && is_good(frame.ip_checksum(), true, || head.ip_checksum_is_valid())
+    {
+        if !config.may_be_ours(head.addresses()) {
+            return Err(DropReason::NotForUs);
+        }
+        if is_good(frame.l4_checksum(), t.verify_l4_checksum, || head.l4_checksum_is_valid(bytes)) {
+            let (addresses, ports) = (head.addresses(), head.ports());
+            meta.tuple = Tuple { addresses, ports, protocol: head.protocol() };
+            meta.ip_len = head.ip_len();
+            meta.tcp_flags = head.tcp_flags();
+            return Ok(Class::Flow);
+        }
+    }
+    let port = &t.ports[usize::from(meta.in_port)];
+    let nic = [frame.ip_checksum(), frame.l4_checksum()];
+    let class = classify(bytes, nic, port, t.verify_l4_checksum, meta)?;
+    match class {
+        Class::Flow if !config.may_be_ours(meta.tuple.addresses) => Err(DropReason::NotForUs),
+        class => Ok(class),
+    }
+}
+
+/// Whether a checksum is right as far as anybody is to look. What the NIC calls bad is looked at
+/// again: that is rare.
+#[inline(always)]
+fn is_good(nic: ChecksumStatus, verify: bool, is_valid: impl FnOnce() -> bool) -> bool {
+    nic == ChecksumStatus::Good || (nic == ChecksumStatus::Unknown && !verify) || is_valid()
+}
+
+#[cold]
 fn classify(
     frame: &[u8],
-    nic: RxChecksums,
+    [nic_ip, nic_l4]: [ChecksumStatus; 2],
     port: &PortInfo,
     verify_l4: bool,
     meta: &mut Meta,
@@ -68,28 +110,22 @@ fn classify(
     }
     let ip = &view.ip;
     let header_len = ipv4::check(ip, frame.len() - L3_OFFSET).map_err(ipv4_reason)?;
-    let sum_is_bad = match nic.ip {
-        ChecksumStatus::Good => false,
-        ChecksumStatus::Bad => true,
-        ChecksumStatus::Unknown => match header_len {
-            ipv4::HEADER_BYTES => !ip.checksum_is_valid(),
-            _ => !ipv4::checksum_is_valid(&frame[L3_OFFSET..L3_OFFSET + header_len]),
-        },
-    };
-    if sum_is_bad {
+    let ip_header = &frame[L3_OFFSET..L3_OFFSET + header_len];
+    if !is_good(nic_ip, true, || ipv4::checksum_is_valid(ip_header)) {
         return Err(DropReason::Ipv4BadChecksum);
     }
     if is_martian(ip.src_u32()) {
         return Err(DropReason::MartianSource);
     }
     meta.ip_len = ip.total_len();
-    meta.key = FlowKey {
+    let mut key = FlowKey {
         src: ip.src_u32(),
         dst: ip.dst_u32(),
         src_port: 0,
         dst_port: 0,
         protocol: ip.protocol,
     };
+    meta.tuple = Tuple::from(&key);
     if ip.has_options() {
         return Ok(Class::Other(DropReason::Ipv4Options));
     }
@@ -100,50 +136,40 @@ fn classify(
     match ip.protocol {
         ipv4::PROTO_TCP => {
             let (header, _) = tcp::parse(l4).map_err(l4_reason)?;
-            if !header.flags.is_plausible() {
-                return Err(DropReason::TcpBadFlags);
-            }
             meta.tcp_flags = header.flags;
-            check_l4_sum(view, l4, nic.l4, verify_l4)?;
+            check_l4_sum(view, l4, nic_l4, verify_l4)?;
         }
         ipv4::PROTO_UDP => {
             let (header, len) = udp::parse(l4).map_err(l4_reason)?;
             if header.checksum() != 0 {
-                check_l4_sum(view, &l4[..len], nic.l4, verify_l4)?;
+                check_l4_sum(view, &l4[..len], nic_l4, verify_l4)?;
             }
         }
         ipv4::PROTO_ICMP => return Ok(Class::Icmp),
         _ => return Ok(Class::Other(DropReason::UnknownProtocol)),
     }
-    meta.key.src_port = view.src_port();
-    meta.key.dst_port = view.dst_port();
-    if meta.key.src_port == 0 || meta.key.dst_port == 0 {
-        return Err(DropReason::L4PortZero);
-    }
+    (key.src_port, key.dst_port) = (view.src_port(), view.dst_port());
+    meta.tuple = Tuple::from(&key);
     Ok(Class::Flow)
 }
 
 /// Nothing may come from these (RFC 1812, 5.3.7; RFC 6890): 0/8, 127/8, multicast and class E with
 /// the limited broadcast.
-#[inline(always)]
-fn is_martian(src: u32) -> bool {
+pub fn is_martian(src: u32) -> bool {
     let first = (src >> 24) as u8;
     first == 0 || first == 127 || first >= 224
 }
 
-#[inline(always)]
 fn check_l4_sum(
     view: &Ipv4Frame,
     l4: &[u8],
     nic: ChecksumStatus,
     verify: bool,
 ) -> Result<(), DropReason> {
-    let is_bad = match nic {
-        ChecksumStatus::Good => false,
-        ChecksumStatus::Bad => true,
-        ChecksumStatus::Unknown => verify && !view.ip.l4_checksum_is_valid(l4),
-    };
-    if is_bad { Err(DropReason::L4BadChecksum) } else { Ok(()) }
+    match is_good(nic, verify, || view.ip.l4_checksum_is_valid(l4)) {
+        true => Ok(()),
+        false => Err(DropReason::L4BadChecksum),
+    }
 }
 
 /// Why a frame too short for Ethernet, IPv4 and ports cannot be used.

@@ -4,14 +4,15 @@
 //! was damaged before Sluice stays detectably damaged behind it.
 
 use sluice_api::DropReason;
-use sluice_wire::headers::{Ipv4Frame, L4_OFFSET};
+use sluice_wire::checksum::Delta;
+use sluice_wire::flow_head::NatHead;
+use sluice_wire::headers::L4_OFFSET;
 use sluice_wire::icmp::{code, icmp_type};
 use sluice_wire::ipv4::PROTO_TCP;
-use zerocopy::FromBytes;
-use zerocopy::byteorder::network_endian::U16;
 
 use super::{Tables, icmp_error};
 use crate::burst::{Meta, Verdict};
+use crate::counters::WorkerCounters;
 use crate::frame::Frame;
 use crate::table::conn::Conn;
 use crate::table::wheel::Millis;
@@ -30,46 +31,39 @@ pub fn rewrite<F: Frame>(
         return too_big(frame, meta, t, mtu, now);
     }
     let conn = t.conns.get(meta.conn);
-    if !rewrite_headers(frame.bytes_mut(), meta, conn) {
+    if NatHead::of(frame.bytes_mut()).is_none_or(|head| head.ttl() <= 1) {
         return ttl_exceeded(frame, meta, t, now);
     }
-    let counters = t.counters.backend(conn.backend_slot());
-    if meta.conn.is_from_backend() {
-        counters.packets_out.add(1);
-        counters.bytes_out.add(u64::from(meta.ip_len));
-    } else {
-        counters.packets_in.add(1);
-        counters.bytes_in.add(u64::from(meta.ip_len));
-    }
+    rewrite_headers(frame.bytes_mut(), meta, conn);
+    count(&t.counters, meta, conn);
     Verdict::Continue
 }
 
-/// Rewrite its headers; false, and nothing changed, when its TTL is used up.
+/// Rewrite the headers of a packet that may take another hop.
 #[inline(always)]
-fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) -> bool {
-    let Ok(view) = Ipv4Frame::parse_mut(frame) else { return false };
-    if !view.ip.decrement_ttl() {
-        return false;
-    }
-    if !conn.is_full_nat() {
-        return true;
-    }
-    let (to, ip_delta, l4_delta) = if meta.conn.is_from_backend() {
-        (conn.from_client(), conn.ip_delta.inverse(), conn.l4_delta.inverse())
-    } else {
-        (conn.from_backend(), conn.ip_delta, conn.l4_delta)
+pub fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) {
+    let Some(head) = NatHead::of(frame) else { return };
+    let Some(rewrite) = conn.rewrite(meta.conn.direction()) else {
+        head.take_hop(Delta::NONE);
+        return;
     };
-    // The packet leaves as the reverse of the other side's flow: from its destination to its source.
-    view.ip.rewrite_addresses(to.dst, to.src, ip_delta);
-    view.src_port = U16::new(to.dst_port);
-    view.dst_port = U16::new(to.src_port);
-    let is_tcp = meta.key.protocol == PROTO_TCP;
+    head.take_hop(rewrite.ip_delta);
+    head.set_tuple(rewrite.to.addresses, rewrite.to.ports);
+    let is_tcp = meta.tuple.protocol == PROTO_TCP;
     let offset = L4_OFFSET + if is_tcp { 16 } else { 6 };
-    if let Some(Ok((sum, _))) = frame.get_mut(offset..).map(U16::mut_from_prefix) {
-        let old = sum.get();
-        *sum = U16::new(if is_tcp { l4_delta.apply(old) } else { l4_delta.apply_udp(old) });
+    if let Some(Some(sum)) = frame.get_mut(offset..).map(<[u8]>::first_chunk_mut) {
+        let (old, delta) = (u16::from_be_bytes(*sum), rewrite.l4_delta);
+        let new = if is_tcp { delta.apply(old) } else { delta.apply_udp(old) };
+        *sum = new.to_be_bytes();
     }
-    true
+}
+
+/// Count a packet for its conn's backend.
+#[inline(always)]
+pub fn count(counters: &WorkerCounters, meta: &Meta, conn: &Conn) {
+    let forwarded = &counters.backend(conn.backend_slot()).forwarded[meta.conn.direction()];
+    forwarded.packets.add(1);
+    forwarded.bytes.add(u64::from(meta.ip_len));
 }
 
 /// A packet whose TTL is used up: the sender is told (RFC 1812, 5.3.1).

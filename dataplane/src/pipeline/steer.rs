@@ -15,8 +15,8 @@ pub fn steer<F>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) {
         return;
     }
     for (_, meta) in burst.live_flows() {
-        let owner = match config.address(meta.key.dst) {
-            Some(Address::Local) => OwnPorts::owner(meta.key.dst_port, t.workers),
+        let owner = match config.address(meta.key().dst) {
+            Some(Address::Local) => OwnPorts::owner(meta.key().dst_port, t.workers),
             Some(Address::Vip) => FlowHasher::owner(meta.hash, t.workers),
             // No conn: whoever got it can decide.
             _ => t.worker,

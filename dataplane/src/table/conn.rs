@@ -6,7 +6,7 @@ use super::conn_index::{ConnIndex, ConnRef};
 use super::conn_state::{ConnState, Fins, StateTimeouts};
 use super::neighbour::NextHopRef;
 use super::wheel::{Link, Links, Millis, NIL, Wheel, at_or_after};
-use crate::flow::{FlowHasher, FlowKey};
+use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::intrinsics::prefetch_index;
 
 /// What is fixed when a conn is made.
@@ -26,104 +26,103 @@ pub struct NewConn {
     pub state: ConnState,
 }
 
-/// A conn. Addresses and L4 ports in host order.
+/// A conn: one cache line. Arrays are by direction ([`ConnRef::direction`]).
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Conn {
-    client: u32,
-    vip: u32,
-    client_port: u16,
-    vip_port: u16,
-    backend: u32,
-    /// Local address; 0 in DR.
-    local: u32,
-    backend_port: u16,
-    /// Local port; 0 in DR.
-    local_port: u16,
+    /// Addresses of packets from the client (client, VIP) and from the backend (backend, local
+    /// address; 0 in DR), as they stand in packets.
+    addresses: [u64; 2],
+    /// Their L4 ports, likewise.
+    ports: [u32; 2],
+    last_seen: Millis,
+    /// What the rewrite towards the backend does to the IPv4 header's checksum.
+    ip_delta: Delta,
+    /// What it does to the TCP or UDP checksum.
+    l4_delta: Delta,
+    /// Next hops of packets from the client, and from the backend.
+    pub next_hops: [NextHopRef; 2],
+    backend_slot: u32,
+    link: Link,
+    service_slot: u16,
+    /// IP protocol number; 0 when the conn is gone, which no packet's is.
     protocol: u8,
     state: ConnState,
     fins: Fins,
-    live: bool,
-    last_seen: Millis,
-    backend_slot: u32,
-    /// What the rewrite towards the backend does to the IPv4 header's checksum.
-    pub ip_delta: Delta,
-    /// What it does to the TCP or UDP checksum.
-    pub l4_delta: Delta,
-    /// Next hop towards the backend.
-    pub to_backend: NextHopRef,
-    /// Next hop towards the client.
-    pub to_client: NextHopRef,
-    link: Link,
-    service_slot: u16,
+    is_full_nat: bool,
 }
 
 const _: () = assert!(size_of::<Conn>() == 64, "a conn is one cache line");
 
+/// What becomes of a packet's addresses, L4 ports and checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite {
+    /// Addresses and L4 ports that the packet leaves with.
+    pub to: Tuple,
+    /// What that does to the IPv4 header's checksum.
+    pub ip_delta: Delta,
+    /// What that does to the TCP or UDP checksum.
+    pub l4_delta: Delta,
+}
+
 impl Conn {
     const FREE: Conn = Conn {
-        client: 0,
-        vip: 0,
-        client_port: 0,
-        vip_port: 0,
-        backend: 0,
-        local: 0,
-        backend_port: 0,
-        local_port: 0,
+        addresses: [0; 2],
+        ports: [0; 2],
+        last_seen: 0,
+        ip_delta: Delta::NONE,
+        l4_delta: Delta::NONE,
+        next_hops: [NextHopRef::UNRESOLVED; 2],
+        backend_slot: 0,
+        link: Link::UNARMED,
+        service_slot: 0,
         protocol: 0,
         state: ConnState::Closed,
         fins: Fins::NONE,
-        live: false,
-        last_seen: 0,
-        backend_slot: 0,
-        ip_delta: Delta::NONE,
-        l4_delta: Delta::NONE,
-        to_backend: NextHopRef::UNRESOLVED,
-        to_client: NextHopRef::UNRESOLVED,
-        link: Link::UNARMED,
-        service_slot: 0,
+        is_full_nat: false,
     };
 
-    /// The flow from the client.
+    /// The packets of one direction, as they arrive.
     #[inline(always)]
-    pub fn from_client(&self) -> FlowKey {
-        FlowKey {
-            src: self.client,
-            dst: self.vip,
-            src_port: self.client_port,
-            dst_port: self.vip_port,
+    fn tuple(&self, direction: usize) -> Tuple {
+        Tuple {
+            addresses: self.addresses[direction],
+            ports: self.ports[direction],
             protocol: self.protocol,
         }
     }
 
+    /// The flow from the client.
+    pub fn from_client(&self) -> FlowKey {
+        FlowKey::from(&self.tuple(0))
+    }
+
     /// The flow from the backend, as it arrives at the local address.
-    #[inline(always)]
     pub fn from_backend(&self) -> FlowKey {
-        FlowKey {
-            src: self.backend,
-            dst: self.local,
-            src_port: self.backend_port,
-            dst_port: self.local_port,
-            protocol: self.protocol,
-        }
+        FlowKey::from(&self.tuple(1))
+    }
+
+    /// How packets of one direction are rewritten; `None` in DR. They leave as the reverse of the
+    /// other direction: from its destination to its source.
+    #[inline(always)]
+    pub fn rewrite(&self, direction: usize) -> Option<Rewrite> {
+        let to = self.tuple(direction ^ 1).reversed();
+        let (ip_delta, l4_delta) = match direction {
+            0 => (self.ip_delta, self.l4_delta),
+            _ => (self.ip_delta.inverse(), self.l4_delta.inverse()),
+        };
+        self.is_full_nat.then_some(Rewrite { to, ip_delta, l4_delta })
     }
 
     /// Whether packets are rewritten; in DR they are not, and replies never pass here.
     #[inline(always)]
     pub fn is_full_nat(&self) -> bool {
-        self.local != 0
+        self.is_full_nat
     }
 
-    /// Address of the backend.
-    #[inline(always)]
-    pub fn backend_address(&self) -> u32 {
-        self.backend
-    }
-
-    /// Address of the client.
-    #[inline(always)]
-    pub fn client_address(&self) -> u32 {
-        self.client
+    /// Where packets of one direction are sent: the backend's or the client's address.
+    pub fn destination(&self, direction: usize) -> u32 {
+        FlowKey::from(&self.tuple(direction ^ 1)).src
     }
 
     /// Slot of the backend's counters.
@@ -144,9 +143,16 @@ impl Conn {
         self.fins
     }
 
-    fn is_flow(&self, key: &FlowKey, conn: ConnRef) -> bool {
-        self.live
-            && *key == if conn.is_from_backend() { self.from_backend() } else { self.from_client() }
+    /// Whether a packet is of this conn, which is there, and of the direction that `conn` says.
+    #[inline(always)]
+    pub fn is_flow(&self, tuple: &Tuple, conn: ConnRef) -> bool {
+        self.tuple(conn.direction()) == *tuple
+    }
+
+    /// Note the time of a packet that changes no state.
+    #[inline(always)]
+    pub fn see(&mut self, now: Millis) {
+        self.last_seen = now;
     }
 }
 
@@ -234,24 +240,24 @@ impl ConnTable {
     /// The conn of a flow, given its candidate: the candidate itself in all but one of thousands
     /// of cases, where tags collide.
     #[inline(always)]
-    pub fn confirm(&self, candidate: ConnRef, hash: u64, key: &FlowKey) -> ConnRef {
-        if candidate.is_none() {
-            return candidate;
+    pub fn confirm(&self, candidate: ConnRef, hash: u64, tuple: &Tuple) -> ConnRef {
+        match self.lines.0.get(candidate.conn()) {
+            Some(line) if line.is_flow(tuple, candidate) => candidate,
+            Some(_) => self.find(hash, tuple),
+            None => ConnRef::NONE,
         }
-        if self.lines.0[candidate.conn()].is_flow(key, candidate) {
-            return candidate;
-        }
-        self.find(hash, key)
     }
 
     /// The conn of a flow.
-    pub fn find(&self, hash: u64, key: &FlowKey) -> ConnRef {
-        self.index.find(hash, |conn| self.lines.0[conn.conn()].is_flow(key, conn))
+    #[inline(never)]
+    pub fn find(&self, hash: u64, tuple: &Tuple) -> ConnRef {
+        self.index.find(hash, |conn| self.lines.0[conn.conn()].is_flow(tuple, conn))
     }
 
     /// The conn of a flow that has not been hashed.
     pub fn find_key(&self, key: &FlowKey) -> ConnRef {
-        self.find(self.hasher.hash(key), key)
+        let tuple = Tuple::from(key);
+        self.find(self.hasher.hash(&tuple), &tuple)
     }
 
     /// A conn's line.
@@ -264,6 +270,12 @@ impl ConnTable {
     #[inline(always)]
     pub fn get_mut(&mut self, conn: ConnRef) -> &mut Conn {
         &mut self.lines.0[conn.conn()]
+    }
+
+    /// All lines, by number, to note packets that change no state.
+    #[inline(always)]
+    pub fn lines_mut(&mut self) -> &mut [Conn] {
+        &mut self.lines.0
     }
 
     /// A packet of the conn was seen: note the time, and the state that it leads to.
@@ -305,8 +317,9 @@ impl ConnTable {
         let Some(&number) = self.free.last() else { return Err(InsertError::Full) };
         let conn = ConnRef::from_client(number);
         if let Some(back) = &new.from_backend {
-            let back_hash = self.hasher.hash(back);
-            if !self.find(back_hash, back).is_none() {
+            let back = Tuple::from(back);
+            let back_hash = self.hasher.hash(&back);
+            if !self.find(back_hash, &back).is_none() {
                 return Err(InsertError::ReturnFlowTaken);
             }
             let back_ref = ConnRef::from_backend(number);
@@ -331,15 +344,15 @@ impl ConnTable {
     pub fn remove(&mut self, conn: ConnRef) {
         let number = conn.conn() as u32;
         let line = &mut self.lines.0[number as usize];
-        assert!(line.live, "a conn is removed once");
-        line.live = false;
-        let (forward, back) = (line.from_client(), line.is_full_nat().then(|| line.from_backend()));
+        assert!(line.protocol != 0, "a conn is removed once");
+        let tuples = [line.tuple(0), line.tuple(1)];
+        let directions = if line.is_full_nat { 2 } else { 1 };
+        line.protocol = 0;
         self.wheel.disarm(&mut self.lines, number);
-        let known = self.index.remove(self.hasher.hash(&forward), ConnRef::from_client(number));
-        debug_assert!(known, "every conn is in the index");
-        if let Some(back) = back {
-            let known = self.index.remove(self.hasher.hash(&back), ConnRef::from_backend(number));
-            debug_assert!(known, "both directions are in the index");
+        let refs = [ConnRef::from_client(number), ConnRef::from_backend(number)];
+        for (tuple, conn) in tuples.iter().zip(refs).take(directions) {
+            let known = self.index.remove(self.hasher.hash(tuple), conn);
+            debug_assert!(known, "every direction of a conn is in the index");
         }
         self.freed_in_burst.push(number);
     }
@@ -380,24 +393,22 @@ impl ConnTable {
 impl NewConn {
     fn line(&self, now: Millis) -> Conn {
         let client = &self.from_client;
+        let from_client = Tuple::from(client);
         let mut line = Conn {
-            client: client.src,
-            vip: client.dst,
-            client_port: client.src_port,
-            vip_port: client.dst_port,
-            backend: self.backend_address,
-            protocol: client.protocol,
-            state: self.state,
-            live: true,
+            addresses: [from_client.addresses, (u64::from(self.backend_address) << 32).to_be()],
+            ports: [from_client.ports, 0],
             last_seen: now,
             backend_slot: self.backend_slot,
             service_slot: self.service_slot,
+            protocol: client.protocol,
+            state: self.state,
             ..Conn::FREE
         };
         if let Some(back) = &self.from_backend {
-            line.local = back.dst;
-            line.backend_port = back.src_port;
-            line.local_port = back.dst_port;
+            let from_backend = Tuple::from(back);
+            line.is_full_nat = true;
+            line.addresses[1] = from_backend.addresses;
+            line.ports[1] = from_backend.ports;
             line.ip_delta = Delta::between_u32(client.src, back.dst)
                 .and(Delta::between_u32(client.dst, back.src));
             line.l4_delta = line

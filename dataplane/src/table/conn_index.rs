@@ -42,6 +42,12 @@ impl ConnRef {
         self.0 & Self::FROM_BACKEND != 0
     }
 
+    /// The direction as an index: 0 from the client, 1 from the backend.
+    #[inline(always)]
+    pub const fn direction(self) -> usize {
+        (self.0 >> 31) as usize
+    }
+
     /// Whether there is no conn.
     #[inline(always)]
     pub const fn is_none(self) -> bool {

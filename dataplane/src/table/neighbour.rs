@@ -111,6 +111,17 @@ impl Neighbours {
         self.slots.is_empty()
     }
 
+    /// The next hop that a note leads to, when nothing is to be done about it: the note is current,
+    /// the next hop reachable, and the main thread need not be asked yet.
+    #[inline(always)]
+    pub fn ready(&self, note: NextHopRef, now: Millis) -> Option<&Neighbour> {
+        let entry = self.entries.get(note.slot as usize)?;
+        let is_ready = (note.epoch == self.epoch)
+            & (entry.known == Known::Reachable)
+            & !at_or_after(now, entry.want_at);
+        is_ready.then_some(entry)
+    }
+
     /// The slot that a note leads to, if it still belongs to the same next hop.
     #[inline(always)]
     pub fn current(&self, note: NextHopRef) -> Option<u16> {

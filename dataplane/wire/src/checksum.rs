@@ -20,8 +20,14 @@ const fn add(a: u64, b: u64) -> u64 {
 /// with zeros: RFC 1071, 2 (B) and (C), as the sum does not care for byte order until the end, and
 /// wider words hold more of the narrow ones at once.
 #[inline(always)]
-fn raw_sum(bytes: &[u8]) -> u64 {
-    let mut sum = 0;
+pub(crate) fn raw_sum(bytes: &[u8]) -> u64 {
+    raw_sum_with(0, bytes)
+}
+
+/// The same, added to the sum of what came before, an even number of bytes.
+#[inline(always)]
+pub(crate) fn raw_sum_with(before: u64, bytes: &[u8]) -> u64 {
+    let mut sum = before;
     let (chunks, mut rest) = bytes.as_chunks::<8>();
     for chunk in chunks {
         sum = add(sum, u64::from_ne_bytes(*chunk));
@@ -62,20 +68,19 @@ pub fn is_valid(bytes: &[u8]) -> bool {
     fold_raw(raw_sum(bytes)) == 0xffff
 }
 
-/// Whether the TCP or UDP checksum in `l4` is right under the IPv4 pseudo-header of `addresses`,
-/// both as they stand in the IP header, and `protocol`.
+/// Whether the TCP or UDP checksum is right in `len` bytes with this raw sum, under the IPv4
+/// pseudo-header of `addresses`, both as they stand in the IP header, and `protocol`.
 #[inline(always)]
-pub fn is_valid_l4_v4(addresses: &[u8; 8], protocol: u8, l4: &[u8]) -> bool {
-    let pseudo = u64::from(u16::from(protocol).to_be()) + u64::from((l4.len() as u16).to_be());
-    let addresses = u64::from_ne_bytes(*addresses);
-    fold_raw(add(add(raw_sum(l4), addresses), pseudo)) == 0xffff
+pub(crate) fn is_valid_l4_v4(addresses: &[u8; 8], protocol: u8, len: u16, sum: u64) -> bool {
+    let pseudo = u64::from(u16::from(protocol).to_be()) + u64::from(len.to_be());
+    fold_raw(add(add(sum, u64::from_ne_bytes(*addresses)), pseudo)) == 0xffff
 }
 
 /// The 16-bit ones-complement sum that a wider sum stands for. It is 0 only for 0.
 #[inline]
 pub const fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    // The halves added, with their carry, stand in the upper half.
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum of `bytes` (RFC 1071), whose checksum field holds 0. Over bytes whose field holds
@@ -161,6 +166,12 @@ impl Delta {
     #[inline]
     pub const fn apply(self, checksum: u16) -> u16 {
         !fold(!checksum as u32 + self.0 as u32)
+    }
+
+    /// A checksum after this change and another.
+    #[inline]
+    pub const fn apply_with(self, other: Delta, checksum: u16) -> u16 {
+        !fold(!checksum as u32 + self.0 as u32 + other.0 as u32)
     }
 
     /// A UDP checksum after the change: 0 means "none" and stays so, a result of 0 is sent as
@@ -290,7 +301,9 @@ mod tests {
                 l4[6..8].copy_from_slice(&checksum.to_be_bytes());
             }
             let addresses = [src.to_be_bytes(), dst.to_be_bytes()].concat();
-            let valid = is_valid_l4_v4(addresses.first_chunk().unwrap(), protocol, &l4);
+            let valid = is_valid_l4_v4(
+                addresses.first_chunk().unwrap(), protocol, l4.len() as u16, raw_sum(&l4),
+            );
             prop_assert_eq!(valid, compute_l4_v4(src, dst, protocol, &l4) == 0);
             prop_assert!(valid || !right);
         }

@@ -209,7 +209,8 @@ impl Ipv4Header {
     #[inline(always)]
     pub fn l4_checksum_is_valid(&self, l4: &[u8]) -> bool {
         let Some(addresses) = self.as_bytes().last_chunk() else { return false };
-        checksum::is_valid_l4_v4(addresses, self.protocol, l4)
+        let sum = checksum::raw_sum(l4);
+        checksum::is_valid_l4_v4(addresses, self.protocol, l4.len() as u16, sum)
     }
 }
 

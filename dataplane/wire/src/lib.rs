@@ -9,6 +9,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod ether;
+pub mod flow_head;
 pub mod headers;
 pub mod icmp;
 pub mod ipv4;
@@ -18,6 +19,7 @@ pub mod udp;
 pub use arp::ArpPacket;
 pub use checksum::Delta;
 pub use ether::{EtherHeader, MacAddr};
+pub use flow_head::FlowHead;
 pub use headers::Ipv4Frame;
 pub use icmp::IcmpHeader;
 pub use ipv4::Ipv4Header;

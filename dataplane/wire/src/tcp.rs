@@ -76,6 +76,13 @@ impl TcpFlags {
         self.0 & (Self::SYN.0 | Self::ACK.0) == Self::SYN.0
     }
 
+    /// Whether it acknowledges, and neither opens nor closes nor resets: any packet of an
+    /// established connection.
+    #[inline]
+    pub const fn is_quiet(self) -> bool {
+        self.0 & (Self::SYN.0 | Self::FIN.0 | Self::RST.0 | Self::ACK.0) == Self::ACK.0
+    }
+
     /// Whether a stack would send it: one of SYN, ACK, FIN and RST is set, and SYN stands with
     /// neither FIN nor RST. Others come from scanners.
     #[inline]

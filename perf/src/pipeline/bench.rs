@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluice_api::{Mode, Pool, Protocol, Snapshot};
 use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool};
+use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
 use sluice_dataplane::frame::Frame;
 use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
 use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
@@ -44,6 +44,14 @@ impl Sink<Mbuf> for Lane {
     }
     fn to_kernel(&mut self, _port: u16, frame: Mbuf) {
         self.frames.push(frame);
+    }
+    #[inline(always)]
+    fn transmit_all(&mut self, _port: u16, frames: &mut Vec<Mbuf>) {
+        self.frames.append(frames);
+    }
+    #[inline(always)]
+    fn discard(&mut self, frames: &mut Vec<Mbuf>) {
+        free_bulk(frames);
     }
 }
 
