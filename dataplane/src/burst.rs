@@ -95,11 +95,40 @@ impl Meta {
     pub fn key(&self) -> FlowKey {
         FlowKey::from(&self.tuple)
     }
+}
 
-    /// Whether it is a TCP or UDP packet that no stage has decided about.
+/// Some packets of a burst: bit `i` stands for packet `i`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mask(u32);
+
+const _: () = assert!(BURST <= u32::BITS as usize, "a mask has a bit for each packet");
+
+impl Mask {
+    /// No packet.
+    pub const NONE: Mask = Mask(0);
+
+    /// Whether there is none.
     #[inline(always)]
-    pub fn is_live_flow(&self) -> bool {
-        self.verdict == Verdict::Continue && self.class == Class::Flow
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The first so many packets.
+    #[inline(always)]
+    pub const fn first(count: usize) -> Mask {
+        Mask(((1u64 << count) - 1) as u32)
+    }
+
+    /// Take in the packet at this place.
+    #[inline(always)]
+    pub const fn insert(&mut self, index: usize) {
+        self.0 |= 1 << (index % BURST);
+    }
+
+    /// Leave out the packet at this place.
+    #[inline(always)]
+    pub const fn remove(&mut self, index: usize) {
+        self.0 &= !(1 << (index % BURST));
     }
 }
 
@@ -154,10 +183,32 @@ impl<F> Burst<F> {
         self.iter_mut().filter(|(_, meta)| meta.verdict == Verdict::Continue)
     }
 
-    /// TCP and UDP packets that no stage has decided about.
+    /// Do something with each of some packets; those for which it says so are the result.
     #[inline(always)]
-    pub fn live_flows(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {
-        self.iter_mut().filter(|(_, meta)| meta.is_live_flow())
+    pub fn filter(&mut self, which: Mask, mut f: impl FnMut(&mut F, &mut Meta) -> bool) -> Mask {
+        let mut left = which.0;
+        let mut result = 0;
+        let (frames, metas) = (self.frames.as_mut_slice(), &mut self.metas);
+        while left != 0 {
+            let lowest = left & left.wrapping_neg();
+            let index = left.trailing_zeros() as usize;
+            left ^= lowest;
+            let Some(frame) = frames.get_mut(index) else { break };
+            if f(frame, &mut metas[index % BURST]) {
+                result |= lowest;
+            }
+        }
+        Mask(result)
+    }
+
+    /// Do something with what is known of each of some packets.
+    #[inline(always)]
+    pub fn each_meta(&mut self, which: Mask, mut f: impl FnMut(&mut Meta)) {
+        let mut left = which.0;
+        while left != 0 {
+            f(&mut self.metas[left.trailing_zeros() as usize % BURST]);
+            left &= left - 1;
+        }
     }
 
     /// The port that all packets leave by, as those of a burst mostly do; `None` when they do not,

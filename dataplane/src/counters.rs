@@ -47,6 +47,15 @@ pub struct Forwarded {
     pub bytes: Counter,
 }
 
+impl Forwarded {
+    /// Count a packet of so many bytes.
+    #[inline(always)]
+    pub fn add(&self, bytes: u16) {
+        self.packets.add(1);
+        self.bytes.add(u64::from(bytes));
+    }
+}
+
 /// Traffic of one backend on one worker: one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -139,6 +148,12 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn backend(&self, slot: u32) -> &BackendCounters {
         &self.backends[slot as usize]
+    }
+
+    /// Counters of all backend slots.
+    #[inline(always)]
+    pub fn backends(&self) -> &[BackendCounters] {
+        &self.backends
     }
 
     /// Packets dropped for any reason.

@@ -50,6 +50,12 @@ pub trait Frame: Sized {
     /// What the NIC said of the TCP or UDP checksum.
     fn l4_checksum(&self) -> ChecksumStatus;
 
+    /// Whether the NIC has found both right, as it does with nearly all packets if it looks.
+    #[inline(always)]
+    fn checksums_are_good(&self) -> bool {
+        self.ip_checksum() == ChecksumStatus::Good && self.l4_checksum() == ChecksumStatus::Good
+    }
+
     /// Start loading the packet's first cache line. A hint: it may do nothing.
     fn prefetch(&self);
 }

@@ -70,6 +70,8 @@ setters! {
     set_data_len: u16 = SLUICE_MBUF_DATA_LEN;
     /// Set the bytes of the packet in all segments.
     set_pkt_len: u32 = SLUICE_MBUF_PKT_LEN;
+    /// Set `RTE_MBUF_F_*`.
+    set_ol_flags: u64 = SLUICE_MBUF_OL_FLAGS;
     /// Set the port it came from.
     set_port: u16 = SLUICE_MBUF_PORT;
     /// Set the application's 32 bits; the RSS hash is lost.

@@ -9,7 +9,7 @@ use sluice_wire::ipv4::PROTO_TCP;
 use super::forward::forward_one;
 use super::parse::is_martian;
 use super::{Tables, conn};
-use crate::burst::{Burst, Class, Meta, Verdict};
+use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::flow::FlowKey;
 use crate::frame::Frame;
 use crate::scheduler::{pick_least_connections, source_hash};
@@ -22,35 +22,30 @@ use crate::table::wheel::Millis;
 /// The stage.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
-pub fn admit<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled, now: Millis) {
+pub fn admit<F: Frame>(
+    burst: &mut Burst<F>,
+    flows: Mask,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) {
     // Packets of one new flow may stand in one burst: the second finds the first one's conn.
     let mut made = false;
-    for (frame, meta) in burst.live() {
-        match meta.class {
-            Class::Flow => {
-                let earlier = made && {
-                    meta.conn = t.conns.find(meta.hash, &meta.tuple);
-                    conn::track(meta, t, config, now)
-                };
-                meta.verdict = match admit_one(t, config, meta, earlier, now) {
-                    Ok(conn) => {
-                        made = true;
-                        meta.conn = conn;
-                        forward_one(frame, meta, t, now)
-                    }
-                    Err(verdict) => verdict,
-                };
+    burst.filter(flows, |frame, meta| {
+        let earlier = made && {
+            meta.conn = t.conns.find(meta.hash, &meta.tuple);
+            conn::track(meta, t, config, now)
+        };
+        meta.verdict = match admit_one(t, config, meta, earlier, now) {
+            Ok(conn) => {
+                made = true;
+                meta.conn = conn;
+                forward_one(frame, meta, t, now)
             }
-            Class::Other(reason) => {
-                let is_ports = matches!(config.address(meta.key().dst), Some(Address::Port(_)));
-                meta.verdict = match is_ports {
-                    true => Verdict::Kernel { port: meta.in_port },
-                    false => Verdict::Drop(reason),
-                };
-            }
-            Class::Arp | Class::Icmp => unreachable!("decided by their own stages"),
-        }
-    }
+            Err(verdict) => verdict,
+        };
+        true
+    });
 }
 
 fn admit_one(

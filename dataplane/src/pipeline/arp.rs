@@ -6,22 +6,26 @@ use sluice_wire::arp::{self, ArpPacket, OP_REQUEST};
 use sluice_wire::headers::L3_OFFSET;
 
 use super::{Tables, ToMain};
-use crate::burst::{Burst, Class, Meta, Verdict};
+use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
 
 /// The stage.
-pub fn answer<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled) {
-    for (frame, meta) in burst.live().filter(|(_, meta)| meta.class == Class::Arp) {
-        meta.verdict = match arp::parse(&frame.bytes()[L3_OFFSET..]) {
-            Ok(packet) => {
-                let packet = *packet;
-                decide(frame, &packet, meta, t, config)
-            }
-            Err(WireError::Truncated) => Verdict::Drop(DropReason::ArpTruncated),
-            Err(_) => Verdict::Drop(DropReason::ArpInvalid),
-        };
-    }
+pub fn answer<F: Frame>(burst: &mut Burst<F>, which: Mask, t: &mut Tables, config: &Compiled) {
+    burst.filter(which, |frame, meta| {
+        let is_arp = meta.class == Class::Arp;
+        if is_arp {
+            meta.verdict = match arp::parse(&frame.bytes()[L3_OFFSET..]) {
+                Ok(packet) => {
+                    let packet = *packet;
+                    decide(frame, &packet, meta, t, config)
+                }
+                Err(WireError::Truncated) => Verdict::Drop(DropReason::ArpTruncated),
+                Err(_) => Verdict::Drop(DropReason::ArpInvalid),
+            };
+        }
+        is_arp
+    });
 }
 
 fn decide<F: Frame>(

@@ -3,7 +3,7 @@
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::{Tables, forget};
-use crate::burst::{Burst, Meta};
+use crate::burst::{Burst, Mask, Meta};
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
 use crate::table::conn_index::ConnRef;
@@ -13,10 +13,8 @@ use crate::table::wheel::Millis;
 /// The stage: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
-pub fn lookup<F>(burst: &mut Burst<F>, t: &Tables) {
-    for (_, meta) in burst.live_flows() {
-        meta.conn = t.conns.candidate(meta.hash);
-    }
+pub fn lookup<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables) {
+    burst.each_meta(flows, |meta| meta.conn = t.conns.candidate(meta.hash));
 }
 
 /// Confirm a packet's conn and advance its state; false when it has none, or none any more.

@@ -1,11 +1,9 @@
 //! Put the next hop's MAC address in front of a packet, or let it wait for one.
 
-use sluice_api::DropReason;
-
 use super::{Tables, next_hop};
 use crate::burst::Verdict;
 use crate::frame::Frame;
-use crate::table::neighbour::{Known, Neighbour};
+use crate::table::neighbour::Neighbour;
 use crate::table::wheel::Millis;
 
 /// Send a packet to its next hop.
@@ -13,14 +11,10 @@ use crate::table::wheel::Millis;
 pub fn egress<F: Frame>(frame: &mut F, t: &mut Tables, slot: u16, now: Millis) -> Verdict {
     next_hop::ask(t, slot, now);
     let neighbour = t.neighbours.get(slot);
-    match neighbour.known {
-        Known::Reachable => {
-            set_macs(frame.bytes_mut(), neighbour);
-            Verdict::Transmit { port: neighbour.port }
-        }
-        Known::Incomplete => Verdict::Hold { neighbour: slot },
-        Known::Failed => Verdict::Drop(DropReason::NeighbourUnreachable),
+    if neighbour.is_reachable() {
+        set_macs(frame.bytes_mut(), neighbour);
     }
+    neighbour.verdict
 }
 
 /// Address a frame to a next hop.

@@ -4,39 +4,45 @@
 //! Nearly all packets belong to an established conn with a reachable next hop: a first loop takes
 //! these, with nothing in it that they do not need. A second one takes the others.
 
+use std::hint::cold_path;
+
 use sluice_api::DropReason;
-use sluice_wire::flow_head::NatHead;
+use sluice_wire::flow_head::{FLOW_HEAD_BYTES, NatHead};
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::{Tables, conn, egress, next_hop, rewrite};
-use crate::burst::{Burst, Meta, Verdict};
-use crate::counters::WorkerCounters;
+use crate::burst::{Burst, Mask, Meta, Verdict};
+use crate::counters::BackendCounters;
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
-use crate::table::neighbour::Neighbours;
+use crate::table::neighbour::{Neighbour, ready};
 use crate::table::wheel::Millis;
 
-/// The stage. Packets without a conn are left undecided, with `ConnRef::NONE`; how many.
+/// The stage: those of `flows` that have no conn, undecided.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
 pub fn forward<F: Frame>(
     burst: &mut Burst<F>,
+    flows: Mask,
     t: &mut Tables,
     config: &Compiled,
     now: Millis,
-) -> usize {
+) -> Mask {
     let Tables { conns, neighbours, counters, .. } = &mut *t;
-    let lines = conns.lines_mut();
-    let mut left = 0;
-    for (frame, meta) in burst.live_flows() {
+    let (lines, next_hops, counters) =
+        (conns.lines_mut(), neighbours.entries(), counters.backends());
+    let left = burst.filter(flows, |frame, meta| {
         let line = lines.get_mut(meta.conn.conn());
-        match line.and_then(|line| plain(frame, meta, line, neighbours, counters, config, now)) {
-            Some(verdict) => meta.verdict = verdict,
-            None => left += 1,
+        let forwarded = line.is_some_and(|line| {
+            plain(frame, meta, line, next_hops, counters, config, now).is_some()
+        });
+        if !forwarded {
+            cold_path();
         }
-    }
-    if left == 0 { 0 } else { forward_others(burst, t, config, now) }
+        !forwarded
+    });
+    if left.is_empty() { left } else { forward_others(burst, left, t, config, now) }
 }
 
 /// Forward a packet that changes no state, and about which there is nothing else to do; `None`, and
@@ -44,48 +50,51 @@ pub fn forward<F: Frame>(
 #[inline(always)]
 fn plain<F: Frame>(
     frame: &mut F,
-    meta: &Meta,
+    meta: &mut Meta,
     line: &mut Conn,
-    neighbours: &Neighbours,
-    counters: &WorkerCounters,
+    next_hops: &[Neighbour],
+    counters: &[BackendCounters],
     config: &Compiled,
     now: Millis,
-) -> Option<Verdict> {
+) -> Option<()> {
     if !line.is_flow(&meta.tuple, meta.conn) || !conn::is_quiet(line, meta, config) {
         return None;
     }
-    let next_hop = neighbours.ready(line.next_hops[meta.conn.direction()], now)?;
-    let bytes = frame.bytes_mut();
-    let head = NatHead::of(bytes)?;
-    if head.ttl() <= 1 || meta.ip_len > next_hop.mtu {
+    let direction = meta.conn.direction();
+    let next_hop = ready(next_hops, line.next_hops[direction], now)?;
+    let counters = counters.get(line.backend_slot() as usize)?;
+    let head: &mut [u8; FLOW_HEAD_BYTES] = frame.bytes_mut().first_chunk_mut()?;
+    let nat = NatHead::of(head)?;
+    if nat.ttl() <= 1 || meta.ip_len > next_hop.mtu {
         return None;
     }
     line.see(now);
-    head.set_macs(&next_hop.macs);
-    rewrite::rewrite_headers(bytes, meta, line);
-    rewrite::count(counters, meta, line);
-    Some(Verdict::Transmit { port: next_hop.port })
+    nat.set_macs(&next_hop.macs);
+    rewrite::rewrite_headers(head, meta, line);
+    counters.forwarded[direction].add(meta.ip_len);
+    meta.verdict = next_hop.verdict;
+    Some(())
 }
 
 /// All other packets that have a conn.
 #[inline(never)]
 fn forward_others<F: Frame>(
     burst: &mut Burst<F>,
+    flows: Mask,
     t: &mut Tables,
     config: &Compiled,
     now: Millis,
-) -> usize {
-    let mut without = 0;
-    for (frame, meta) in burst.live_flows() {
+) -> Mask {
+    burst.filter(flows, |frame, meta| {
         if meta.tuple.protocol == PROTO_TCP && !meta.tcp_flags.is_plausible() {
             meta.verdict = Verdict::Drop(DropReason::TcpBadFlags);
         } else if conn::track(meta, t, config, now) {
             meta.verdict = forward_one(frame, meta, t, now);
         } else {
-            without += 1;
+            return true;
         }
-    }
-    without
+        false
+    })
 }
 
 /// Send a packet on its conn's way.

@@ -6,7 +6,7 @@ use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::icmp;
 use zerocopy::byteorder::network_endian::U32;
 
-use crate::burst::{Burst, Class, Meta, Verdict};
+use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
 
@@ -14,10 +14,14 @@ use crate::snapshot::{Address, Compiled};
 pub const OUR_TTL: u8 = 64;
 
 /// The stage.
-pub fn answer<F: Frame>(burst: &mut Burst<F>, config: &Compiled) {
-    for (frame, meta) in burst.live().filter(|(_, meta)| meta.class == Class::Icmp) {
-        meta.verdict = decide(frame.bytes_mut(), meta, config);
-    }
+pub fn answer<F: Frame>(burst: &mut Burst<F>, which: Mask, config: &Compiled) {
+    burst.filter(which, |frame, meta| {
+        let is_icmp = meta.class == Class::Icmp;
+        if is_icmp {
+            meta.verdict = decide(frame.bytes_mut(), meta, config);
+        }
+        is_icmp
+    });
 }
 
 fn decide(frame: &mut [u8], meta: &Meta, config: &Compiled) -> Verdict {

@@ -6,6 +6,7 @@ mod admit;
 mod arp;
 mod conn;
 mod egress;
+mod exception;
 mod forward;
 mod icmp;
 mod icmp_error;
@@ -28,16 +29,17 @@ use crate::burst::{BURST, Burst, Verdict};
 use crate::counters::WorkerCounters;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
-use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::resolver::NeighbourUpdate;
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, ConnTable};
 use crate::table::local_port::{Cursor, OwnPorts};
-use crate::table::neighbour::{EgressPort, Known, Neighbours};
+use crate::table::neighbour::{EgressPort, Neighbours};
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
 
 use icmp_error::RateLimit;
+use parse::Undecided;
 
 /// Packets that may wait for one next hop's MAC address.
 pub const HELD_PER_NEIGHBOUR: usize = 64;
@@ -211,14 +213,17 @@ impl<F: Frame> Pipeline<F> {
     ) {
         let t = &mut self.tables;
         t.counters.rx_packets.add(burst.len() as u64);
-        let mut rest = parse::parse(burst, t, config);
-        steer::steer(burst, t, config);
-        conn::lookup(burst, t);
-        rest += forward::forward(burst, t, config, now);
-        if rest > 0 {
-            arp::answer(burst, t, config);
-            icmp::answer(burst, config);
-            admit::admit(burst, t, config, now);
+        let Undecided { flows, others } = parse::parse(burst, t, config);
+        let flows = steer::steer(burst, flows, t, config);
+        conn::lookup(burst, flows, t);
+        let flows = forward::forward(burst, flows, t, config, now);
+        if !others.is_empty() {
+            arp::answer(burst, others, t, config);
+            icmp::answer(burst, others, config);
+            exception::decide(burst, others, config);
+        }
+        if !flows.is_empty() {
+            admit::admit(burst, flows, t, config, now);
         }
         t.conns.end_burst();
         self.dispatch(burst, sink);
@@ -276,8 +281,7 @@ impl<F: Frame> Pipeline<F> {
         let Some(slot) = t.neighbours.update(update) else { return };
         t.counters.neighbours.set(t.neighbours.len() as u64);
         let neighbour = t.neighbours.get(slot);
-        let reachable =
-            neighbour.known == Known::Reachable && update.state != NeighbourState::Removed;
+        let reachable = neighbour.is_reachable();
         for _ in 0..self.held.len() {
             let Some(mut held) = self.held.pop_front() else { break };
             if held.neighbour != slot {

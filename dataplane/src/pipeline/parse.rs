@@ -11,68 +11,81 @@ use sluice_wire::{WireError, ipv4, tcp, udp};
 use zerocopy::FromBytes;
 
 use super::{PortInfo, Tables};
-use crate::burst::{Burst, Class, Meta, Verdict};
+use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::{ChecksumStatus, Frame};
 use crate::snapshot::Compiled;
 
-/// The stage; how many packets it left undecided that are no flows.
+/// What the stage leaves undecided.
+#[derive(Clone, Copy)]
+pub struct Undecided {
+    /// TCP and UDP packets.
+    pub flows: Mask,
+    /// Others.
+    pub others: Mask,
+}
+
+/// The stage.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
-pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &mut Tables, config: &Compiled) -> usize {
-    let mut no_flows = 0;
+pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) -> Undecided {
     for (frame, _) in burst.iter_mut() {
         frame.prefetch();
     }
-    for (frame, meta) in burst.iter_mut() {
-        match look_at(frame, meta, t, config) {
-            Ok(Class::Flow) => {
-                meta.class = Class::Flow;
-                meta.hash = t.hasher.hash(&meta.tuple);
-                t.conns.prefetch_index(meta.hash);
+    let mut undecided = Undecided { flows: Mask::first(burst.len()), others: Mask::NONE };
+    for (index, (frame, meta)) in burst.iter_mut().enumerate() {
+        if is_plain_flow(frame, meta, t, config) || look_closely(frame, meta, t, config) {
+            meta.hash = t.hasher.hash(&meta.tuple);
+            t.conns.prefetch_index(meta.hash);
+        } else {
+            undecided.flows.remove(index);
+            if meta.verdict == Verdict::Continue {
+                undecided.others.insert(index);
             }
-            Ok(class) => {
-                meta.class = class;
-                no_flows += 1;
-            }
-            Err(reason) => meta.verdict = Verdict::Drop(reason),
         }
     }
-    no_flows
+    undecided
 }
 
 /// Nearly every packet is a sound one, and is known as such at once; all others are looked at
 /// header by header, for the reason.
 #[inline(always)]
-fn look_at<F: Frame>(
-    frame: &F,
-    meta: &mut Meta,
-    t: &Tables,
-    config: &Compiled,
-) -> Result<Class, DropReason> {
+fn is_plain_flow<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
     let bytes = frame.bytes();
-    if let Some(head) = FlowHead::of(bytes)
-        && head.is_sound(t.stations[usize::from(meta.in_port)], bytes.len())
-        && is_good(frame.ip_checksum(), true, || head.ip_checksum_is_valid())
-    {
-        if !config.may_be_ours(head.addresses()) {
-            return Err(DropReason::NotForUs);
-        }
-        if is_good(frame.l4_checksum(), t.verify_l4_checksum, || head.l4_checksum_is_valid(bytes)) {
-            let (addresses, ports) = (head.addresses(), head.ports());
-            meta.tuple = Tuple { addresses, ports, protocol: head.protocol() };
-            meta.ip_len = head.ip_len();
-            meta.tcp_flags = head.tcp_flags();
-            return Ok(Class::Flow);
-        }
+    let Some(head) = FlowHead::of(bytes) else { return false };
+    let is_plain = head.is_sound(t.stations[usize::from(meta.in_port)], bytes.len())
+        && config.may_be_ours(head.addresses())
+        && (frame.checksums_are_good() || verify(frame, head, t.verify_l4_checksum));
+    if is_plain {
+        let (addresses, ports, protocol) = (head.addresses(), head.ports(), head.protocol());
+        meta.tuple = Tuple { addresses, ports, protocol };
+        meta.ip_len = head.ip_len();
+        meta.tcp_flags = head.tcp_flags();
     }
+    is_plain
+}
+
+/// Whether the checksums of a sound packet are right, where the NIC does not know.
+// Not inlined: it would take the registers of those packets of which the NIC does.
+#[inline(never)]
+fn verify<F: Frame>(frame: &F, head: &FlowHead, verify_l4: bool) -> bool {
+    is_good(frame.ip_checksum(), true, || head.ip_checksum_is_valid())
+        && is_good(frame.l4_checksum(), verify_l4, || head.l4_checksum_is_valid(frame.bytes()))
+}
+
+/// Find out what a packet is, or why it ends here; whether it is a flow that may be ours.
+#[cold]
+#[inline(never)]
+fn look_closely<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
     let port = &t.ports[usize::from(meta.in_port)];
     let nic = [frame.ip_checksum(), frame.l4_checksum()];
-    let class = classify(bytes, nic, port, t.verify_l4_checksum, meta)?;
-    match class {
-        Class::Flow if !config.may_be_ours(meta.tuple.addresses) => Err(DropReason::NotForUs),
-        class => Ok(class),
+    match classify(frame.bytes(), nic, port, t.verify_l4_checksum, meta) {
+        Ok(Class::Flow) if config.may_be_ours(meta.tuple.addresses) => return true,
+        Ok(Class::Flow) => meta.verdict = Verdict::Drop(DropReason::NotForUs),
+        Ok(class) => meta.class = class,
+        Err(reason) => meta.verdict = Verdict::Drop(reason),
     }
+    false
 }
 
 /// Whether a checksum is right as far as anybody is to look. What the NIC calls bad is looked at
@@ -82,7 +95,6 @@ fn is_good(nic: ChecksumStatus, verify: bool, is_valid: impl FnOnce() -> bool) -
     nic == ChecksumStatus::Good || (nic == ChecksumStatus::Unknown && !verify) || is_valid()
 }
 
-#[cold]
 fn classify(
     frame: &[u8],
     [nic_ip, nic_l4]: [ChecksumStatus; 2],

@@ -12,7 +12,6 @@ use sluice_wire::ipv4::PROTO_TCP;
 
 use super::{Tables, icmp_error};
 use crate::burst::{Meta, Verdict};
-use crate::counters::WorkerCounters;
 use crate::frame::Frame;
 use crate::table::conn::Conn;
 use crate::table::wheel::Millis;
@@ -35,7 +34,7 @@ pub fn rewrite<F: Frame>(
         return ttl_exceeded(frame, meta, t, now);
     }
     rewrite_headers(frame.bytes_mut(), meta, conn);
-    count(&t.counters, meta, conn);
+    t.counters.backend(conn.backend_slot()).forwarded[meta.conn.direction()].add(meta.ip_len);
     Verdict::Continue
 }
 
@@ -49,21 +48,13 @@ pub fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) {
     };
     head.take_hop(rewrite.ip_delta);
     head.set_tuple(rewrite.to.addresses, rewrite.to.ports);
-    let is_tcp = meta.tuple.protocol == PROTO_TCP;
-    let offset = L4_OFFSET + if is_tcp { 16 } else { 6 };
-    if let Some(Some(sum)) = frame.get_mut(offset..).map(<[u8]>::first_chunk_mut) {
-        let (old, delta) = (u16::from_be_bytes(*sum), rewrite.l4_delta);
-        let new = if is_tcp { delta.apply(old) } else { delta.apply_udp(old) };
-        *sum = new.to_be_bytes();
+    if meta.tuple.protocol == PROTO_TCP {
+        if let Some(Some(sum)) = frame.get_mut(L4_OFFSET + 16..).map(<[u8]>::first_chunk_mut) {
+            *sum = rewrite.l4_delta.apply(u16::from_ne_bytes(*sum)).to_ne_bytes();
+        }
+    } else if let Some(Some(sum)) = frame.get_mut(L4_OFFSET + 6..).map(<[u8]>::first_chunk_mut) {
+        *sum = rewrite.l4_delta.apply_udp(u16::from_ne_bytes(*sum)).to_ne_bytes();
     }
-}
-
-/// Count a packet for its conn's backend.
-#[inline(always)]
-pub fn count(counters: &WorkerCounters, meta: &Meta, conn: &Conn) {
-    let forwarded = &counters.backend(conn.backend_slot()).forwarded[meta.conn.direction()];
-    forwarded.packets.add(1);
-    forwarded.bytes.add(u64::from(meta.ip_len));
 }
 
 /// A packet whose TTL is used up: the sender is told (RFC 1812, 5.3.1).

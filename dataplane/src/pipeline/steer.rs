@@ -4,17 +4,17 @@
 //! flow's hash names the owner; from the backend, the local port does, as its owner chose it.
 
 use super::Tables;
-use crate::burst::{Burst, Verdict};
+use crate::burst::{Burst, Mask, Verdict};
 use crate::flow::FlowHasher;
 use crate::snapshot::{Address, Compiled};
 use crate::table::local_port::OwnPorts;
 
-/// The stage.
-pub fn steer<F>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) {
+/// The stage: those of `flows` that are this worker's to forward.
+pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables, config: &Compiled) -> Mask {
     if t.workers == 1 {
-        return;
+        return flows;
     }
-    for (_, meta) in burst.live_flows() {
+    burst.filter(flows, |_, meta| {
         let owner = match config.address(meta.key().dst) {
             Some(Address::Local) => OwnPorts::owner(meta.key().dst_port, t.workers),
             Some(Address::Vip) => FlowHasher::owner(meta.hash, t.workers),
@@ -23,8 +23,10 @@ pub fn steer<F>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) {
         };
         // A packet is handed over once: if the workers disagree, as they may for the moment in
         // which they adopt a snapshot, it is decided here.
-        if owner != t.worker && !meta.handed_over {
+        let is_ours = owner == t.worker || meta.handed_over;
+        if !is_ours {
             meta.verdict = Verdict::HandOver { worker: owner };
         }
-    }
+        is_ours
+    })
 }

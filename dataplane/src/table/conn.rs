@@ -36,7 +36,8 @@ pub struct Conn {
     /// Their L4 ports, likewise.
     ports: [u32; 2],
     last_seen: Millis,
-    /// What the rewrite towards the backend does to the IPv4 header's checksum.
+    /// What the rewrite towards the backend does to the IPv4 header's checksum as it lies in the
+    /// packet.
     ip_delta: Delta,
     /// What it does to the TCP or UDP checksum.
     l4_delta: Delta,
@@ -59,9 +60,9 @@ const _: () = assert!(size_of::<Conn>() == 64, "a conn is one cache line");
 pub struct Rewrite {
     /// Addresses and L4 ports that the packet leaves with.
     pub to: Tuple,
-    /// What that does to the IPv4 header's checksum.
+    /// What that does to the IPv4 header's checksum, as it lies in the packet.
     pub ip_delta: Delta,
-    /// What that does to the TCP or UDP checksum.
+    /// What that does to the TCP or UDP checksum, likewise.
     pub l4_delta: Delta,
 }
 
@@ -107,10 +108,9 @@ impl Conn {
     #[inline(always)]
     pub fn rewrite(&self, direction: usize) -> Option<Rewrite> {
         let to = self.tuple(direction ^ 1).reversed();
-        let (ip_delta, l4_delta) = match direction {
-            0 => (self.ip_delta, self.l4_delta),
-            _ => (self.ip_delta.inverse(), self.l4_delta.inverse()),
-        };
+        let inverse = direction != 0;
+        let ip_delta = self.ip_delta.inverse_if(inverse);
+        let l4_delta = self.l4_delta.inverse_if(inverse);
         self.is_full_nat.then_some(Rewrite { to, ip_delta, l4_delta })
     }
 
@@ -409,12 +409,14 @@ impl NewConn {
             line.is_full_nat = true;
             line.addresses[1] = from_backend.addresses;
             line.ports[1] = from_backend.ports;
-            line.ip_delta = Delta::between_u32(client.src, back.dst)
+            let ip_delta = Delta::between_u32(client.src, back.dst)
                 .and(Delta::between_u32(client.dst, back.src));
-            line.l4_delta = line
-                .ip_delta
+            let l4_delta = ip_delta
                 .and(Delta::between_u16(client.src_port, back.dst_port))
                 .and(Delta::between_u16(client.dst_port, back.src_port));
+            let in_packets =
+                |delta: Delta| if cfg!(target_endian = "little") { delta.swapped() } else { delta };
+            (line.ip_delta, line.l4_delta) = (in_packets(ip_delta), in_packets(l4_delta));
         }
         line
     }

@@ -95,7 +95,6 @@ struct Place {
 /// The index of one worker.
 pub struct ConnIndex {
     buckets: Box<[Bucket]>,
-    mask: usize,
     len: usize,
 }
 
@@ -103,11 +102,7 @@ impl ConnIndex {
     /// An index for up to `entries` flows, filled to at most half.
     pub fn new(entries: usize) -> Self {
         let buckets = (entries * 2).div_ceil(LANES).next_power_of_two().max(2);
-        ConnIndex {
-            buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice(),
-            mask: buckets - 1,
-            len: 0,
-        }
+        ConnIndex { buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice(), len: 0 }
     }
 
     /// Memory taken, in bytes.
@@ -127,20 +122,21 @@ impl ConnIndex {
 
     #[inline(always)]
     fn place(&self, hash: u64) -> Place {
-        Place { primary: hash as usize & self.mask, tag: ((hash >> 48) as u16).max(1) }
+        Place { primary: hash as usize & (self.buckets.len() - 1), tag: (hash >> 48) as u16 | 1 }
     }
 
     /// The other bucket of an entry with this tag; its own inverse.
     #[inline(always)]
     fn other(&self, bucket: usize, tag: u16) -> usize {
         // An odd multiplier and `| 1` keep the two buckets apart.
-        bucket ^ ((u32::from(tag).wrapping_mul(0x5bd1_e995) | 1) as usize & self.mask)
+        bucket
+            ^ ((u32::from(tag).wrapping_mul(0x5bd1_e995) | 1) as usize & (self.buckets.len() - 1))
     }
 
     /// Start loading the bucket that a hash leads to.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
-        prefetch_index(&self.buckets, hash as usize & self.mask);
+        prefetch_index(&self.buckets, self.place(hash).primary);
     }
 
     /// The first entry with the hash's tag: nearly always the right one, but the caller must

@@ -2,15 +2,17 @@
 //!
 //! The main thread resolves (`resolver.rs`) and tells every worker; a worker asks it for an address
 //! that it does not know, and again now and then while it uses one. Conns keep the slot of their
-//! next hop; an epoch, raised whenever a slot changes hands, tells them when to look again.
+//! next hop; its epoch, raised whenever the slot changes hands, tells them when to look again.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 
 use super::route::NextHop;
 use super::wheel::{Millis, at_or_after};
+use crate::burst::Verdict;
 use crate::resolver::{NeighbourState, NeighbourUpdate};
 
 /// How often a worker tells the main thread that a next hop is in use, in ms.
@@ -28,33 +30,35 @@ impl NextHopRef {
     pub const UNRESOLVED: NextHopRef = NextHopRef { slot: 0, epoch: 0 };
 }
 
-/// What is known of a next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Asked for, not answered.
-    Incomplete,
-    /// Packets can go there.
-    Reachable,
-    /// It did not answer.
-    Failed,
-}
-
 /// A next hop as packets need it.
 #[derive(Clone, Debug)]
 #[repr(C, align(32))]
 pub struct Neighbour {
     /// Destination and source MAC address: the first 12 bytes of a frame.
     pub macs: [u8; 12],
+    /// What becomes of packets to it: transmitted when it is reachable, held while it is asked for,
+    /// dropped when it did not answer.
+    pub verdict: Verdict,
     /// Egress port.
     pub port: u16,
     /// The egress port's MTU, in bytes.
     pub mtu: u16,
-    /// What is known of it.
-    pub known: Known,
-    in_use: bool,
     /// Its address, in host order.
     pub address: u32,
     want_at: Millis,
+    /// That of the notes that lead here.
+    epoch: u16,
+    /// The same while it is reachable, and 0 otherwise.
+    ready_epoch: u16,
+}
+
+const _: () = assert!(size_of::<Neighbour>() == 32, "two next hops share a cache line");
+
+impl Neighbour {
+    /// Whether packets can go there.
+    pub fn is_reachable(&self) -> bool {
+        self.ready_epoch != 0
+    }
 }
 
 /// A port's side of a next hop.
@@ -76,7 +80,6 @@ pub struct Neighbours {
     slots: HashMap<(u16, u32), u16, RandomState>,
     free: Vec<u16>,
     /// Never 0.
-    epoch: u16,
     ports: Box<[EgressPort]>,
 }
 
@@ -85,18 +88,18 @@ impl Neighbours {
     pub fn new(capacity: u16, ports: &[EgressPort]) -> Self {
         let empty = Neighbour {
             macs: [0; 12],
+            verdict: Verdict::Drop(DropReason::NeighbourUnreachable),
             port: 0,
             mtu: 0,
-            known: Known::Incomplete,
-            in_use: false,
             address: 0,
             want_at: 0,
+            epoch: 1,
+            ready_epoch: 0,
         };
         Neighbours {
             entries: vec![empty; capacity as usize].into_boxed_slice(),
             slots: HashMap::with_capacity_and_hasher(capacity as usize, RandomState::default()),
             free: (0..capacity).rev().collect(),
-            epoch: 1,
             ports: ports.into(),
         }
     }
@@ -111,21 +114,17 @@ impl Neighbours {
         self.slots.is_empty()
     }
 
-    /// The next hop that a note leads to, when nothing is to be done about it: the note is current,
-    /// the next hop reachable, and the main thread need not be asked yet.
+    /// All slots, for [`ready`].
     #[inline(always)]
-    pub fn ready(&self, note: NextHopRef, now: Millis) -> Option<&Neighbour> {
-        let entry = self.entries.get(note.slot as usize)?;
-        let is_ready = (note.epoch == self.epoch)
-            & (entry.known == Known::Reachable)
-            & !at_or_after(now, entry.want_at);
-        is_ready.then_some(entry)
+    pub fn entries(&self) -> &[Neighbour] {
+        &self.entries
     }
 
     /// The slot that a note leads to, if it still belongs to the same next hop.
     #[inline(always)]
     pub fn current(&self, note: NextHopRef) -> Option<u16> {
-        (note.epoch == self.epoch).then_some(note.slot)
+        let entry = self.entries.get(note.slot as usize)?;
+        (note.epoch == entry.epoch).then_some(note.slot)
     }
 
     /// The entry in a slot.
@@ -143,7 +142,7 @@ impl Neighbours {
             Some(slot) => *slot,
             None => self.add(hop, now).ok_or(Full)?,
         };
-        Ok(NextHopRef { slot, epoch: self.epoch })
+        Ok(NextHopRef { slot, epoch: self.entries[slot as usize].epoch })
     }
 
     fn add(&mut self, hop: NextHop, now: Millis) -> Option<u16> {
@@ -151,15 +150,17 @@ impl Neighbours {
         let egress = self.ports[hop.port as usize];
         let mut macs = [0; 12];
         macs[6..].copy_from_slice(&egress.mac.0);
-        self.entries[slot as usize] = Neighbour {
+        let entry = &mut self.entries[slot as usize];
+        *entry = Neighbour {
             macs,
+            verdict: Verdict::Hold { neighbour: slot },
             port: hop.port,
             mtu: egress.mtu,
-            known: Known::Incomplete,
-            in_use: true,
             address: hop.address,
             // A slot that was just made is wanted at once.
             want_at: now,
+            epoch: entry.epoch,
+            ready_epoch: 0,
         };
         self.slots.insert((hop.port, hop.address), slot);
         Some(slot)
@@ -174,7 +175,7 @@ impl Neighbours {
             return false;
         }
         // What is missing is asked for again sooner: the message may have been lost.
-        let pause = if entry.known == Known::Reachable { WANT_EVERY_MS } else { 500 };
+        let pause = if entry.is_reachable() { WANT_EVERY_MS } else { 500 };
         entry.want_at = now.wrapping_add(pause);
         true
     }
@@ -184,23 +185,36 @@ impl Neighbours {
         let key = (update.port, update.address);
         let slot = *self.slots.get(&key)?;
         let entry = &mut self.entries[slot as usize];
+        let failed = Verdict::Drop(DropReason::NeighbourUnreachable);
         match update.state {
             NeighbourState::Reachable(mac) => {
                 entry.macs[..6].copy_from_slice(&mac.0);
-                entry.known = Known::Reachable;
+                entry.verdict = Verdict::Transmit { port: entry.port };
+                entry.ready_epoch = entry.epoch;
             }
-            NeighbourState::Failed => entry.known = Known::Failed,
+            NeighbourState::Failed => {
+                entry.verdict = failed;
+                entry.ready_epoch = 0;
+            }
             NeighbourState::Removed => {
-                entry.known = Known::Failed;
-                entry.in_use = false;
+                entry.verdict = failed;
+                entry.ready_epoch = 0;
+                // Its conns look their next hop up again; 0 stays "never".
+                entry.epoch = entry.epoch.wrapping_add(1).max(1);
                 self.slots.remove(&key);
                 self.free.push(slot);
-                // Every conn looks its next hop up again; 0 stays "never".
-                self.epoch = self.epoch.wrapping_add(1).max(1);
             }
         }
         Some(slot)
     }
+}
+
+/// The next hop that a note leads to, when there is nothing to be done about it: the note is
+/// current, the next hop reachable, and the main thread need not be asked yet.
+#[inline(always)]
+pub fn ready(entries: &[Neighbour], note: NextHopRef, now: Millis) -> Option<&Neighbour> {
+    let entry = entries.get(note.slot as usize)?;
+    (note.epoch == entry.ready_epoch && !at_or_after(now, entry.want_at)).then_some(entry)
 }
 
 #[cfg(test)]
@@ -223,13 +237,16 @@ mod tests {
         let mut table = Neighbours::new(4, &[PORT]);
         let note = table.slot_of(hop(7), 1_000).unwrap();
         let slot = table.current(note).unwrap();
-        assert_eq!(table.get(slot).known, Known::Incomplete);
+        assert_eq!(table.get(slot).verdict, Verdict::Hold { neighbour: slot });
+        assert!(ready(table.entries(), note, 0).is_none());
         assert!(table.should_ask(slot, 1_000) && !table.should_ask(slot, 1_400));
         assert!(table.should_ask(slot, 1_500), "an unanswered question is repeated");
 
         assert_eq!(table.update(&update(7, NeighbourState::Reachable(MAC))), Some(slot));
         assert_eq!(table.get(slot).macs, [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+        assert!(ready(table.entries(), note, 2_000).is_none(), "the main thread is to be asked");
         assert!(table.should_ask(slot, 2_000) && !table.should_ask(slot, 6_999));
+        assert!(ready(table.entries(), note, 6_999).is_some());
         assert!(table.should_ask(slot, 7_000));
     }
 

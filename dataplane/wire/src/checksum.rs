@@ -162,16 +162,25 @@ impl Delta {
         Delta(!self.0)
     }
 
-    /// A checksum after the change. For IPv4 headers, TCP and ICMP.
-    #[inline]
-    pub const fn apply(self, checksum: u16) -> u16 {
-        !fold(!checksum as u32 + self.0 as u32)
+    /// The change back if `inverse`, without a branch.
+    #[inline(always)]
+    pub const fn inverse_if(self, inverse: bool) -> Self {
+        Delta(self.0 ^ (inverse as u16).wrapping_neg())
     }
 
-    /// A checksum after this change and another.
+    /// The same change to checksums whose two bytes were read in the other order: the sum does not
+    /// care, so a packet's bytes need not be turned around (RFC 1071, 2 (B)).
     #[inline]
-    pub const fn apply_with(self, other: Delta, checksum: u16) -> u16 {
-        !fold(!checksum as u32 + self.0 as u32 + other.0 as u32)
+    pub const fn swapped(self) -> Self {
+        Delta(self.0.swap_bytes())
+    }
+
+    /// A checksum after the change. For IPv4 headers, TCP and ICMP. This is RFC 1624's equation 4,
+    /// with the borrow brought around, and equal to equation 3 in every bit.
+    #[inline(always)]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        let (difference, borrow) = checksum.overflowing_sub(self.0);
+        difference.wrapping_sub(borrow as u16)
     }
 
     /// A UDP checksum after the change: 0 means "none" and stays so, a result of 0 is sent as

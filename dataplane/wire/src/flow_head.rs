@@ -95,27 +95,28 @@ impl FlowHead {
     /// Left to others: checksums, to [`ip_checksum_is_valid`](Self::ip_checksum_is_valid) and
     /// [`l4_checksum_is_valid`](Self::l4_checksum_is_valid); whether source address, L4 ports and
     /// TCP flags are possible ones, to whoever finds no conn with them.
-    // The terms are evaluated together, as nearly all packets pass all of them.
     #[inline(always)]
     pub fn is_sound(&self, to: Station, frame_len: usize) -> bool {
+        debug_assert!(frame_len >= FLOW_HEAD_BYTES, "this is the start of the frame");
         let macs = u64::from_ne_bytes(self.bytes::<0, 8>());
         let kind = u64::from_ne_bytes(self.bytes::<8, 8>());
         let ip = u64::from_ne_bytes(self.bytes::<16, 8>());
         let src_mac = u64::from_ne_bytes(self.bytes::<4, 8>()) >> 16;
+        if (macs ^ to.0) & MACS != 0 || (kind ^ IPV4) & TYPE != 0 || ip & FRAGMENT != 0 {
+            return false;
+        }
+        // Each length lies between the least and what is around it: one comparison for both, as
+        // what is too small wraps around.
         let ip_len = usize::from(self.ip_len());
-        let is_plain = ((macs ^ to.0) & MACS | (kind ^ IPV4) & TYPE | ip & FRAGMENT) == 0;
-        let l4_fits = match self.protocol() {
-            PROTO_TCP => {
-                let header_len = usize::from(self.0[46] >> 4) * 4;
-                (header_len >= 20) & (header_len + 20 <= ip_len)
-            }
-            PROTO_UDP => {
-                let udp_len = self.udp_len();
-                (udp_len >= 8) & (udp_len + 20 <= ip_len)
-            }
-            _ => false,
+        let (least, l4_len) = match self.protocol() {
+            PROTO_TCP => (20, usize::from(self.0[46] >> 2 & 0x3c)),
+            PROTO_UDP => (8, self.udp_len()),
+            _ => return false,
         };
-        is_plain & (src_mac != 0) & (ip_len + 14 <= frame_len) & l4_fits
+        let ip_room = ip_len.wrapping_sub(20 + least);
+        ip_room <= frame_len.wrapping_sub(L4 + least)
+            && l4_len.wrapping_sub(least) <= ip_room
+            && src_mac != 0
     }
 
     #[inline(always)]
@@ -172,14 +173,15 @@ impl NatHead {
     }
 
     /// Take one hop from a TTL that is at least 1, and mend the IPv4 checksum for that and for
-    /// `delta`.
+    /// `delta`, in the byte order of [`set_tuple`](Self::set_tuple).
     #[inline(always)]
     pub fn take_hop(&mut self, delta: Delta) {
         /// TTL is the upper half of its word: `~m + m'` is the same for every m that is >= 0x100.
-        const ONE_HOP: Delta = Delta::between_u16(0x0100, 0x0000);
+        const ONE_HOP: Delta =
+            Delta::between_u16(u16::from_ne_bytes([1, 0]), u16::from_ne_bytes([0, 0]));
         self.0[22] = self.0[22].wrapping_sub(1);
-        let sum = u16::from_be_bytes([self.0[24], self.0[25]]);
-        self.0[24..26].copy_from_slice(&ONE_HOP.apply_with(delta, sum).to_be_bytes());
+        let sum = u16::from_ne_bytes([self.0[24], self.0[25]]);
+        self.0[24..26].copy_from_slice(&ONE_HOP.apply(delta.apply(sum)).to_ne_bytes());
     }
 
     /// Set addresses and L4 ports, as they lie in a packet.

@@ -75,11 +75,18 @@ pub struct Bench {
     empty: Vec<Mbuf>,
     /// Bursts to measure per row.
     pub bursts: usize,
+    /// Whether packets come with their checksums verified, as from a NIC with checksum offload.
+    pub nic_checksums: bool,
 }
 
 impl Bench {
     /// A bench that measures so many bursts per row.
-    pub fn new(eal: &Eal, clock: Clock, bursts: u32) -> Result<Self, PerfError> {
+    pub fn new(
+        eal: &Eal,
+        clock: Clock,
+        bursts: u32,
+        nic_checksums: bool,
+    ) -> Result<Self, PerfError> {
         let mempool = Mempool::create(eal, "bench", 3 * PREPARED as u32, 256, 2_048, None)?;
         Ok(Bench {
             mempool,
@@ -88,6 +95,7 @@ impl Bench {
             lane: Lane { frames: Vec::with_capacity(PREPARED) },
             empty: Vec::with_capacity(PREPARED),
             bursts: bursts as usize,
+            nic_checksums,
         })
     }
 
@@ -154,6 +162,7 @@ impl Bench {
             }
         }
         let count = count.min(self.empty.len());
+        let nic_checksums = self.nic_checksums;
         // First in, first out: a buffer comes again only after all others.
         self.empty
             .drain(..count)
@@ -161,6 +170,9 @@ impl Bench {
                 let (port, bytes) = write();
                 mbuf.set_len(bytes.len()).expect("bench packets are small");
                 mbuf.bytes_mut().copy_from_slice(&bytes);
+                if nic_checksums {
+                    mbuf.mark_checksums_good();
+                }
                 (port, mbuf)
             })
             .collect()

@@ -35,9 +35,23 @@ pub struct Options {
     /// CPU to run on.
     #[arg(long, default_value_t = 1)]
     cpu: u16,
+    /// Who has verified the packets' checksums: a NIC with checksum offload, as the virtual
+    /// functions that Sluice is for have, or nobody, so that the worker does.
+    #[arg(long, value_enum, default_value_t = Checksums::Nic)]
+    checksums: Checksums,
     /// Keep packets in hugepages (they must be reserved); otherwise in ordinary pages.
     #[arg(long)]
     hugepages: bool,
+}
+
+/// Who verifies checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checksums {
+    /// The NIC.
+    Nic,
+    /// The worker.
+    Software,
 }
 
 /// Why nothing was measured.
@@ -72,7 +86,7 @@ pub fn run(options: &Options) -> Result<(), PerfError> {
         extra_args: vec![],
     })?;
     let clock = Clock::new(&eal);
-    let mut bench = Bench::new(&eal, clock, options.bursts)?;
+    let mut bench = Bench::new(&eal, clock, options.bursts, options.checksums == Checksums::Nic)?;
     let mut report = Report::new(options, clock.hz());
     for row in rows {
         eprintln!("{} with {} flows …", row.scenario.name(), row.flows);
