@@ -19,6 +19,7 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use crate::burst::{BURST, Burst, Meta};
 use crate::config::Config;
 use crate::counters::WorkerCounters;
+use crate::dpdk::Pages;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
 use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
@@ -277,6 +278,7 @@ impl Harness {
             routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
             seed: 7,
             verify_l4_checksum: true,
+            pages: Pages::Transparent,
         };
         let mut harness = Harness {
             pipeline: Pipeline::new(pipeline_config, Arc::clone(&counters), 1_000),

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
-use crate::pipeline::{Pipeline, Sink, ToMain};
+use crate::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
 use crate::snapshot::Compiled;
 use crate::table::wheel::Millis;
@@ -128,8 +128,8 @@ impl Sink<Mbuf> for Lanes {
 
 /// What a worker is made of.
 pub struct WorkerParts {
-    /// Its packet path.
-    pub pipeline: Pipeline<Mbuf>,
+    /// What its packet path is made of.
+    pub pipeline: PipelineConfig,
     /// Its receive queues, by port.
     pub rx: Vec<RxQueue>,
     /// Its transmit queues, by port.
@@ -175,8 +175,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker from its parts.
+    /// A worker from its parts. Its tables are taken here: call it on the worker's own thread.
     pub fn new(parts: WorkerParts) -> Self {
+        let now = now_ms(&parts.clock);
+        let pipeline = Pipeline::new(parts.pipeline, Arc::clone(&parts.counters), now);
         let lanes = Lanes {
             counters: parts.counters,
             ports: parts.tx.into_iter().map(|q| Lane::new(q, DropReason::TxQueueFull)).collect(),
@@ -188,7 +190,7 @@ impl Worker {
             kernel: Lane::new(parts.to_main, DropReason::ExceptionRingFull),
         };
         Worker {
-            pipeline: parts.pipeline,
+            pipeline,
             rx: parts.rx,
             lanes,
             from_workers: parts.from_workers,
@@ -201,6 +203,11 @@ impl Worker {
             backoff: parts.backoff,
             stop: parts.stop,
         }
+    }
+
+    /// Memory that its conn table takes, in bytes.
+    pub fn table_bytes(&self) -> u64 {
+        self.pipeline.conns().bytes() as u64
     }
 
     /// Forward until told to stop.

@@ -16,6 +16,7 @@ mod port;
 mod port_config;
 mod queue;
 mod ring;
+mod table_memory;
 
 pub use clock::Clock;
 pub use eal::{Eal, EalConfig, EalError, EalHandle};
@@ -26,6 +27,7 @@ pub use port::{Port, PortCounters, RxCapabilities};
 pub use port_config::{PortConfig, PortError, PortErrorCause};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingReceiver, RingSender, spsc};
+pub use table_memory::{Pages, TableMemory};
 
 /// DPDK's words for an error number (positive or negative).
 fn strerror(errno: i32) -> String {

@@ -27,6 +27,7 @@ use sluice_wire::flow_head::Station;
 
 use crate::burst::{BURST, Burst, Verdict};
 use crate::counters::WorkerCounters;
+use crate::dpdk::Pages;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
 use crate::resolver::NeighbourUpdate;
@@ -111,6 +112,8 @@ pub struct PipelineConfig {
     pub seed: u64,
     /// Whether TCP and UDP checksums are verified in software where the port did not.
     pub verify_l4_checksum: bool,
+    /// Pages for the conn table.
+    pub pages: Pages,
 }
 
 /// Takes the packets that leave the pipeline.
@@ -181,7 +184,7 @@ impl<F: Frame> Pipeline<F> {
         let start = |slot: usize| (config.seed as u32).wrapping_add((slot as u32) << 10);
         Pipeline {
             tables: Tables {
-                conns: ConnTable::new(config.conns, hasher.clone(), now),
+                conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
                 neighbours: Neighbours::new(config.neighbours, &egress),
                 own_ports: OwnPorts::new(config.worker, config.workers),
                 cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),

@@ -34,7 +34,15 @@ pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) -> U
     }
     let mut undecided = Undecided { flows: Mask::first(burst.len()), others: Mask::NONE };
     for (index, (frame, meta)) in burst.iter_mut().enumerate() {
-        if is_plain_flow(frame, meta, t, config) || look_closely(frame, meta, t, config) {
+        let is_flow = match quick_look(frame, meta, t, config) {
+            Quick::Flow => true,
+            Quick::NotForUs => {
+                meta.verdict = Verdict::Drop(DropReason::NotForUs);
+                false
+            }
+            Quick::Unclear => look_closely(frame, meta, t, config),
+        };
+        if is_flow {
             meta.hash = t.hasher.hash(&meta.tuple);
             t.conns.prefetch_index(meta.hash);
         } else {
@@ -47,22 +55,36 @@ pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) -> U
     undecided
 }
 
+/// What a packet is at first sight.
+enum Quick {
+    /// A sound TCP or UDP packet.
+    Flow,
+    /// One for an address that is not ours.
+    NotForUs,
+    /// Anything else.
+    Unclear,
+}
+
 /// Nearly every packet is a sound one, and is known as such at once; all others are looked at
 /// header by header, for the reason.
 #[inline(always)]
-fn is_plain_flow<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
+fn quick_look<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> Quick {
     let bytes = frame.bytes();
-    let Some(head) = FlowHead::of(bytes) else { return false };
-    let is_plain = head.is_sound(t.stations[usize::from(meta.in_port)], bytes.len())
-        && config.may_be_ours(head.addresses())
-        && (frame.checksums_are_good() || verify(frame, head, t.verify_l4_checksum));
-    if is_plain {
-        let (addresses, ports, protocol) = (head.addresses(), head.ports(), head.protocol());
-        meta.tuple = Tuple { addresses, ports, protocol };
-        meta.ip_len = head.ip_len();
-        meta.tcp_flags = head.tcp_flags();
+    let Some(head) = FlowHead::of(bytes) else { return Quick::Unclear };
+    if !head.is_sound(t.stations[usize::from(meta.in_port)], bytes.len()) {
+        return Quick::Unclear;
     }
-    is_plain
+    let addresses = head.addresses();
+    if !config.may_be_ours(addresses) {
+        return Quick::NotForUs;
+    }
+    if !frame.checksums_are_good() && !verify(frame, head, t.verify_l4_checksum) {
+        return Quick::Unclear;
+    }
+    meta.tuple = Tuple { addresses, ports: head.ports(), protocol: head.protocol() };
+    meta.ip_len = head.ip_len();
+    meta.tcp_flags = head.tcp_flags();
+    Quick::Flow
 }
 
 /// Whether the checksums of a sound packet are right, where the NIC does not know.

@@ -20,18 +20,18 @@ use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{
-    Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError, Port, PortConfig,
-    PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue, spsc,
+    Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError, Pages, Port,
+    PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue, spsc,
 };
 use crate::events::EventLog;
 use crate::kernel::{self, KernelError, KernelPort};
 use crate::ledger::Ledger;
-use crate::pipeline::{HELD, Pipeline, PipelineConfig, PortInfo};
+use crate::pipeline::{HELD, PipelineConfig, PortInfo};
 use crate::resolver::Resolver;
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
-use crate::worker::{Worker, WorkerParts, now_ms};
+use crate::worker::{Worker, WorkerParts};
 
 /// Mbufs that a ring between two threads holds.
 const RING: u32 = 1_024;
@@ -121,6 +121,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         routes: Arc::new(routes(&config)),
         seed,
         verify_l4_checksum: config.runtime.verify_l4_checksum == VerifyL4Checksum::Always,
+        pages: if config.runtime.hugepages { Pages::Reserved } else { Pages::Transparent },
     };
     let compiled = Arc::new(ArcSwap::from_pointee(Compiled::empty(&port_addresses(&config))));
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
@@ -136,9 +137,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         let counters = Arc::new(WorkerCounters::new(pipeline_config.backend_slots));
         let updates = Arc::new(ArrayQueue::new(MESSAGES));
         let (to_main, for_kernel) = spsc(&eal, &format!("kernel-{worker}"), RING)?;
-        let own = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
-        let pipeline = Pipeline::new(own, Arc::clone(&counters), now_ms(&clock));
-        conn_table_bytes += pipeline.conns().bytes() as u64;
+        let pipeline = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
         let (rx, tx) = std::mem::take(&mut queues[worker]);
         let (to_workers, from_workers) = std::mem::take(&mut rings[worker]);
         let from_main = match from_main.take() {
@@ -162,7 +161,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             backoff: Backoff::new(config.runtime.idle, LONGEST_NAP),
             stop: Arc::clone(&stop_workers),
         };
-        let thread = spawn(&eal, worker, cpu, parts)?;
+        let (thread, bytes) = spawn(&eal, worker, cpu, parts)?;
+        conn_table_bytes += bytes;
         handles.push(WorkerHandle {
             cpu,
             counters,
@@ -367,28 +367,34 @@ fn split_queues(
     (ports, queues)
 }
 
-/// Start a worker's thread; it has its CPU when this returns.
+/// Start a worker's thread: when this returns it has its CPU, and its tables, of so many bytes,
+/// which it takes itself, so that they lie on its own NUMA node.
 fn spawn(
     eal: &Eal,
     worker: usize,
     cpu: u16,
     parts: WorkerParts,
-) -> Result<std::thread::JoinHandle<()>, StartError> {
+) -> Result<(std::thread::JoinHandle<()>, u64), StartError> {
     let eal = eal.handle();
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new()
         .name(format!("worker-{worker}"))
-        .spawn(move || {
-            let lcore = Lcore::register(&eal, cpu);
-            let _ = ready.send(lcore.as_ref().map(|_| ()).map_err(Clone::clone));
-            if let Ok(_lcore) = lcore {
-                Worker::new(parts).run();
+        .spawn(move || match Lcore::register(&eal, cpu) {
+            Ok(_lcore) => {
+                let mut worker = Worker::new(parts);
+                let _ = ready.send(Ok(worker.table_bytes()));
+                worker.run();
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
             }
         })
         .map_err(StartError::Thread)?;
     match is_ready.recv() {
         Ok(Err(source)) => Err(StartError::Worker { worker, cpu, source }),
-        _ => Ok(thread),
+        Ok(Ok(bytes)) => Ok((thread, bytes)),
+        // Its thread is gone, and has said why.
+        Err(_) => Ok((thread, 0)),
     }
 }
 

@@ -6,6 +6,7 @@ use super::conn_index::{ConnIndex, ConnRef};
 use super::conn_state::{ConnState, Fins, StateTimeouts};
 use super::neighbour::NextHopRef;
 use super::wheel::{Link, Links, Millis, NIL, Wheel, at_or_after};
+use crate::dpdk::{Pages, TableMemory};
 use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::intrinsics::prefetch_index;
 
@@ -165,7 +166,7 @@ pub enum InsertError {
     ReturnFlowTaken,
 }
 
-struct Lines(Box<[Conn]>);
+struct Lines(TableMemory<Conn>);
 
 impl Links for Lines {
     #[inline(always)]
@@ -189,11 +190,11 @@ pub struct ConnTable {
 
 impl ConnTable {
     /// A table of `capacity` conns (at most 2^31 - 2). All memory is taken and touched here.
-    pub fn new(capacity: u32, hasher: FlowHasher, now: Millis) -> Self {
+    pub fn new(capacity: u32, hasher: FlowHasher, now: Millis, pages: Pages) -> Self {
         assert!(capacity < NIL >> 1, "a conn's number is 31 bits");
         ConnTable {
-            index: ConnIndex::new(capacity as usize * 2),
-            lines: Lines(vec![Conn::FREE; capacity as usize].into_boxed_slice()),
+            index: ConnIndex::new(capacity as usize * 2, pages),
+            lines: Lines(TableMemory::filled(capacity as usize, &Conn::FREE, pages)),
             hasher,
             wheel: Wheel::new(now),
             free: (0..capacity).rev().collect(),

@@ -6,6 +6,7 @@
 //! cuckoo hashing, Fan et al., CoNEXT 2014). A bucket counts the entries that had to go elsewhere:
 //! while that is zero, a miss costs one cache line.
 
+use crate::dpdk::{Pages, TableMemory};
 use crate::intrinsics::{match_tags, prefetch_index};
 
 /// Lanes of a bucket.
@@ -94,15 +95,15 @@ struct Place {
 
 /// The index of one worker.
 pub struct ConnIndex {
-    buckets: Box<[Bucket]>,
+    buckets: TableMemory<Bucket>,
     len: usize,
 }
 
 impl ConnIndex {
     /// An index for up to `entries` flows, filled to at most half.
-    pub fn new(entries: usize) -> Self {
+    pub fn new(entries: usize, pages: Pages) -> Self {
         let buckets = (entries * 2).div_ceil(LANES).next_power_of_two().max(2);
-        ConnIndex { buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice(), len: 0 }
+        ConnIndex { buckets: TableMemory::filled(buckets, &Bucket::EMPTY, pages), len: 0 }
     }
 
     /// Memory taken, in bytes.
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn agrees_with_a_hash_map_over_a_million_operations() {
-        let mut index = ConnIndex::new(4_096);
+        let mut index = ConnIndex::new(4_096, Pages::Transparent);
         let mut model: HashMap<u32, u64> = HashMap::new();
         let mut seed = 0x9e37_79b9_7f4a_7c15;
         for _ in 0..1_000_000 {
@@ -285,7 +286,7 @@ mod tests {
     #[test]
     fn takes_every_entry_it_was_sized_for() {
         for entries in [1, 64, 1_000, 65_536] {
-            let mut index = ConnIndex::new(entries);
+            let mut index = ConnIndex::new(entries, Pages::Transparent);
             let mut seed = 42;
             let hashes: Vec<u64> = (0..entries).map(|_| next(&mut seed)).collect();
             for (i, hash) in hashes.iter().enumerate() {

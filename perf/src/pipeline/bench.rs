@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluice_api::{Mode, Pool, Protocol, Snapshot};
 use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
+use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, Pages, free_bulk};
 use sluice_dataplane::frame::Frame;
 use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
 use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
@@ -77,6 +77,8 @@ pub struct Bench {
     pub bursts: usize,
     /// Whether packets come with their checksums verified, as from a NIC with checksum offload.
     pub nic_checksums: bool,
+    /// Pages for the conn tables.
+    pub pages: Pages,
 }
 
 impl Bench {
@@ -86,6 +88,7 @@ impl Bench {
         clock: Clock,
         bursts: u32,
         nic_checksums: bool,
+        pages: Pages,
     ) -> Result<Self, PerfError> {
         let mempool = Mempool::create(eal, "bench", 3 * PREPARED as u32, 256, 2_048, None)?;
         Ok(Bench {
@@ -96,6 +99,7 @@ impl Bench {
             empty: Vec::with_capacity(PREPARED),
             bursts: bursts as usize,
             nic_checksums,
+            pages,
         })
     }
 
@@ -143,6 +147,7 @@ impl Bench {
             routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
             seed: 0x5eed,
             verify_l4_checksum: true,
+            pages: self.pages,
         };
         let counters = Arc::new(WorkerCounters::new(backend_slots));
         let pipeline = Pipeline::new(pipeline_config, counters, 1_000);

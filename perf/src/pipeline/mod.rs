@@ -12,7 +12,7 @@ mod scenario;
 use std::io;
 
 use clap::Args;
-use sluice_dataplane::dpdk::{Clock, Eal, EalConfig, EalError, MempoolError};
+use sluice_dataplane::dpdk::{Clock, Eal, EalConfig, EalError, MempoolError, Pages};
 
 use bench::Bench;
 use report::Report;
@@ -39,7 +39,8 @@ pub struct Options {
     /// functions that Sluice is for have, or nobody, so that the worker does.
     #[arg(long, value_enum, default_value_t = Checksums::Nic)]
     checksums: Checksums,
-    /// Keep packets in hugepages (they must be reserved); otherwise in ordinary pages.
+    /// Keep packets and tables in reserved hugepages; otherwise packets lie in ordinary pages, and
+    /// tables in transparent huge pages.
     #[arg(long)]
     hugepages: bool,
 }
@@ -86,7 +87,9 @@ pub fn run(options: &Options) -> Result<(), PerfError> {
         extra_args: vec![],
     })?;
     let clock = Clock::new(&eal);
-    let mut bench = Bench::new(&eal, clock, options.bursts, options.checksums == Checksums::Nic)?;
+    let pages = if options.hugepages { Pages::Reserved } else { Pages::Transparent };
+    let nic_checksums = options.checksums == Checksums::Nic;
+    let mut bench = Bench::new(&eal, clock, options.bursts, nic_checksums, pages)?;
     let mut report = Report::new(options, clock.hz());
     for row in rows {
         eprintln!("{} with {} flows …", row.scenario.name(), row.flows);
