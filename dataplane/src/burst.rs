@@ -201,6 +201,18 @@ impl<F> Burst<F> {
         Mask(result)
     }
 
+    /// Do something with each of some packets, given its place.
+    #[inline(always)]
+    pub fn each(&mut self, which: Mask, mut f: impl FnMut(usize, &mut F, &mut Meta)) {
+        let mut left = which.0;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize % BURST;
+            left &= left - 1;
+            let Some(frame) = self.frames.get_mut(index) else { break };
+            f(index, frame, &mut self.metas[index]);
+        }
+    }
+
     /// Do something with what is known of each of some packets.
     #[inline(always)]
     pub fn each_meta(&mut self, which: Mask, mut f: impl FnMut(&mut Meta)) {

@@ -158,6 +158,7 @@ pub struct Tables {
     workers: u16,
     verify_l4_checksum: bool,
     outbox: Vec<ToMain>,
+    plans: Box<admit::Plans>,
     icmp_limit: RateLimit,
 }
 
@@ -199,6 +200,7 @@ impl<F: Frame> Pipeline<F> {
                 workers: config.workers,
                 verify_l4_checksum: config.verify_l4_checksum,
                 outbox: Vec::with_capacity(OUTBOX),
+                plans: Box::new(admit::NO_PLANS),
                 icmp_limit: RateLimit::new(now),
             },
             held: VecDeque::with_capacity(HELD),
@@ -226,6 +228,7 @@ impl<F: Frame> Pipeline<F> {
             exception::decide(burst, others, config);
         }
         if !flows.is_empty() {
+            admit::plan(burst, flows, t, config);
             admit::admit(burst, flows, t, config, now);
         }
         t.conns.end_burst();

@@ -304,6 +304,24 @@ impl ConnTable {
         }
     }
 
+    /// Conns that can still be made.
+    #[inline(always)]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Start loading what [`insert`](Self::insert) will touch for this conn, when so many others
+    /// are inserted before it.
+    #[inline(always)]
+    pub fn prefetch_new(&self, new: &NewConn, before: usize) {
+        if let Some(back) = &new.from_backend {
+            self.index.prefetch(self.hasher.hash(&Tuple::from(back)));
+        }
+        if let Some(number) = self.free.iter().nth_back(before) {
+            prefetch_index(&self.lines.0, *number as usize);
+        }
+    }
+
     /// Make a conn, both directions at once.
     ///
     /// # Errors

@@ -111,6 +111,11 @@ impl Cursor {
         Err(Exhausted)
     }
 
+    /// Count a port in again that was given back too early.
+    pub fn keep(&mut self) {
+        self.in_use += 1;
+    }
+
     /// A conn has given its local port back.
     pub fn release(&mut self) {
         debug_assert!(self.in_use > 0, "a port is given back once");
