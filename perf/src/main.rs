@@ -1,5 +1,6 @@
 //! `sluice-perf`: measures Sluice, beside a reference measured in the same run.
 
+mod origin;
 mod pipeline;
 
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Pipeline(options) => pipeline::run(&options),
+        Command::Pipeline(options) => pipeline::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

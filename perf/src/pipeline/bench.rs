@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use sluice_api::{Mode, Pool, Protocol, Snapshot};
+use sluice_api::{Mode, Pool, Protocol, Snapshot, SnapshotService};
 use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, Pages, free_bulk};
@@ -13,6 +13,7 @@ use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
 use sluice_dataplane::slots::{self, Slots};
 use sluice_dataplane::snapshot::Compiled;
 use sluice_dataplane::table::route::RouteTable;
+use sluice_dataplane::table::wheel::Millis;
 use sluice_dataplane::testkit;
 
 use super::PerfError;
@@ -59,10 +60,39 @@ impl Sink<Mbuf> for Lane {
 pub struct Setup {
     /// The pipeline.
     pub pipeline: Pipeline<Mbuf>,
-    /// The snapshot.
-    pub compiled: Compiled,
-    /// The time; it stands still unless a scenario moves it.
-    pub now: u32,
+    /// The snapshot, compiled.
+    pub compiled: Arc<Compiled>,
+    /// The time, in ms; it stands still unless the traffic moves it.
+    pub now: Millis,
+    /// The snapshot, to make the next one of.
+    pub snapshot: Snapshot,
+    /// Slots of its services and backends.
+    pub slots: Slots,
+    /// The ports' own addresses.
+    pub own: Vec<(Ipv4Addr, u16)>,
+}
+
+/// The packets that a pipeline is fed, and the clock beside them.
+pub trait Traffic {
+    /// Conns that the worker may look at for expiry after each burst; that is timed, too.
+    const EXPIRE: usize = 0;
+
+    /// The next packet, and the port that it comes in by.
+    fn next(&mut self) -> (u16, Vec<u8>);
+
+    /// The time of the next burst, in ms.
+    fn now(&mut self, before: Millis) -> Millis {
+        before
+    }
+
+    /// What left of a burst, in its order. Not timed.
+    fn left(&mut self, _frames: &[Mbuf]) {}
+}
+
+impl<F: FnMut() -> (u16, Vec<u8>)> Traffic for F {
+    fn next(&mut self) -> (u16, Vec<u8>) {
+        self()
+    }
 }
 
 /// The bench.
@@ -73,8 +103,10 @@ pub struct Bench {
     lane: Lane,
     /// Mbufs that wait to be filled.
     empty: Vec<Mbuf>,
-    /// Bursts to measure per row.
-    pub bursts: usize,
+    /// Packets of a round: a row is a warm-up and [`rounds`](Self::rounds) of these.
+    pub packets: usize,
+    /// Rounds of a row.
+    pub rounds: usize,
     /// Whether packets come with their checksums verified, as from a NIC with checksum offload.
     pub nic_checksums: bool,
     /// Pages for the conn tables.
@@ -82,11 +114,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A bench that measures so many bursts per row.
+    /// A bench that measures so many bursts per row, in so many rounds.
     pub fn new(
         eal: &Eal,
         clock: Clock,
-        bursts: u32,
+        (bursts, rounds): (u32, u32),
         nic_checksums: bool,
         pages: Pages,
     ) -> Result<Self, PerfError> {
@@ -97,7 +129,8 @@ impl Bench {
             burst: Burst::default(),
             lane: Lane { frames: Vec::with_capacity(PREPARED) },
             empty: Vec::with_capacity(PREPARED),
-            bursts: bursts as usize,
+            packets: (bursts / rounds) as usize * BURST,
+            rounds: rounds as usize,
             nic_checksums,
             pages,
         })
@@ -113,18 +146,25 @@ impl Bench {
         let mut service = testkit::service("web", SERVICE_PORT, Protocol::Tcp, mode, BACKENDS);
         service.scheduler = sluice_api::Scheduler::Maglev;
         service.maglev_slots = 65_537;
+        self.setup_services(vec![service], conns)
+    }
+
+    /// A pipeline for `conns` conns and these services.
+    pub fn setup_services(&self, services: Vec<SnapshotService>, conns: u32) -> Setup {
+        let backends: usize = services.iter().map(|s| s.backends.len()).sum();
+        let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
         let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
         let snapshot = Snapshot {
             generation: 1,
-            services: vec![service],
+            services,
             pools: vec![Pool { name: "lan".to_owned(), addresses: locals.collect() }],
         };
         let config = testkit::config();
-        let mut slots = Slots::new(1_024, 16_384);
-        slots.assign(&snapshot).expect("one service fits");
+        let mut slots = Slots::new(limits.0, limits.1);
+        slots.assign(&snapshot).expect("the slots were made for these services");
         let own = sluice_dataplane::runtime::port_addresses(&config);
         let compiled = Compiled::new(&snapshot, &slots, &own, &Compiled::empty(&own));
-        let backend_slots = slots::backend_slots(16_384) as usize;
+        let backend_slots = slots::backend_slots(limits.1) as usize;
         let ports = config
             .ports
             .iter()
@@ -141,7 +181,7 @@ impl Bench {
             workers: 1,
             conns,
             neighbours: 4_096,
-            service_slots: slots::service_slots(1_024) as usize,
+            service_slots: slots::service_slots(limits.0) as usize,
             backend_slots,
             ports,
             routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
@@ -151,102 +191,113 @@ impl Bench {
         };
         let counters = Arc::new(WorkerCounters::new(backend_slots));
         let pipeline = Pipeline::new(pipeline_config, counters, 1_000);
-        Setup { pipeline, compiled, now: 1_000 }
+        Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
     }
 
-    /// Fill a batch of bursts: `write` gives each packet's bytes and the port it comes in by.
-    fn prepare(
-        &mut self,
-        count: usize,
-        mut write: impl FnMut() -> (u16, Vec<u8>),
-    ) -> Vec<(u16, Mbuf)> {
+    /// Fill a burst: `write` gives each packet's bytes and the port it comes in by.
+    fn prepare(&mut self, count: usize, mut write: impl FnMut() -> (u16, Vec<u8>)) -> [u16; BURST] {
         while self.empty.len() < PREPARED {
             match self.mempool.alloc() {
                 Some(mbuf) => self.empty.push(mbuf),
                 None => break,
             }
         }
+        let mut port_of = [0; BURST];
         let count = count.min(self.empty.len());
         let nic_checksums = self.nic_checksums;
         // First in, first out: a buffer comes again only after all others.
-        self.empty
-            .drain(..count)
-            .map(|mut mbuf| {
-                let (port, bytes) = write();
-                mbuf.set_len(bytes.len()).expect("bench packets are small");
-                mbuf.bytes_mut().copy_from_slice(&bytes);
-                if nic_checksums {
-                    mbuf.mark_checksums_good();
-                }
-                (port, mbuf)
-            })
-            .collect()
+        for (slot, mut mbuf) in port_of.iter_mut().zip(self.empty.drain(..count)) {
+            let (port, bytes) = write();
+            mbuf.set_len(bytes.len()).expect("bench packets are small");
+            mbuf.bytes_mut().copy_from_slice(&bytes);
+            if nic_checksums {
+                mbuf.mark_checksums_good();
+            }
+            *slot = port;
+            self.burst.frames_mut().push(mbuf);
+        }
+        port_of
     }
 
-    /// Run packets through `process` in bursts of one port each; cycles of each full burst.
+    /// Time `process` over the burst that is prepared; its cycles.
     fn time(
         &mut self,
-        packets: Vec<(u16, Mbuf)>,
-        cycles: &mut Vec<u64>,
-        mut process: impl FnMut(&mut Burst<Mbuf>, &mut Lane),
-    ) {
-        let mut packets = packets.into_iter();
-        loop {
-            let mut count = 0;
-            let mut port_of = [0; BURST];
-            for (slot, (port, mbuf)) in port_of.iter_mut().zip(packets.by_ref()) {
-                *slot = port;
-                self.burst.frames_mut().push(mbuf);
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            let mut index = 0;
-            let start = dpdk_sys::rdtsc();
-            self.burst.received(|_| {
-                let meta = Meta::received(port_of[index], false);
-                index += 1;
-                meta
-            });
-            process(&mut self.burst, &mut self.lane);
-            let taken = dpdk_sys::rdtsc() - start;
-            if count == BURST {
-                cycles.push(taken);
-            }
-            self.empty.append(&mut self.lane.frames);
-        }
+        port_of: [u16; BURST],
+        process: impl FnOnce(&mut Burst<Mbuf>, &mut Lane),
+    ) -> u64 {
+        let mut index = 0;
+        let start = dpdk_sys::rdtsc();
+        self.burst.received(|_| {
+            let meta = Meta::received(port_of[index], false);
+            index += 1;
+            meta
+        });
+        process(&mut self.burst, &mut self.lane);
+        dpdk_sys::rdtsc() - start
     }
 
-    /// Send packets through a pipeline, `packets` of them in all, and time every burst.
+    /// Send packets through a pipeline, `packets` of them in all, and time every burst; cycles of
+    /// each full one.
     pub fn run(
         &mut self,
         setup: &mut Setup,
         packets: usize,
-        mut write: impl FnMut() -> (u16, Vec<u8>),
+        traffic: &mut impl Traffic,
     ) -> Vec<u64> {
         let mut cycles = Vec::with_capacity(packets / BURST + 1);
         let mut left = packets;
         while left > 0 {
-            let batch = self.prepare(left.min(BURST), &mut write);
-            left -= batch.len().min(left);
-            let Setup { pipeline, compiled, now } = setup;
-            self.time(batch, &mut cycles, |burst, lane| {
-                pipeline.process(burst, compiled, *now, lane);
-            });
-            self.answer_wants(setup);
+            let count = left.min(BURST);
+            let taken = self.round(setup, count, traffic, |_| {});
+            if count == BURST {
+                cycles.push(taken);
+            }
+            left -= count;
         }
         cycles
     }
 
+    /// One round of a worker: a burst of `count` packets and, if the traffic says so, expiry. What
+    /// `before` does is timed with it. Cycles.
+    fn round<T: Traffic>(
+        &mut self,
+        setup: &mut Setup,
+        count: usize,
+        traffic: &mut T,
+        before: impl FnOnce(&mut Setup),
+    ) -> u64 {
+        let port_of = self.prepare(count, || traffic.next());
+        setup.now = traffic.now(setup.now);
+        let taken = self.time(port_of, |burst, lane| {
+            before(setup);
+            let Setup { pipeline, compiled, now, .. } = setup;
+            pipeline.process(burst, compiled, *now, lane);
+            if T::EXPIRE > 0 {
+                pipeline.expire(compiled, *now, T::EXPIRE);
+            }
+        });
+        traffic.left(&self.lane.frames);
+        self.empty.append(&mut self.lane.frames);
+        self.answer_wants(setup);
+        taken
+    }
+
+    /// One full round in which `before` may change what is forwarded by; cycles of both.
+    pub fn worker_round(
+        &mut self,
+        setup: &mut Setup,
+        traffic: &mut impl Traffic,
+        before: impl FnOnce(&mut Setup),
+    ) -> u64 {
+        self.round(setup, BURST, traffic, before)
+    }
+
     /// The floor: the same bursts, MAC addresses swapped.
-    pub fn floor(&mut self, packets: usize, mut write: impl FnMut() -> (u16, Vec<u8>)) -> Vec<u64> {
+    pub fn floor(&mut self, packets: usize, frame: &[u8], port: u16) -> Vec<u64> {
         let mut cycles = Vec::with_capacity(packets / BURST + 1);
-        let mut left = packets;
-        while left > 0 {
-            let batch = self.prepare(left.min(BURST), &mut write);
-            left -= batch.len().min(left);
-            self.time(batch, &mut cycles, |burst, lane| {
+        for _ in 0..packets / BURST {
+            let port_of = self.prepare(BURST, || (port, frame.to_vec()));
+            cycles.push(self.time(port_of, |burst, lane| {
                 for (frame, _) in burst.iter_mut() {
                     frame.prefetch();
                 }
@@ -259,7 +310,8 @@ impl Bench {
                 for (frame, meta) in burst.drain() {
                     lane.transmit(meta.in_port, frame);
                 }
-            });
+            }));
+            self.empty.append(&mut self.lane.frames);
         }
         cycles
     }

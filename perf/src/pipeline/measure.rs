@@ -18,6 +18,8 @@ pub struct Figures {
     pub p10: f64,
     /// 90th percentile.
     pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
     /// 99.9th percentile.
     pub p999: f64,
 }
@@ -42,6 +44,7 @@ impl Samples {
             median: self.ns_at(500),
             p10: self.ns_at(100),
             p90: self.ns_at(900),
+            p99: self.ns_at(990),
             p999: self.ns_at(999),
         }
     }

@@ -5,17 +5,29 @@
 //! measured is what the stages add. The floor says what is left of the bench itself.
 
 mod bench;
+mod churn;
+mod expiry_sweep;
+mod goal;
 mod measure;
 mod report;
 mod scenario;
+mod services;
+mod snapshot_pause;
 
 use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
 use sluice_dataplane::dpdk::{Clock, Eal, EalConfig, EalError, MempoolError, Pages};
 
 use bench::Bench;
 use report::Report;
+use scenario::Scenario;
+
+use crate::origin::{self, RecordError};
+
+/// Conns that expiry looks at in one round, as in `worker.rs`.
+const EXPIRE_PER_ROUND: usize = 32;
 
 /// What to measure.
 #[derive(Args)]
@@ -29,6 +41,12 @@ pub struct Options {
     /// Bursts measured per row (100 to 1,000,000).
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     bursts: u32,
+    /// Rounds that a row's bursts are shared among, after a warm-up of one more (1 to 100).
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Snapshots adopted in snapshot-pause (1 to 10,000).
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    adoptions: u32,
     /// Most flows of any row: rows with more are left out, and the report says so.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
     most_flows: u32,
@@ -43,6 +61,12 @@ pub struct Options {
     /// tables in transparent huge pages.
     #[arg(long)]
     hugepages: bool,
+    /// Also write the JSON report to pipeline.json in this directory.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// The CPU for the thread that compiles snapshots.
+    #[arg(skip)]
+    other_cpu: Option<usize>,
 }
 
 /// Who verifies checksums.
@@ -69,14 +93,23 @@ pub enum PerfError {
     NoScenario { name: String, known: String },
     #[error("cannot write the report: {0}")]
     Output(#[from] io::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 /// Measure and report.
-pub fn run(options: &Options) -> Result<(), PerfError> {
+pub fn run(mut options: Options) -> Result<(), PerfError> {
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if !core_affinity::set_for_current(core_affinity::CoreId { id: usize::from(options.cpu) }) {
         return Err(PerfError::Cpu(options.cpu));
     }
-    let rows = scenario::rows(options)?;
+    options.other_cpu = cpus.iter().map(|c| c.id).find(|id| *id != usize::from(options.cpu));
+    let (mut rows, mut left_out) = scenario::rows(&options)?;
+    if options.other_cpu.is_none() {
+        // Compiling on the worker's own CPU would measure the scheduler.
+        rows.retain(|row| row.scenario != Scenario::SnapshotPause);
+        left_out.push("snapshot-pause: needs a second CPU to compile on".to_owned());
+    }
     let eal = Eal::init(&EalConfig {
         main_cpu: options.cpu,
         worker_cpus: vec![],
@@ -89,13 +122,18 @@ pub fn run(options: &Options) -> Result<(), PerfError> {
     let clock = Clock::new(&eal);
     let pages = if options.hugepages { Pages::Reserved } else { Pages::Transparent };
     let nic_checksums = options.checksums == Checksums::Nic;
-    let mut bench = Bench::new(&eal, clock, options.bursts, nic_checksums, pages)?;
-    let mut report = Report::new(options, clock.hz());
+    let sizes = (options.bursts, options.rounds);
+    let mut bench = Bench::new(&eal, clock, sizes, nic_checksums, pages)?;
+    let mut report = Report::new(&options, clock.hz(), left_out);
     for row in rows {
         eprintln!("{} with {} flows …", row.scenario.name(), row.flows);
-        let measured = scenario::measure(&mut bench, &row);
+        let measured = scenario::measure(&mut bench, &row, &options);
         report.add(measured);
     }
+    report.finish();
     report.print(options.json)?;
+    if let Some(dir) = &options.record {
+        origin::record(dir, "pipeline.json", &report)?;
+    }
     Ok(())
 }

@@ -9,10 +9,11 @@ use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT, PORT_MACS, Rand
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
-use super::bench::{Bench, SERVICE_PORT, Setup};
-use super::measure::{Figures, Samples};
-use super::report::Row;
-use super::{Options, PerfError};
+use super::bench::{Bench, SERVICE_PORT, Setup, Traffic};
+use super::goal::{self, Goal};
+use super::measure::Samples;
+use super::report::{Row, round};
+use super::{Options, PerfError, churn, expiry_sweep, snapshot_pause};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +30,25 @@ pub enum Scenario {
     NotOurs,
     /// SYNs of new clients while the conn table is full.
     SynFloodFullTable,
+    /// Whole lives of TCP conns in full-NAT, interleaved: see [`churn`](super::churn).
+    Churn,
+    /// Adopting snapshots while forwarding: see [`snapshot_pause`](super::snapshot_pause).
+    SnapshotPause,
+    /// Forwarding while idle conns expire: see [`expiry_sweep`](super::expiry_sweep).
+    ExpirySweep,
 }
 
 impl Scenario {
-    const ALL: [Scenario; 6] = [
+    const ALL: [Scenario; 9] = [
         Scenario::FullNatEstablished,
         Scenario::FullNatBothWays,
         Scenario::DrEstablished,
         Scenario::NewConnection,
         Scenario::NotOurs,
         Scenario::SynFloodFullTable,
+        Scenario::Churn,
+        Scenario::SnapshotPause,
+        Scenario::ExpirySweep,
     ];
 
     /// Its name.
@@ -50,12 +60,16 @@ impl Scenario {
             Scenario::NewConnection => "new-connection",
             Scenario::NotOurs => "not-ours",
             Scenario::SynFloodFullTable => "syn-flood-full-table",
+            Scenario::Churn => "churn",
+            Scenario::SnapshotPause => "snapshot-pause",
+            Scenario::ExpirySweep => "expiry-sweep",
         }
     }
 
     const fn flows(self) -> &'static [u32] {
         match self {
             Scenario::FullNatEstablished => &[1, 10_000, 1_000_000, 10_000_000],
+            Scenario::SnapshotPause => &[snapshot_pause::FLOWS],
             _ => &[1_000_000],
         }
     }
@@ -70,47 +84,54 @@ pub struct Wanted {
     pub flows: u32,
 }
 
-/// The rows that the options ask for.
-pub fn rows(options: &Options) -> Result<Vec<Wanted>, PerfError> {
+/// The rows that the options ask for, and what they leave out, in words.
+pub fn rows(options: &Options) -> Result<(Vec<Wanted>, Vec<String>), PerfError> {
     let name = options.only.clone().unwrap_or_default();
-    let chosen: Vec<Scenario> =
-        Scenario::ALL.into_iter().filter(|s| s.name().contains(&name)).collect();
-    if chosen.is_empty() {
+    if !Scenario::ALL.iter().any(|s| s.name().contains(&name)) {
         let known = Scenario::ALL.map(Scenario::name).join(", ");
         return Err(PerfError::NoScenario { name, known });
     }
-    Ok(chosen
-        .into_iter()
-        .flat_map(|s| s.flows().iter().map(move |flows| Wanted { scenario: s, flows: *flows }))
-        .filter(|wanted| wanted.flows <= options.most_flows)
-        .collect())
+    let (mut rows, mut left_out) = (Vec::new(), Vec::new());
+    for scenario in Scenario::ALL {
+        for &flows in scenario.flows() {
+            if !scenario.name().contains(&name) {
+                left_out.push(format!("{} with {flows} flows: not in --only", scenario.name()));
+            } else if flows > options.most_flows {
+                left_out.push(format!("{} with {flows} flows: --most-flows", scenario.name()));
+            } else {
+                rows.push(Wanted { scenario, flows });
+            }
+        }
+    }
+    Ok((rows, left_out))
 }
 
 /// The number of a random flow.
-fn below(random: &mut Random, flows: u32) -> u32 {
+pub fn below(random: &mut Random, flows: u32) -> u32 {
     random.below(flows as usize) as u32
 }
 
 /// Client number `i`: 16 million addresses of 100.64.0.0/10 and four L4 ports.
-fn client(i: u32) -> FlowKey {
+pub fn client(i: u32) -> FlowKey {
     let address = Ipv4Addr::from_bits(0x6440_0000 + (i & 0x003f_ffff));
     let port = 1_024 + (i >> 22) as u16;
     testkit::flow(Protocol::Tcp, (address, port), (VIP, SERVICE_PORT))
 }
 
 /// A frame whose flow and checksums can be changed quickly.
-struct Template {
+pub struct Template {
     bytes: Vec<u8>,
     key: FlowKey,
 }
 
 impl Template {
-    fn new(port: u16, key: FlowKey, flags: TcpFlags) -> Self {
+    /// A frame of a flow to one of our ports.
+    pub fn new(port: u16, key: FlowKey, flags: TcpFlags) -> Self {
         Template { bytes: testkit::packet(PORT_MACS[port as usize], &key, flags, &[]), key }
     }
 
     /// The frame for another flow.
-    fn with(&mut self, key: FlowKey) -> Vec<u8> {
+    pub fn with(&mut self, key: FlowKey) -> Vec<u8> {
         let old = self.key;
         if let Ok(view) = Ipv4Frame::parse_mut(&mut self.bytes) {
             use sluice_wire::checksum::Delta;
@@ -130,112 +151,168 @@ impl Template {
 }
 
 /// Measure a row.
-pub fn measure(bench: &mut Bench, wanted: &Wanted) -> Row {
-    let packets = bench.bursts * BURST;
-    let floor = floor(bench, packets);
-    let (cycles, setup) = match wanted.scenario {
-        Scenario::FullNatEstablished => established(bench, Mode::FullNat, wanted.flows, packets),
-        Scenario::DrEstablished => established(bench, Mode::Dr, wanted.flows, packets),
-        Scenario::FullNatBothWays => both_ways(bench, wanted.flows, packets),
-        Scenario::NewConnection => new_connections(bench, wanted.flows, packets),
-        Scenario::NotOurs => not_ours(bench, wanted.flows, packets),
-        Scenario::SynFloodFullTable => syn_flood(bench, wanted.flows, packets),
+pub fn measure(bench: &mut Bench, wanted: &Wanted, options: &Options) -> Row {
+    let flows = wanted.flows;
+    let mut row = match wanted.scenario {
+        Scenario::FullNatEstablished => established(bench, Mode::FullNat, flows),
+        Scenario::DrEstablished => established(bench, Mode::Dr, flows),
+        Scenario::FullNatBothWays => both_ways(bench, flows),
+        Scenario::NewConnection => new_connections(bench, flows),
+        Scenario::NotOurs => not_ours(bench, flows),
+        Scenario::SynFloodFullTable => syn_flood(bench, flows),
+        Scenario::Churn => churn::measure(bench, flows),
+        Scenario::SnapshotPause => snapshot_pause::measure(bench, options),
+        Scenario::ExpirySweep => expiry_sweep::measure(bench, flows),
     };
-    let figures = Samples::new(&cycles, BURST, bench.hz()).figures();
-    let mut row = Row::new(wanted.scenario.name(), wanted.flows, figures, floor);
-    let conns = setup.pipeline.conns();
-    row.bytes_per_conn = Some((conns.bytes() as f64 / conns.capacity() as f64).round());
+    row.scenario = wanted.scenario.name();
+    row.flows = flows;
+    let goal_ns = goal::ns_per_packet(row.scenario, flows);
+    row.goal_ns = goal_ns;
+    row.goal = row.goal.or(goal_ns.map(|g| Goal::at_most("ns_per_packet", g, row.ns_per_packet)));
     row
 }
 
-fn floor(bench: &mut Bench, packets: usize) -> Figures {
-    let frame = Template::new(CLIENT_PORT, client(1), TcpFlags::ACK).bytes;
-    let cycles = bench.floor(packets, || (CLIENT_PORT, frame.clone()));
-    Samples::new(&cycles, BURST, bench.hz()).figures()
+/// Rounds of measuring: cycles of the bursts of each, and of the floor just before it.
+#[derive(Default)]
+pub struct Rounds {
+    /// Of the scenario.
+    pub cycles: Vec<Vec<u64>>,
+    /// Of the floor.
+    pub floor: Vec<u64>,
 }
 
-/// Bring up `flows` conns from their SYN to established. In full-NAT the replies' flows come back.
-fn bring_up(bench: &mut Bench, setup: &mut Setup, flows: u32) -> Vec<FlowKey> {
-    send(bench, setup, CLIENT_PORT, TcpFlags::SYN, (0..flows).map(client));
+impl Rounds {
+    /// The floor, before a round.
+    pub fn floor(&mut self, bench: &mut Bench) {
+        let frame = Template::new(CLIENT_PORT, client(1), TcpFlags::ACK).bytes;
+        self.floor.extend(bench.floor(bench.packets, &frame, CLIENT_PORT));
+    }
+
+    /// The row that they make.
+    pub fn row(&self, bench: &Bench, setup: &Setup) -> Row {
+        let samples = |cycles: &[u64]| Samples::new(cycles, BURST, bench.hz()).figures();
+        let all: Vec<u64> = self.cycles.concat();
+        let mut row = Row::new(samples(&all), samples(&self.floor));
+        row.round_medians = self.cycles.iter().map(|c| round(samples(c).median)).collect();
+        let conns = setup.pipeline.conns();
+        row.bytes_per_conn = Some((conns.bytes() as f64 / conns.capacity() as f64).round());
+        row
+    }
+}
+
+/// A warm-up, then rounds of `packets` packets each.
+fn rounds(
+    bench: &mut Bench,
+    setup: &mut Setup,
+    packets: usize,
+    traffic: &mut impl Traffic,
+) -> Rounds {
+    let mut rounds = Rounds::default();
+    bench.run(setup, packets, traffic);
+    for _ in 0..bench.rounds {
+        rounds.floor(bench);
+        rounds.cycles.push(bench.run(setup, packets, traffic));
+    }
+    rounds
+}
+
+/// Bring up conns from their SYN to established. In full-NAT the replies' flows come back.
+pub fn bring_up(bench: &mut Bench, setup: &mut Setup, flows: &[FlowKey]) -> Vec<FlowKey> {
+    let before = setup.pipeline.conns().len();
+    send(bench, setup, CLIENT_PORT, TcpFlags::SYN, flows.iter().copied());
     let replies: Vec<FlowKey> =
-        (0..flows).filter_map(|i| setup.pipeline.reply_flow(&client(i))).collect();
+        flows.iter().filter_map(|key| setup.pipeline.reply_flow(key)).collect();
     let syn_ack = TcpFlags::SYN.with(TcpFlags::ACK);
     send(bench, setup, BACKEND_PORT, syn_ack, replies.iter().copied());
-    send(bench, setup, CLIENT_PORT, TcpFlags::ACK, (0..flows).map(client));
-    assert_eq!(setup.pipeline.conns().len(), flows as usize, "all conns were made");
+    send(bench, setup, CLIENT_PORT, TcpFlags::ACK, flows.iter().copied());
+    assert_eq!(setup.pipeline.conns().len(), before + flows.len(), "all conns were made");
     replies
 }
 
-/// Send one packet of each flow; cycles of each burst.
-fn send(
+/// Send one packet of each flow.
+pub fn send(
     bench: &mut Bench,
     setup: &mut Setup,
     port: u16,
     flags: TcpFlags,
-    flows: impl ExactSizeIterator<Item = FlowKey>,
-) -> Vec<u64> {
+    mut flows: impl ExactSizeIterator<Item = FlowKey>,
+) {
     let packets = flows.len();
     let mut template = Template::new(port, client(0), flags);
-    let mut flows = flows;
-    bench.run(setup, packets, || (port, template.with(flows.next().unwrap_or(client(0)))))
+    let mut next = || (port, template.with(flows.next().unwrap_or(client(0))));
+    bench.run(setup, packets, &mut next);
 }
 
-fn established(bench: &mut Bench, mode: Mode, flows: u32, packets: usize) -> (Vec<u64>, Setup) {
+/// The first clients.
+pub fn clients(flows: u32) -> Vec<FlowKey> {
+    (0..flows).map(client).collect()
+}
+
+fn established(bench: &mut Bench, mode: Mode, flows: u32) -> Row {
     let mut setup = bench.setup(mode, flows.max(1_024));
-    bring_up(bench, &mut setup, flows);
+    bring_up(bench, &mut setup, &clients(flows));
     let mut random = Random(1);
-    let order = (0..packets).map(|_| client(below(&mut random, flows)));
-    let order: Vec<FlowKey> = order.collect();
-    // Twice: the first time warms up.
-    send(bench, &mut setup, CLIENT_PORT, TcpFlags::ACK, order[..packets / 4].iter().copied());
-    let cycles = send(bench, &mut setup, CLIENT_PORT, TcpFlags::ACK, order.into_iter());
-    (cycles, setup)
+    let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
+    let mut next = || (CLIENT_PORT, template.with(client(below(&mut random, flows))));
+    let rounds = rounds(bench, &mut setup, bench.packets, &mut next);
+    rounds.row(bench, &setup)
 }
 
-fn both_ways(bench: &mut Bench, flows: u32, packets: usize) -> (Vec<u64>, Setup) {
+fn both_ways(bench: &mut Bench, flows: u32) -> Row {
     let mut setup = bench.setup(Mode::FullNat, flows);
-    let replies = bring_up(bench, &mut setup, flows);
+    let replies = bring_up(bench, &mut setup, &clients(flows));
     let mut random = Random(2);
     let mut from_client = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
     let mut from_backend = Template::new(BACKEND_PORT, replies[0], TcpFlags::ACK);
-    let cycles = bench.run(&mut setup, packets, || {
+    let mut next = || {
         let flow = below(&mut random, flows);
         match random.below(2) {
             0 => (CLIENT_PORT, from_client.with(client(flow))),
             _ => (BACKEND_PORT, from_backend.with(replies[flow as usize])),
         }
-    });
-    (cycles, setup)
+    };
+    let rounds = rounds(bench, &mut setup, bench.packets, &mut next);
+    rounds.row(bench, &setup)
 }
 
 /// Half of the flows exist already; the other half is new.
-fn new_connections(bench: &mut Bench, flows: u32, packets: usize) -> (Vec<u64>, Setup) {
-    let fresh = (packets as u32).min(flows / 2);
+fn new_connections(bench: &mut Bench, flows: u32) -> Row {
+    let most = flows as usize / 2 / (bench.rounds + 1);
+    let packets = bench.packets.min(most / BURST * BURST);
+    let old = flows - (packets * (bench.rounds + 1)) as u32;
     let mut setup = bench.setup(Mode::FullNat, flows);
-    let old = flows - fresh;
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (0..old).map(client));
-    let cycles = send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (old..flows).map(client));
+    let mut fresh = old..flows;
+    let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::SYN);
+    let mut next = || (CLIENT_PORT, template.with(client(fresh.next().unwrap_or_default())));
+    let rounds = rounds(bench, &mut setup, packets, &mut next);
     assert_eq!(setup.pipeline.conns().len(), flows as usize, "all conns were made");
-    (cycles, setup)
+    rounds.row(bench, &setup)
 }
 
-fn not_ours(bench: &mut Bench, flows: u32, packets: usize) -> (Vec<u64>, Setup) {
+fn not_ours(bench: &mut Bench, flows: u32) -> Row {
     let mut setup = bench.setup(Mode::FullNat, flows);
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (0..flows).map(client));
     let mut random = Random(3);
     let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
-    let cycles = bench.run(&mut setup, packets, || {
+    let mut next = || {
         let key = FlowKey { dst: 0x0808_0808, ..client(below(&mut random, flows)) };
         (CLIENT_PORT, template.with(key))
-    });
-    (cycles, setup)
+    };
+    let rounds = rounds(bench, &mut setup, bench.packets, &mut next);
+    rounds.row(bench, &setup)
 }
 
-fn syn_flood(bench: &mut Bench, flows: u32, packets: usize) -> (Vec<u64>, Setup) {
+fn syn_flood(bench: &mut Bench, flows: u32) -> Row {
     let mut setup = bench.setup(Mode::FullNat, flows);
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (0..flows).map(client));
     assert_eq!(setup.pipeline.conns().len(), flows as usize, "the table is full");
-    let attackers = (0..packets as u32).map(|i| client(flows + i));
-    let cycles = send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, attackers);
-    (cycles, setup)
+    let mut attacker = flows;
+    let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::SYN);
+    let mut next = || {
+        attacker += 1;
+        (CLIENT_PORT, template.with(client(attacker)))
+    };
+    let rounds = rounds(bench, &mut setup, bench.packets, &mut next);
+    rounds.row(bench, &setup)
 }
