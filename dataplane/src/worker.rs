@@ -11,13 +11,11 @@ use crate::backoff::Backoff;
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
-use crate::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
+use crate::pipeline::{EXPIRE_PER_ROUND, Pipeline, PipelineConfig, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
 use crate::snapshot::Compiled;
 use crate::table::wheel::Millis;
 
-/// Conns looked at for expiry in one round: bounds what a packet may wait for.
-const EXPIRE_PER_ROUND: usize = 32;
 /// Neighbour updates taken in one round.
 const UPDATES_PER_ROUND: usize = 64;
 

@@ -23,24 +23,57 @@ use crate::table::conn_state::ConnState;
 use crate::table::local_port::LocalPort;
 use crate::table::wheel::Millis;
 
-/// What is to become of each packet of a burst that has no conn.
-pub type Plans = [Result<NewConn, Verdict>; BURST];
+/// What is to become of a packet that has no conn.
+#[derive(Clone, Copy)]
+pub enum Plan {
+    /// This conn is made for it.
+    Make(NewConn),
+    /// It ends here.
+    Refuse(Verdict),
+    /// A packet before it in the burst seems to be of the same flow: look again after that.
+    LookAgain,
+}
+
+/// A plan for each packet of a burst.
+pub type Plans = [Plan; BURST];
 
 /// Before anything is planned.
-pub const NO_PLANS: Plans = [Err(Verdict::Continue); BURST];
+pub const NO_PLANS: Plans = [Plan::LookAgain; BURST];
+
+/// Flows that were seen in a burst: a bit each of 1,024, by hash. Two flows share one in a few of a
+/// hundred bursts, and one of them is then planned late.
+#[derive(Default)]
+struct Seen([u64; 16]);
+
+impl Seen {
+    /// Whether such a flow was seen before; now it was.
+    #[inline(always)]
+    fn insert(&mut self, hash: u64) -> bool {
+        let word = &mut self.0[(hash >> 26) as usize % 16];
+        let bit = 1 << (hash >> 20 & 63);
+        let was_seen = *word & bit != 0;
+        *word |= bit;
+        was_seen
+    }
+}
 
 /// The first pass: service, backend and local port; all of them accounted for.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
 pub fn plan<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) {
     let mut planned = 0;
+    let mut seen = Seen::default();
     burst.each(flows, |index, _, meta| {
-        let plan = plan_one(t, config, meta, planned);
-        if let Ok(new) = &plan {
-            t.conns.prefetch_new(new, planned);
-            planned += 1;
-        }
-        t.plans[index] = plan;
+        t.plans[index] = if seen.insert(meta.hash) {
+            Plan::LookAgain
+        } else {
+            let plan = plan_one(t, config, meta, planned);
+            if let Plan::Make(new) = &plan {
+                t.conns.prefetch_new(new, planned);
+                planned += 1;
+            }
+            plan
+        };
     });
 }
 
@@ -54,44 +87,67 @@ pub fn admit<F: Frame>(
     config: &Compiled,
     now: Millis,
 ) {
-    // Packets of one new flow may stand in one burst: the second finds the first one's conn. Of
-    // each conn made, six bits of the hash say that there may be such a packet.
-    let mut made = 0_u64;
     burst.each(flows, |index, frame, meta| {
-        let plan = t.plans[index];
-        let bit = 1 << (meta.hash >> 20 & 63);
-        let has_conn = made & bit != 0 && {
+        let mut plan = t.plans[index];
+        if let Plan::LookAgain = plan {
             meta.conn = t.conns.find(meta.hash, &meta.tuple);
-            conn::track(meta, t, config, now)
-        };
-        meta.verdict = match plan {
-            Ok(new) if has_conn => {
-                forget_plan(t, &new);
-                forward_one(frame, meta, t, now)
+            if conn::track(meta, t, config, now) {
+                return forward_one(frame, meta, t, now);
             }
-            Err(_) if has_conn => forward_one(frame, meta, t, now),
-            Ok(new) => match insert(t, config, new, meta.hash, now) {
-                Ok(conn) => {
-                    made |= bit;
-                    meta.conn = conn;
-                    t.counters.conns.add(1);
-                    t.counters.conns_created.add(1);
-                    t.counters.backend(new.backend_slot).conns_created.add(1);
-                    forward_one(frame, meta, t, now)
-                }
-                Err(reason) => {
-                    forget_plan(t, &new);
-                    Verdict::Drop(reason)
-                }
-            },
-            Err(verdict) => verdict,
+            plan = plan_one(t, config, meta, 0);
+        }
+        let made = match plan {
+            Plan::Make(new) => make(t, config, &new, meta.hash, now),
+            Plan::Refuse(verdict) => Err(verdict),
+            Plan::LookAgain => unreachable!("a plan is made for each packet"),
         };
+        match made {
+            Ok(conn) => {
+                meta.conn = conn;
+                forward_one(frame, meta, t, now);
+            }
+            Err(verdict) => meta.verdict = verdict,
+        }
     });
 }
 
-/// Decide about a packet's new conn; `planned` conns will be made before it.
+/// Make a conn that was planned.
 #[inline(always)]
-fn plan_one(
+fn make(
+    t: &mut Tables,
+    config: &Compiled,
+    new: &NewConn,
+    hash: u64,
+    now: Millis,
+) -> Result<ConnRef, Verdict> {
+    match insert(t, config, new, hash, now) {
+        Ok(conn) => {
+            t.counters.conns.add(1);
+            t.counters.conns_created.add(1);
+            t.counters.backend(new.backend_slot).conns_created.add(1);
+            Ok(conn)
+        }
+        Err(reason) => {
+            t.counters.backend(new.backend_slot).conns.subtract(1);
+            if new.from_backend.is_some() {
+                t.cursors[new.backend_slot as usize].release();
+            }
+            Err(Verdict::Drop(reason))
+        }
+    }
+}
+
+/// Decide about a packet without a conn, when so many conns will be made before it.
+#[inline(always)]
+fn plan_one(t: &mut Tables, config: &Compiled, meta: &Meta, planned: usize) -> Plan {
+    match plan_conn(t, config, meta, planned) {
+        Ok(new) => Plan::Make(new),
+        Err(verdict) => Plan::Refuse(verdict),
+    }
+}
+
+#[inline(always)]
+fn plan_conn(
     t: &mut Tables,
     config: &Compiled,
     meta: &Meta,
@@ -150,28 +206,20 @@ fn return_flow(
     }
 }
 
-/// A conn that was planned is not made.
-fn forget_plan(t: &mut Tables, new: &NewConn) {
-    t.counters.backend(new.backend_slot).conns.subtract(1);
-    if new.from_backend.is_some() {
-        t.cursors[new.backend_slot as usize].release();
-    }
-}
-
 /// Make a conn as it was planned, or with the next local port that is free towards its backend:
 /// the index itself says.
 #[inline(always)]
 fn insert(
     t: &mut Tables,
     config: &Compiled,
-    new: NewConn,
+    new: &NewConn,
     hash: u64,
     now: Millis,
 ) -> Result<ConnRef, DropReason> {
-    match t.conns.insert(&new, hash, now, &config.timeouts) {
+    match t.conns.insert(new, hash, now, &config.timeouts) {
         Ok(conn) => Ok(conn),
         Err(InsertError::Full) => Err(DropReason::ConnTableFull),
-        Err(InsertError::ReturnFlowTaken) => insert_elsewhere(t, config, new, hash, now),
+        Err(InsertError::ReturnFlowTaken) => insert_elsewhere(t, config, *new, hash, now),
     }
 }
 

@@ -35,7 +35,9 @@ pub fn forward<F: Frame>(
     let left = burst.filter(flows, |frame, meta| {
         let line = lines.get_mut(meta.conn.conn());
         let forwarded = line.is_some_and(|line| {
-            plain(frame, meta, line, next_hops, counters, config, now).is_some()
+            line.is_flow(&meta.tuple, meta.conn)
+                && conn::is_quiet(line, meta, config)
+                && send(frame, meta, line, next_hops, counters, now).is_some()
         });
         if !forwarded {
             cold_path();
@@ -45,21 +47,17 @@ pub fn forward<F: Frame>(
     if left.is_empty() { left } else { forward_others(burst, left, t, config, now) }
 }
 
-/// Forward a packet that changes no state, and about which there is nothing else to do; `None`, and
-/// nothing done, when there may be.
+/// Send a packet of a conn on its way, when there is nothing else to be done about it than to note
+/// the time; `None`, and nothing done, when there is.
 #[inline(always)]
-fn plain<F: Frame>(
+fn send<F: Frame>(
     frame: &mut F,
     meta: &mut Meta,
     line: &mut Conn,
     next_hops: &[Neighbour],
     counters: &[BackendCounters],
-    config: &Compiled,
     now: Millis,
 ) -> Option<()> {
-    if !line.is_flow(&meta.tuple, meta.conn) || !conn::is_quiet(line, meta, config) {
-        return None;
-    }
     let direction = meta.conn.direction();
     let next_hop = ready(next_hops, line.next_hops[direction], now)?;
     let counters = counters.get(line.backend_slot() as usize)?;
@@ -89,7 +87,7 @@ fn forward_others<F: Frame>(
         if meta.tuple.protocol == PROTO_TCP && !meta.tcp_flags.is_plausible() {
             meta.verdict = Verdict::Drop(DropReason::TcpBadFlags);
         } else if conn::track(meta, t, config, now) {
-            meta.verdict = forward_one(frame, meta, t, now);
+            forward_one(frame, meta, t, now);
         } else {
             return true;
         }
@@ -97,8 +95,19 @@ fn forward_others<F: Frame>(
     })
 }
 
-/// Send a packet on its conn's way.
-pub fn forward_one<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, now: Millis) -> Verdict {
+/// Send a packet on its conn's way, whatever that takes.
+#[inline(always)]
+pub fn forward_one<F: Frame>(frame: &mut F, meta: &mut Meta, t: &mut Tables, now: Millis) {
+    let Tables { conns, neighbours, counters, .. } = &mut *t;
+    let line = conns.get_mut(meta.conn);
+    if send(frame, meta, line, neighbours.entries(), counters.backends(), now).is_none() {
+        meta.verdict = find_way(frame, meta, t, now);
+    }
+}
+
+/// Send a packet whose next hop is to be looked up, asked for or waited for, or that cannot be sent.
+#[inline(never)]
+fn find_way<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, now: Millis) -> Verdict {
     let slot = match next_hop::resolve(meta, t, now) {
         Ok(slot) => slot,
         Err(reason) => return Verdict::Drop(reason),

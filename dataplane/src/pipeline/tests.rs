@@ -119,6 +119,33 @@ fn two_packets_of_a_new_flow_in_one_burst_make_one_conn() {
 }
 
 #[test]
+fn a_burst_of_new_flows_each_twice_is_shared_out_and_accounted_for() {
+    for scheduler in [Scheduler::Maglev, Scheduler::Wrr, Scheduler::Wlc, Scheduler::SourceHash] {
+        let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 4);
+        service.scheduler = scheduler;
+        let mut h = Harness::new(&snapshot(1, vec![service]), 1_000);
+        let syns = (0..32).map(|i| packet(PORT_MACS[0], &client(5_000 + i / 2), SYN, b""));
+        // The first packet is held for its next hop, which is known from then on.
+        one(&mut h, CLIENT_PORT, &client(4_999), SYN);
+        h.pass(60_000);
+        let out = h.receive(CLIENT_PORT, syns);
+        assert_eq!(out.transmitted.len(), 32, "{scheduler:?} {:?}", h.all_drops());
+        let conns = |h: &Harness| -> Vec<u64> {
+            h.counters.backends().iter().map(|b| b.read().conns).filter(|n| *n > 0).collect()
+        };
+        assert_eq!(conns(&h).iter().sum::<u64>(), 16, "{scheduler:?}");
+        if scheduler == Scheduler::Wlc {
+            assert_eq!(conns(&h), [4; 4], "a conn that is planned counts for the next plan");
+        }
+        for pair in out.transmitted.chunks(2) {
+            assert_eq!(inspect(&pair[0].1), inspect(&pair[1].1), "both took the same way");
+        }
+        h.pass(60_000);
+        assert_eq!((conns(&h), h.pipeline.conns().len()), (vec![], 0));
+    }
+}
+
+#[test]
 fn wrr_shares_follow_the_weights_exactly() {
     let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 3);
     for (backend, weight) in service.backends.iter_mut().zip([1, 2, 3]) {

@@ -166,12 +166,20 @@ pub enum InsertError {
     ReturnFlowTaken,
 }
 
+/// Conns that are removed together when they expire.
+const EXPIRE_BATCH: usize = 16;
+
 struct Lines(TableMemory<Conn>);
 
 impl Links for Lines {
     #[inline(always)]
     fn link(&mut self, index: u32) -> &mut Link {
         &mut self.0[index as usize].link
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, index: u32) {
+        prefetch_index(&self.0, index as usize);
     }
 }
 
@@ -362,15 +370,26 @@ impl ConnTable {
     /// Remove a conn. Its line keeps its contents until the burst ends.
     pub fn remove(&mut self, conn: ConnRef) {
         let number = conn.conn() as u32;
-        let line = &mut self.lines.0[number as usize];
-        assert!(line.protocol != 0, "a conn is removed once");
-        let tuples = [line.tuple(0), line.tuple(1)];
-        let directions = if line.is_full_nat { 2 } else { 1 };
-        line.protocol = 0;
+        assert!(self.lines.0[number as usize].protocol != 0, "a conn is removed once");
+        let hashes = self.hashes(number);
         self.wheel.disarm(&mut self.lines, number);
+        self.unlink(number, hashes);
+    }
+
+    /// The hashes of a conn's flows; the second one counts in full-NAT only.
+    fn hashes(&self, number: u32) -> [u64; 2] {
+        let line = &self.lines.0[number as usize];
+        [0, 1].map(|direction| self.hasher.hash(&line.tuple(direction)))
+    }
+
+    /// Take a conn that is not in the wheel out of the index, and free it.
+    fn unlink(&mut self, number: u32, hashes: [u64; 2]) {
+        let line = &mut self.lines.0[number as usize];
+        line.protocol = 0;
+        let directions = if line.is_full_nat { 2 } else { 1 };
         let refs = [ConnRef::from_client(number), ConnRef::from_backend(number)];
-        for (tuple, conn) in tuples.iter().zip(refs).take(directions) {
-            let known = self.index.remove(self.hasher.hash(tuple), conn);
+        for (hash, conn) in hashes.into_iter().zip(refs).take(directions) {
+            let known = self.index.remove(hash, conn);
             debug_assert!(known, "every direction of a conn is in the index");
         }
         self.freed_in_burst.push(number);
@@ -393,16 +412,34 @@ impl ConnTable {
         most: usize,
         mut gone: impl FnMut(&Conn),
     ) {
-        for _ in 0..most {
-            let Some(number) = self.wheel.pop_due(&mut self.lines, now) else { break };
-            let line = &self.lines.0[number as usize];
-            let timeout = timeouts[line.service_slot as usize][line.state as usize];
-            let deadline = line.last_seen.wrapping_add(timeout);
-            if at_or_after(now, deadline) {
-                self.remove(ConnRef::from_client(number));
-                gone(&self.lines.0[number as usize]);
-            } else {
-                self.wheel.arm(&mut self.lines, number, deadline);
+        let mut left = most;
+        while left > 0 {
+            // A batch's lines in the index are asked for before the first of them is needed.
+            let mut ended = [(0, [0; 2]); EXPIRE_BATCH];
+            let mut count = 0;
+            let batch = left.min(EXPIRE_BATCH);
+            left -= batch;
+            for _ in 0..batch {
+                let Some(number) = self.wheel.pop_due(&mut self.lines, now) else {
+                    left = 0;
+                    break;
+                };
+                let line = &self.lines.0[number as usize];
+                let timeout = timeouts[line.service_slot as usize][line.state as usize];
+                let deadline = line.last_seen.wrapping_add(timeout);
+                if at_or_after(now, deadline) {
+                    let hashes = self.hashes(number);
+                    self.index.prefetch(hashes[0]);
+                    self.index.prefetch(hashes[1]);
+                    ended[count] = (number, hashes);
+                    count += 1;
+                } else {
+                    self.wheel.arm(&mut self.lines, number, deadline);
+                }
+            }
+            for (number, hashes) in &ended[..count] {
+                self.unlink(*number, *hashes);
+                gone(&self.lines.0[*number as usize]);
             }
         }
         self.end_burst();

@@ -1,15 +1,20 @@
 //! Timer wheel over conns: lazy, with links kept in the conns themselves.
 //!
-//! A packet only stores the time. A conn stands in the list of the slot in which it was last due;
+//! A packet only stores the time. A conn stands in a list of the slot in which it was last due;
 //! when that slot comes up, the owner looks whether the conn is idle long enough, and arms it again
 //! if not. Only a state change to a shorter timeout moves a conn at once. (Hashed timing wheels:
 //! Varghese and Lauck, SOSP 1987, scheme 6.)
+//!
+//! A list is a chain of cache misses: each conn says where the next one is. So a slot has several,
+//! and takes from one while the others' next conns are on their way.
 
 /// Width of a slot, in ms: no conn outlives its timeout by more.
 pub const SLOT_MS: u32 = 64;
 /// Slots: a horizon of about 17 min; what is due later is armed again at the horizon.
 const SLOTS: usize = 16_384;
 const MASK: u32 = SLOTS as u32 - 1;
+/// Lists of a slot.
+const LANES: usize = 8;
 /// End of a list.
 pub const NIL: u32 = u32::MAX;
 
@@ -17,7 +22,7 @@ pub const NIL: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     next: u32,
-    /// The previous conn, or [`NIL`] at the head.
+    /// The previous conn; anything at the head of a list.
     prev: u32,
     slot: u16,
     armed: bool,
@@ -32,13 +37,17 @@ impl Link {
 pub trait Links {
     /// The link of conn number `index`.
     fn link(&mut self, index: u32) -> &mut Link;
+    /// Start loading it.
+    fn prefetch(&self, index: u32);
 }
 
 /// The wheel of one worker.
 pub struct Wheel {
-    heads: Box<[u32]>,
+    heads: Box<[[u32; LANES]]>,
     /// Number of the next slot to expire, counted from time 0 (wraps with the time).
     next_slot: u32,
+    /// The list of that slot to take from next; none while it has not been begun.
+    lane: Option<usize>,
 }
 
 /// Ms since an arbitrary start, wrapping; two times that are compared lie less than 2^31 ms (24
@@ -54,7 +63,7 @@ pub fn at_or_after(a: Millis, b: Millis) -> bool {
 impl Wheel {
     /// An empty wheel that starts at `now`.
     pub fn new(now: Millis) -> Self {
-        Wheel { heads: vec![NIL; SLOTS].into_boxed_slice(), next_slot: now / SLOT_MS }
+        Wheel { heads: vec![[NIL; LANES]; SLOTS].into(), next_slot: now / SLOT_MS, lane: None }
     }
 
     /// Memory taken, in bytes.
@@ -74,13 +83,19 @@ impl Wheel {
     /// Put an unarmed conn into the slot of its deadline.
     pub fn arm(&mut self, links: &mut impl Links, index: u32, deadline: Millis) {
         let slot = self.slot_of(deadline);
-        let head = &mut self.heads[slot as usize];
+        let head = self.head(slot, index);
         let next = *head;
+        *head = index;
         *links.link(index) = Link { next, prev: NIL, slot, armed: true };
         if next != NIL {
             links.link(next).prev = index;
         }
-        *head = index;
+    }
+
+    /// The head of the list of a slot that a conn stands in.
+    #[inline(always)]
+    fn head(&mut self, slot: u16, index: u32) -> &mut u32 {
+        &mut self.heads[usize::from(slot)][index as usize % LANES]
     }
 
     /// Move a conn to the slot of its deadline if that comes sooner than the one it stands in.
@@ -99,10 +114,12 @@ impl Wheel {
         if !link.armed {
             return;
         }
-        match link.prev {
-            NIL => self.heads[link.slot as usize] = link.next,
-            prev => links.link(prev).next = link.next,
+        let head = self.head(link.slot, index);
+        if *head == index {
+            *head = link.next;
+            return;
         }
+        links.link(link.prev).next = link.next;
         if link.next != NIL {
             links.link(link.next).prev = link.prev;
         }
@@ -116,13 +133,25 @@ impl Wheel {
             if !at_or_after(now, end) {
                 return None;
             }
-            match self.heads[(self.next_slot & MASK) as usize] {
-                NIL => self.next_slot = self.next_slot.wrapping_add(1),
-                index => {
-                    self.disarm(links, index);
-                    return Some(index);
-                }
+            let lists = &mut self.heads[(self.next_slot & MASK) as usize];
+            let first = self.lane.unwrap_or_else(|| {
+                lists.iter().filter(|head| **head != NIL).for_each(|head| links.prefetch(*head));
+                0
+            });
+            let lanes = (first..LANES).chain(0..first);
+            let Some(lane) = lanes.into_iter().find(|lane| lists[*lane] != NIL) else {
+                self.next_slot = self.next_slot.wrapping_add(1);
+                self.lane = None;
+                continue;
+            };
+            self.lane = Some((lane + 1) % LANES);
+            let index = lists[lane];
+            let link = std::mem::replace(links.link(index), Link::UNARMED);
+            lists[lane] = link.next;
+            if link.next != NIL {
+                links.prefetch(link.next);
             }
+            return Some(index);
         }
     }
 }
@@ -136,6 +165,7 @@ mod tests {
         fn link(&mut self, index: u32) -> &mut Link {
             &mut self.0[index as usize]
         }
+        fn prefetch(&self, _index: u32) {}
     }
 
     fn due(wheel: &mut Wheel, store: &mut Store, now: Millis) -> Vec<u32> {

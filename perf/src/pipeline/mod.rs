@@ -26,8 +26,7 @@ use scenario::Scenario;
 
 use crate::origin::{self, RecordError};
 
-/// Conns that expiry looks at in one round, as in `worker.rs`.
-const EXPIRE_PER_ROUND: usize = 32;
+use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
 
 /// What to measure.
 #[derive(Args)]
