@@ -75,6 +75,8 @@ pub struct Compiled {
     pub timeouts: Box<[StateTimeouts]>,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     addresses: HashMap<u32, Address, FixedState>,
+    /// Addresses that were ours and are not any more: their conns go on.
+    retired: HashMap<u32, Address, FixedState>,
     ours: AddressFilter,
     /// A bit per backend slot: unhealthy, down, or no longer in the snapshot.
     gone: Box<[u64]>,
@@ -90,6 +92,7 @@ impl Compiled {
             timeouts: Box::default(),
             services: HashMap::default(),
             addresses,
+            retired: HashMap::default(),
             gone: Box::default(),
         }
     }
@@ -132,6 +135,7 @@ impl Compiled {
             generation: snapshot.generation,
             timeouts: slots.timeouts().into(),
             services,
+            retired: retired(&addresses, previous),
             addresses,
             gone: gone(snapshot, slots),
         }
@@ -154,6 +158,12 @@ impl Compiled {
     #[inline]
     pub fn address(&self, address: u32) -> Option<Address> {
         self.addresses.get(&address).copied()
+    }
+
+    /// What an address of ours is, or was while it was ours: by this, packets are steered to the
+    /// worker that owns their conn, which outlives its VIP and its pool.
+    pub fn address_of_conns(&self, address: u32) -> Option<Address> {
+        self.address(address).or_else(|| self.retired.get(&address).copied())
     }
 
     /// Whether packets with these addresses (as they stand in a packet) may be for us: for an
@@ -185,6 +195,23 @@ fn gone(snapshot: &Snapshot, slots: &Slots) -> Box<[u64]> {
         bits[slot as usize / 64] |= 1 << (slot % 64);
     }
     bits.into()
+}
+
+/// VIPs and local addresses that were in an earlier snapshot and are not in this one. Four bytes and
+/// a kind for each address that ever was: an operator does not have so many.
+fn retired(
+    addresses: &HashMap<u32, Address, FixedState>,
+    previous: &Compiled,
+) -> HashMap<u32, Address, FixedState> {
+    previous
+        .addresses
+        .iter()
+        .chain(&previous.retired)
+        .filter(|(address, kind)| {
+            !matches!(kind, Address::Port(_)) && !addresses.contains_key(address)
+        })
+        .map(|(address, kind)| (*address, *kind))
+        .collect()
 }
 
 /// A set of addresses that answers "certainly not" in one load: a bitmap indexed by a hash, at

@@ -15,7 +15,7 @@ pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables, config: &Compiled
         return flows;
     }
     burst.filter(flows, |_, meta| {
-        let owner = match config.address(meta.key().dst) {
+        let owner = match config.address_of_conns(meta.key().dst) {
             Some(Address::Local) => OwnPorts::owner(meta.key().dst_port, t.workers),
             Some(Address::Vip) => FlowHasher::owner(meta.hash, t.workers),
             // No conn: whoever got it can decide.

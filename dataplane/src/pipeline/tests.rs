@@ -557,3 +557,38 @@ fn two_workers_hand_over_so_that_both_directions_meet() {
     }
     assert!((150..350).contains(&moved), "flows spread over both workers: {moved}");
 }
+
+#[test]
+fn conns_of_a_vip_and_a_pool_that_are_gone_are_still_steered_to_their_owner() {
+    let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+    let with = snapshot(1, vec![service]);
+    let mut without = snapshot(2, vec![]);
+    without.pools.clear();
+    let mut workers: Vec<Harness> = (0..2).map(|w| Harness::worker(&with, 1_000, w, 2)).collect();
+    let mut moved = 0;
+    for p in 1..=50 {
+        let syn = packet(PORT_MACS[0], &client(p), SYN, &[]);
+        let first: Vec<Out> =
+            workers.iter_mut().map(|w| w.receive(CLIENT_PORT, [syn.clone()])).collect();
+        let owner = usize::from(first[1].handed_over.is_empty());
+        let to_backend = inspect(&first[owner].transmitted[0].1).0;
+        workers.iter_mut().for_each(|w| w.apply(&without));
+        for (port, key, flags) in
+            [(BACKEND_PORT, back(&to_backend), SYN_ACK), (CLIENT_PORT, client(p), ACK)]
+        {
+            let bytes = packet(PORT_MACS[port as usize], &key, flags, &[]);
+            let out = workers[1 - owner].receive(port, [bytes.clone()]);
+            assert_eq!(
+                out.handed_over[0].0 as usize,
+                owner,
+                "{:?}",
+                workers[1 - owner].all_drops()
+            );
+            let out = workers[owner].receive_meta(Meta::received(port, true), [bytes]);
+            assert_eq!(out.transmitted.len(), 1, "{:?}", workers[owner].all_drops());
+            moved += 1;
+        }
+        workers.iter_mut().for_each(|w| w.apply(&with));
+    }
+    assert_eq!(moved, 100);
+}

@@ -48,7 +48,8 @@ pub fn run(lab: &mut Lab, step: &mut Step) -> Result<()> {
         reachable(&client, &over_wire)?;
         let result = measure(lab, &over_wire, seconds)?;
         testpmd.signal("-INT")?;
-        testpmd.wait(Duration::from_secs(10))?;
+        // It may have to wait for its CPU on a machine that is in use.
+        testpmd.wait(Duration::from_secs(30))?;
         step.say(format!("round {round_number}: testpmd {:6.0} requests/s", result.requests_per_s));
         wire_rates.push(result.requests_per_s);
         lab.start_dataplane()?;
