@@ -2,6 +2,7 @@
 
 mod generator;
 mod pipeline;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -22,12 +23,16 @@ enum Command {
     Pipeline(pipeline::Options),
     /// Send packets over any DPDK device, and measure what comes back: rate, loss, latency.
     Gen(Box<generator::Options>),
+    /// The whole program end to end over memif, beside testpmd: packets per second and latency.
+    /// Takes two CPUs whole, needs root for hugepages.
+    Wire(wire::Options),
 }
 
 fn main() -> ExitCode {
     let result: Result<(), Box<dyn std::error::Error>> = match Args::parse().command {
         Command::Pipeline(options) => pipeline::run(&options).map_err(Into::into),
         Command::Gen(options) => generator::run(&options).map_err(Into::into),
+        Command::Wire(options) => wire::run(&options).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

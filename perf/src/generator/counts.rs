@@ -7,6 +7,10 @@ use serde::Serialize;
 pub struct Counts {
     /// Packets of the load that the device took.
     pub sent: u64,
+    /// Bursts of the load that were offered to the device.
+    pub bursts: u64,
+    /// Bursts of which the device took only a part.
+    pub bursts_refused: u64,
     /// Packets of the load that came back.
     pub received: u64,
     /// Packets that our servers answered.
@@ -31,6 +35,8 @@ impl Counts {
     pub fn since(&self, before: &Counts) -> Counts {
         Counts {
             sent: self.sent - before.sent,
+            bursts: self.bursts - before.bursts,
+            bursts_refused: self.bursts_refused - before.bursts_refused,
             received: self.received - before.received,
             answered: self.answered - before.answered,
             checksum_errors: self.checksum_errors - before.checksum_errors,
@@ -40,6 +46,12 @@ impl Counts {
             answers_dropped: self.answers_dropped - before.answers_dropped,
             no_buffers: self.no_buffers - before.no_buffers,
         }
+    }
+
+    /// Share of bursts for which the device had no room, 0 to 1. Near 0 at full rate, the generator
+    /// itself is what limits the rate.
+    pub fn refused(&self) -> f64 {
+        self.bursts_refused as f64 / self.bursts.max(1) as f64
     }
 
     /// Share of the packets sent that did not come back, 0 to 1.

@@ -154,6 +154,7 @@ mod tests {
             loss: 0.1,
             counts: Counts { sent: 2_000_000, received: 1_800_000, ..Counts::default() },
             late: 7,
+            refused: 0.5,
             probes: ProbeCounts { sent: 1_100, received: 1_000, ..ProbeCounts::default() },
             latency: Latency::of(&latencies),
             histogram: Latency::buckets(&latencies),

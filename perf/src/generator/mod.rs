@@ -77,6 +77,7 @@ pub fn run(options: &Options) -> Result<(), GenError> {
     let eal = Eal::init(&eal_config(&plan))?;
     let clock = Clock::new(&eal);
     let mut session = Session::open(&eal, clock, "gen", &plan, Arc::clone(&stop))?;
+    session.connect()?;
     let mut report = Report::new(scenario, &session);
     report.opened = session.open_connections()?.map(Into::into);
     if stop.load(Relaxed) {

@@ -142,6 +142,9 @@ pub struct Outcome {
     /// Packets that the rate asked for and that were given up: the device was full, or the generator
     /// too slow.
     pub late: u64,
+    /// Share of bursts for which the device had no room, 0 to 1. Near 0 at full rate, the generator
+    /// itself is what limits the rate.
+    pub refused: f64,
     /// What became of the probes.
     pub probes: ProbeCounts,
     /// Latency of the probes; none when none came back.

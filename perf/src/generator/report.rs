@@ -149,6 +149,10 @@ impl Report {
             probes.reordered_in_flow
         ));
         lines.push(format!("checksums    {} wrong", counts.checksum_errors));
+        lines.push(format!(
+            "device       had no room for {:.1} % of bursts",
+            outcome.refused * 100.0
+        ));
         if outcome.late > 0 {
             lines.push(format!(
                 "not offered  {} packets of the rate: the device was full, or the generator late",

@@ -102,7 +102,10 @@ impl Sender {
     #[inline]
     pub fn flush(&mut self, tx: &mut TxQueue, handler: &mut Handler) {
         if !self.waiting.is_empty() {
-            handler.counts.sent += tx.burst(&mut self.waiting) as u64;
+            let counts = &mut handler.counts;
+            counts.sent += tx.burst(&mut self.waiting) as u64;
+            counts.bursts += 1;
+            counts.bursts_refused += u64::from(!self.waiting.is_empty());
         }
     }
 

@@ -44,11 +44,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Open the ports of a plan, wait for their links and find the next hop. `name` is unique in
-    /// this process. Once `stop` is set, everything ends as soon as it can.
+    /// Open the ports of a plan; [`Session::connect`] comes next. `name` is unique in this process.
+    /// Once `stop` is set, everything ends as soon as it can.
     ///
     /// # Errors
-    /// No such device, no link, no answer to ARP.
+    /// There is no such device, or no memory.
     pub fn open(
         eal: &Eal,
         clock: Clock,
@@ -66,18 +66,13 @@ impl Session {
             }
             None => None,
         };
-        for link in [Some(&client), server.as_ref()].into_iter().flatten() {
-            link.wait_up(|| stop.load(Relaxed))?;
-        }
-        // The rate must make sense before anything is sent.
-        plan.rate.pps(&plan.sizes, client.port.link_speed_mbps(), client.device())?;
         let target = Target {
             next_hop: plan.gateway_mac.unwrap_or(MacAddr::ZERO),
             own: client.mac,
             address: *plan.target.ip(),
             port: plan.target.port(),
         };
-        let mut session = Session {
+        Ok(Session {
             handler: Handler::new(plan, clock.hz()),
             // Made anew once the next hop is known.
             sender: Sender::new(plan, &target, pool),
@@ -87,9 +82,20 @@ impl Session {
             target,
             hz: clock.hz(),
             stop,
-        };
-        session.resolve()?;
-        Ok(session)
+        })
+    }
+
+    /// Wait until the links are up, and find the next hop.
+    ///
+    /// # Errors
+    /// No link, no answer to ARP, or a rate that is a share of a line of unknown speed.
+    pub fn connect(&mut self) -> Result<(), GenError> {
+        for link in [Some(&self.client), self.server.as_ref()].into_iter().flatten() {
+            link.wait_up(|| self.stop.load(Relaxed))?;
+        }
+        // The rate must make sense before anything is sent.
+        self.rate_pps()?;
+        self.resolve()
     }
 
     fn is_stopped(&self) -> bool {
@@ -225,8 +231,18 @@ impl Session {
         Ok(Some((open, elapsed)))
     }
 
+    /// Go on with another plan on the same ports, which must be those of the first: other flows,
+    /// sizes or rates.
+    pub fn replan(&mut self, plan: &Plan) {
+        let next_hop = self.handler.next_hop;
+        self.handler = Handler::new(plan, self.hz);
+        self.handler.next_hop = next_hop;
+        self.plan = plan.clone();
+        self.sender = Sender::new(plan, &self.target, self.sender.pool().clone());
+    }
+
     /// Keep taking what comes in for a while.
-    fn drain(&mut self, duration: Duration) {
+    pub fn drain(&mut self, duration: Duration) {
         let end = dpdk_sys::rdtsc() + self.cycles(duration);
         while dpdk_sys::rdtsc() < end {
             self.poll();
@@ -282,6 +298,7 @@ impl Session {
             received_pps: at_stop.received as f64 / seconds,
             counts,
             late: pacer.late(),
+            refused: at_stop.refused(),
             loss: self.loss(&counts),
             probes: self.probe_counts(),
             latency: Latency::of(self.handler.probes.latency()),
