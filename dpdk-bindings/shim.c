@@ -27,6 +27,14 @@ int sluice_eth_link_up(uint16_t port)
 	return status != 0 ? status : (int)link.link_status;
 }
 
+/* In Mbit/s: 0 for a link that is down, UINT32_MAX for one whose speed the driver does not know. */
+uint32_t sluice_eth_link_speed(uint16_t port)
+{
+	struct rte_eth_link link;
+
+	return rte_eth_link_get_nowait(port, &link) != 0 ? 0 : link.link_speed;
+}
+
 /* As rte_pktmbuf_pool_create, which takes no flags. `packed` lets objects cross page boundaries, so
  * that they lie one behind the other: AF_XDP registers the pool as one area of count times size, and
  * in 4 KiB pages most of a pool that is not packed would lie outside of it. */

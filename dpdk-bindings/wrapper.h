@@ -64,6 +64,7 @@ int sluice_errno(void);
 uint64_t sluice_rdtsc(void);
 unsigned int sluice_lcore_id(void);
 int sluice_eth_link_up(uint16_t port);
+uint32_t sluice_eth_link_speed(uint16_t port);
 struct rte_mempool *sluice_pktmbuf_pool_create(const char *name, unsigned int mbufs,
 					       unsigned int cache, uint16_t data_room,
 					       int socket, int packed);

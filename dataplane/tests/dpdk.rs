@@ -170,6 +170,7 @@ fn frames_go_through_ports(eal: &Eal, pool: &Mempool, files: &CaptureFiles) {
     assert_eq!((disk.driver(), disk.device()), ("net_pcap", "net_pcap0"));
     assert_eq!((ring.driver(), ring.name(), ring.mtu()), ("net_ring", "lan", 1500));
     assert!(ring.link_up() && !ring.rx_capabilities().rss);
+    assert_eq!(ring.link_speed_mbps(), Some(10_000));
 
     let mut burst = Vec::with_capacity(BURST);
     // The capture is read on and on until its end is seen once.

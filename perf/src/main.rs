@@ -1,7 +1,9 @@
 //! `sluice-perf`: measures Sluice, beside a reference measured in the same run.
 
+mod generator;
 mod origin;
 mod pipeline;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -20,11 +22,18 @@ enum Command {
     /// The worker's stages in process, on real mbufs, without device I/O; beside each figure the
     /// floor: the same bursts with nothing but their MAC addresses swapped.
     Pipeline(pipeline::Options),
+    /// Send packets over any DPDK device, and measure what comes back: rate, loss, latency.
+    Gen(Box<generator::Options>),
+    /// The whole program end to end over memif, beside testpmd: packets per second and latency.
+    /// Takes two CPUs whole, needs root for hugepages.
+    Wire(wire::Options),
 }
 
 fn main() -> ExitCode {
-    let result = match Args::parse().command {
-        Command::Pipeline(options) => pipeline::run(options),
+    let result: Result<(), Box<dyn std::error::Error>> = match Args::parse().command {
+        Command::Pipeline(options) => pipeline::run(options).map_err(Into::into),
+        Command::Gen(options) => generator::run(&options).map_err(Into::into),
+        Command::Wire(options) => wire::run(&options).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

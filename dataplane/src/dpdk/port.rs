@@ -229,6 +229,14 @@ impl Port {
         unsafe { dpdk_sys::sluice_eth_link_up(self.id()) == 1 }
     }
 
+    /// The link's speed in Mbit/s; none when it is down or the driver does not know. Does not wait
+    /// for the device.
+    pub fn link_speed_mbps(&self) -> Option<u32> {
+        // SAFETY: the port is open.
+        let speed = unsafe { dpdk_sys::sluice_eth_link_speed(self.id()) };
+        (speed != 0 && speed != u32::MAX).then_some(speed)
+    }
+
     /// What the driver counted. All zero for a driver that does not count.
     pub fn stats(&self) -> PortCounters {
         let mut stats = dpdk_sys::rte_eth_stats::default();

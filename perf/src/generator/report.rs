@@ -1,0 +1,178 @@
+//! The result: figures for people, JSON for programs, a page with plots.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use sluice_dataplane::dpdk::Eal;
+
+use super::GenError;
+use super::html;
+use super::outcome::Outcome;
+use super::scenario::Scenario;
+use super::search::Found;
+use super::session::Session;
+
+/// Connections that were opened before the run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Opened {
+    /// How many.
+    pub connections: u32,
+    /// How long that took, in s.
+    pub seconds: f64,
+}
+
+impl From<(u32, Duration)> for Opened {
+    fn from((connections, duration): (u32, Duration)) -> Self {
+        Opened { connections, seconds: duration.as_secs_f64() }
+    }
+}
+
+/// All of a result.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The program and its version.
+    pub program: String,
+    /// DPDK's version.
+    pub dpdk: String,
+    /// Device and driver of each port.
+    pub devices: Vec<String>,
+    /// MAC address that packets were sent to.
+    pub next_hop: String,
+    /// Packets per second that fill the line; none when its speed is unknown.
+    pub line_pps: Option<f64>,
+    /// What was asked for.
+    pub scenario: Scenario,
+    /// Connections that were opened before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Opened>,
+    /// The run, or the best trial of a search.
+    pub outcome: Option<Outcome>,
+    /// The search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<Found>,
+    /// Whether it was interrupted: then the results are those so far.
+    pub interrupted: bool,
+}
+
+impl Report {
+    /// An empty report of a session.
+    pub fn new(scenario: Scenario, session: &Session) -> Self {
+        Report {
+            program: format!("sluice-perf gen {}", env!("CARGO_PKG_VERSION")),
+            dpdk: Eal::version(),
+            devices: session.devices(),
+            next_hop: session.next_hop().to_string(),
+            line_pps: session.line_pps(),
+            scenario,
+            opened: None,
+            outcome: None,
+            search: None,
+            interrupted: false,
+        }
+    }
+
+    /// Write it wherever it is wanted; to standard output for people unless as JSON.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(
+        &self,
+        json: bool,
+        out: Option<&Path>,
+        page: Option<&Path>,
+    ) -> Result<(), GenError> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| GenError::Output {
+            what: "the result".to_owned(),
+            source: error.into(),
+        })?;
+        let to_file = |path: &Path, text: &str| {
+            fs::write(path, text)
+                .map_err(|source| GenError::Output { what: path.display().to_string(), source })
+        };
+        if let Some(path) = out {
+            to_file(path, &format!("{text}\n"))?;
+        }
+        if let Some(path) = page {
+            to_file(path, &html::page(self))?;
+        }
+        let lines = if json { text } else { self.for_people().join("\n") };
+        writeln!(io::stdout().lock(), "{lines}")
+            .map_err(|source| GenError::Output { what: "standard output".to_owned(), source })
+    }
+
+    /// The figures, line by line.
+    pub fn for_people(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(opened) = &self.opened {
+            lines.push(format!("opened       {} in {:.2} s", opened.connections, opened.seconds));
+        }
+        if let Some(found) = &self.search {
+            lines.push(format!(
+                "throughput   {:.4} Mpps without intolerable loss, {} trials{}",
+                found.throughput_pps / 1e6,
+                found.trials.len(),
+                if found.complete { "" } else { " (resolution not reached)" }
+            ));
+        }
+        let Some(outcome) = &self.outcome else {
+            lines.push("no run was without intolerable loss".to_owned());
+            return lines;
+        };
+        let Outcome { counts, probes, .. } = outcome;
+        lines.push(format!("sent         {:.4} Mpps, {}", outcome.sent_pps / 1e6, counts.sent));
+        lines.push(format!(
+            "received     {:.4} Mpps, {}",
+            outcome.received_pps / 1e6,
+            counts.received
+        ));
+        lines.push(format!("loss         {:.6} %", outcome.loss * 100.0));
+        if let Some(l) = &outcome.latency {
+            let us = |ns: u64| ns as f64 / 1e3;
+            lines.push(format!(
+                "latency      p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2} µs",
+                us(l.p50_ns),
+                us(l.p90_ns),
+                us(l.p99_ns),
+                us(l.p999_ns),
+                us(l.max_ns)
+            ));
+        }
+        lines.push(format!(
+            "probes       {} sent, {} lost, {} duplicates, {} reordered ({} within a flow)",
+            probes.sent,
+            probes.lost(),
+            probes.duplicates,
+            probes.reordered,
+            probes.reordered_in_flow
+        ));
+        lines.push(format!("checksums    {} wrong", counts.checksum_errors));
+        lines.push(format!(
+            "device       had no room for {:.1} % of bursts",
+            outcome.refused * 100.0
+        ));
+        if outcome.late > 0 {
+            lines.push(format!(
+                "not offered  {} packets of the rate: the device was full, or the generator late",
+                outcome.late
+            ));
+        }
+        if let Some(c) = &outcome.connections {
+            let counts = &c.counts;
+            lines.push(format!(
+                "connections  {} started, {} completed ({} per s), {} timed out, {} reset",
+                counts.started,
+                counts.completed,
+                c.completed_per_second,
+                counts.timed_out,
+                counts.reset
+            ));
+        }
+        if self.interrupted {
+            lines.push("interrupted: these are the results so far".to_owned());
+        }
+        lines
+    }
+}

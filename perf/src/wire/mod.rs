@@ -1,0 +1,429 @@
+//! `sluice-perf wire`: the whole program, end to end over shared memory (memif), beside testpmd.
+//!
+//! The generator has one core, the device under test another. testpmd only swaps MAC addresses;
+//! Sluice does full-NAT of open TCP connections. Both run for all of the time, and the one that is
+//! not measured is stopped (SIGSTOP): so rounds alternate within seconds, on a machine whose
+//! neighbours come and go.
+
+mod error;
+mod hugepages;
+mod process;
+mod report;
+mod site;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use clap::Args;
+use sluice_dataplane::dpdk::{Clock, Eal, EalConfig};
+
+pub use error::WireError;
+use hugepages::Hugepages;
+use process::Process;
+use report::{Delays, Report, Rounds, Row, median, rounded};
+use site::{Control, Paths};
+
+use crate::generator::outcome::Outcome;
+use crate::generator::session::Session;
+use crate::generator::stop_on_signals;
+
+/// Names of the devices under test.
+const TESTPMD: &str = "testpmd";
+const SLUICE: &str = "sluice-dataplane";
+/// What Sluice should do of testpmd's packets, by number of flows.
+const GOALS: [(u32, f64); 2] = [(10_000, 0.75), (1_000_000, 0.55)];
+/// What Sluice's 99th percentile of latency should be at most, by testpmd's.
+const LATENCY_GOAL: f64 = 1.5;
+/// Memory of the generator in MiB: buffers of two ports.
+const GENERATOR_MB: u32 = 192;
+/// Hugepages of all three programs in MiB, and what their allocators round up.
+const HUGEPAGES_MB: u64 = GENERATOR_MB as u64 + 2 * 128 + 64;
+/// Before each round, so that caches are those of the round.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// What to compare.
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub struct Options {
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// Numbers of flows, one row each
+    #[arg(long, value_delimiter = ',', default_value = "10000,1000000")]
+    flows: Vec<u32>,
+    /// How long each round sends, in s
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Rounds of each, of which the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// CPU of the generator, and of Sluice's main thread
+    #[arg(long, default_value_t = 0)]
+    generator_cpu: u16,
+    /// CPU of testpmd and of Sluice's worker
+    #[arg(long, default_value_t = 1)]
+    device_cpu: u16,
+    /// The data plane [default: in SLUICE_BIN_DIR, or beside this program]
+    #[arg(long, value_name = "PATH")]
+    sluice_dataplane: Option<PathBuf>,
+    /// testpmd [default: dpdk-testpmd in PATH]
+    #[arg(long, value_name = "PATH")]
+    testpmd: Option<PathBuf>,
+}
+
+impl Options {
+    fn most_flows(&self) -> u32 {
+        self.flows.iter().copied().max().unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        let error =
+            |flag, value: String, expected: String| Err(WireError::Flag { flag, value, expected });
+        if let Some(flows) = self.flows.iter().find(|f| !(1..=site::MOST_FLOWS).contains(*f)) {
+            let expected = format!("numbers from 1 to {}", site::MOST_FLOWS);
+            return error("--flows", flows.to_string(), expected);
+        }
+        if !(0.1..=60.0).contains(&self.seconds) {
+            return error("--seconds", self.seconds.to_string(), "0.1 to 60".to_owned());
+        }
+        if self.generator_cpu == self.device_cpu {
+            let expected = "another CPU than --generator-cpu: both take theirs whole";
+            return error("--device-cpu", self.device_cpu.to_string(), expected.to_owned());
+        }
+        Ok(())
+    }
+
+    fn dataplane(&self) -> Result<PathBuf, WireError> {
+        let beside = || {
+            let own = std::env::current_exe().unwrap_or_default();
+            own.parent().map(Path::to_owned).unwrap_or_default()
+        };
+        let directory = std::env::var_os("SLUICE_BIN_DIR").map_or_else(beside, PathBuf::from);
+        let path =
+            self.sluice_dataplane.clone().unwrap_or_else(|| directory.join("sluice-dataplane"));
+        if path.is_file() {
+            return Ok(path);
+        }
+        let expected = "the program: build it with `cargo build --release`, or name it with \
+                        --sluice-dataplane or its directory in SLUICE_BIN_DIR";
+        Err(WireError::Missing { name: "sluice-dataplane", path, expected })
+    }
+
+    fn testpmd(&self) -> Result<PathBuf, WireError> {
+        let name = Path::new("dpdk-testpmd");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).map(|d| d.join(name)).find(|p| p.is_file());
+        let path = self.testpmd.clone().or(found).unwrap_or_else(|| name.to_owned());
+        if path.is_file() {
+            return Ok(path);
+        }
+        let expected =
+            "DPDK's testpmd (on Debian: apt-get install dpdk-dev), or its path in --testpmd";
+        Err(WireError::Missing { name: "dpdk-testpmd", path, expected })
+    }
+
+    #[cfg(test)]
+    fn for_test() -> Self {
+        Options {
+            json: false,
+            flows: vec![10_000, 1_000_000],
+            seconds: 1.0,
+            rounds: 1,
+            generator_cpu: 0,
+            device_cpu: 1,
+            sluice_dataplane: None,
+            testpmd: None,
+        }
+    }
+}
+
+/// Removes a directory with all in it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A device under test: its process, and the generator's port to it.
+struct Device {
+    process: Process,
+    session: Session,
+}
+
+/// The comparison under way. Fields are dropped in order: ports first, then programs.
+struct Bench<'a> {
+    options: &'a Options,
+    paths: Paths,
+    testpmd: Device,
+    sluice: Device,
+    control: Control,
+    stop: Arc<AtomicBool>,
+}
+
+/// Compare and report.
+///
+/// # Errors
+/// [`WireError`], in words that an operator can act on.
+pub fn run(options: &Options) -> Result<(), WireError> {
+    options.check()?;
+    let (dataplane, testpmd) = (options.dataplane()?, options.testpmd()?);
+    let stop = stop_on_signals().map_err(WireError::generator("signals"))?;
+    let prefix = format!("sluice-wire-{}-", std::process::id());
+    let _hugepages = Hugepages::reserve(HUGEPAGES_MB, &prefix)?;
+    let directory = std::env::temp_dir().join(prefix.trim_end_matches('-'));
+    std::fs::create_dir_all(&directory)
+        .map_err(WireError::io(format!("making {}", directory.display())))?;
+    let _scratch = Scratch(directory.clone());
+    let paths = Paths { directory };
+    let report = measure(options, paths, &prefix, (&dataplane, &testpmd), stop)?;
+    report.print(options.json).map_err(WireError::io("standard output"))
+}
+
+fn measure(
+    options: &Options,
+    paths: Paths,
+    prefix: &str,
+    (dataplane, testpmd): (&Path, &Path),
+    stop: Arc<AtomicBool>,
+) -> Result<Report, WireError> {
+    let eal = Eal::init(&EalConfig {
+        main_cpu: options.generator_cpu,
+        worker_cpus: vec![],
+        hugepages: true,
+        memory_mb: GENERATOR_MB,
+        file_prefix: format!("{prefix}generator"),
+        devices: vec![],
+        extra_args: ["--no-shconf", "--single-file-segments"].map(str::to_owned).to_vec(),
+    })?;
+    let clock = Clock::new(&eal);
+    let flows = options.flows[0];
+    // DPDK's names are short.
+    let open = |with: &'static str, name: &str, plan| {
+        Session::open(&eal, clock, name, &plan, Arc::clone(&stop))
+            .map_err(WireError::generator(with))
+    };
+    // Ports of ours first: they are what the others connect to.
+    let mut to_testpmd = open(TESTPMD, "testpmd", site::testpmd_plan(options, &paths, flows)?)?;
+    let mut to_sluice = open(SLUICE, "sluice", site::sluice_plan(options, &paths, flows)?)?;
+    let cpus = [options.generator_cpu, options.device_cpu];
+    let arguments = site::testpmd_arguments(options, &paths, prefix);
+    let mut process = Process::spawn(TESTPMD, cpus, testpmd, &arguments, &paths.directory)?;
+    process.wait_for("macswap packet forwarding", &stop)?;
+    to_testpmd.connect().map_err(WireError::generator(TESTPMD))?;
+    process.pause(true)?;
+    let testpmd = Device { process, session: to_testpmd };
+
+    let config = paths.directory.join("dataplane.toml");
+    std::fs::write(&config, site::dataplane_toml(options, &paths, prefix))
+        .map_err(WireError::io(config.display().to_string()))?;
+    let arguments = ["--config".to_owned(), config.display().to_string()];
+    let mut process = Process::spawn(SLUICE, cpus, dataplane, &arguments, &paths.directory)?;
+    process.wait_for("READY", &stop)?;
+    let mut control = Control::connect(&paths)?;
+    control.apply()?;
+    to_sluice.connect().map_err(WireError::generator(SLUICE))?;
+    let sluice = Device { process, session: to_sluice };
+    Bench { options, paths, testpmd, sluice, control, stop }.compare()
+}
+
+impl Bench<'_> {
+    fn compare(mut self) -> Result<Report, WireError> {
+        let mut rows = Vec::new();
+        for flows in self.options.flows.clone() {
+            match self.row(flows) {
+                Ok(Some(row)) => rows.push(row),
+                Ok(None) | Err(WireError::Interrupted) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if rows.is_empty() {
+            return Err(WireError::Interrupted);
+        }
+        self.sluice.process.pause(false)?;
+        let drops = self.control.stats()?.drops;
+        Ok(Report {
+            program: format!("sluice-perf wire {}", env!("CARGO_PKG_VERSION")),
+            dpdk: Eal::version(),
+            frame_bytes: 60,
+            cpus: [self.options.generator_cpu, self.options.device_cpu],
+            seconds: self.options.seconds,
+            rounds: self.options.rounds,
+            interrupted: rows.len() < self.options.flows.len(),
+            rows,
+            sluice_drops: drops.into_iter().collect::<BTreeMap<_, _>>(),
+            not_done: not_done(),
+        })
+    }
+
+    /// Measure with so many flows; none when interrupted.
+    fn row(&mut self, flows: u32) -> Result<Option<Row>, WireError> {
+        let plan = site::testpmd_plan(self.options, &self.paths, flows)?;
+        self.testpmd.session.replan(&plan);
+        let plan = site::sluice_plan(self.options, &self.paths, flows)?;
+        self.sluice.session.replan(&plan);
+        self.let_run(false)?;
+        eprintln!("{flows} flows: opening connections through Sluice");
+        let opened =
+            self.sluice.session.open_connections().map_err(WireError::generator(SLUICE))?;
+        let opened_per_second =
+            opened.map_or(0.0, |(count, time)| f64::from(count) / time.as_secs_f64());
+        let full = self.rounds(None)?;
+        let (testpmd, sluice) = (Rounds::of(&full.0), Rounds::of(&full.1));
+        let latency_mpps = sluice.mpps / 2.0;
+        let half = self.rounds(Some(latency_mpps * 1e6))?;
+        if self.stop.load(Relaxed) {
+            return Ok(None);
+        }
+        let (testpmd_latency, sluice_latency) = (Delays::of(&half.0), Delays::of(&half.1));
+        let ratio = sluice.mpps / testpmd.mpps.max(1e-9);
+        let goal = GOALS.iter().find(|(of, _)| *of == flows).map(|(_, goal)| *goal);
+        let latency_ratio = sluice_latency.p99_ns as f64 / testpmd_latency.p99_ns.max(1) as f64;
+        Ok(Some(Row {
+            flows,
+            ratio: rounded(ratio),
+            goal,
+            met: goal.map(|goal| ratio >= goal),
+            opened_per_second: opened_per_second.round(),
+            latency_mpps: rounded(latency_mpps),
+            latency_ratio: rounded(latency_ratio),
+            latency_goal: LATENCY_GOAL,
+            latency_met: sluice_latency.p99_ns > 0 && latency_ratio <= LATENCY_GOAL,
+            testpmd,
+            sluice,
+            testpmd_latency,
+            sluice_latency,
+        }))
+    }
+
+    /// Give the CPU to testpmd or to Sluice, and take it from the other.
+    fn let_run(&mut self, testpmd: bool) -> Result<(), WireError> {
+        let (on, off) = if testpmd {
+            (&mut self.testpmd, &mut self.sluice)
+        } else {
+            (&mut self.sluice, &mut self.testpmd)
+        };
+        off.process.pause(true)?;
+        on.process.pause(false)
+    }
+
+    /// Rounds of testpmd and of Sluice in turn; each begins every other time.
+    fn rounds(&mut self, rate: Option<f64>) -> Result<(Vec<Outcome>, Vec<Outcome>), WireError> {
+        let (mut testpmd, mut sluice) = (Vec::new(), Vec::new());
+        for round in 0..self.options.rounds {
+            for turn in 0..2 {
+                let is_testpmd = (round + turn) % 2 == 0;
+                self.let_run(is_testpmd)?;
+                let (device, name) = if is_testpmd {
+                    (&mut self.testpmd, TESTPMD)
+                } else {
+                    (&mut self.sluice, SLUICE)
+                };
+                device.session.drain(Duration::from_millis(20));
+                device.session.run(rate, WARM_UP, &mut |_| {});
+                let duration = Duration::from_secs_f64(self.options.seconds);
+                let outcome = device.session.run(rate, duration, &mut |_| {});
+                device.process.check()?;
+                if self.stop.load(Relaxed) {
+                    return Err(WireError::Interrupted);
+                }
+                eprintln!("{}", progress(round, name, &outcome));
+                if is_testpmd { testpmd.push(outcome) } else { sluice.push(outcome) }
+            }
+        }
+        Ok((testpmd, sluice))
+    }
+}
+
+fn progress(round: u32, name: &str, outcome: &Outcome) -> String {
+    let latency = outcome.latency.map_or_else(String::new, |l| {
+        let (p50, p99) = (l.p50_ns as f64 / 1e3, l.p99_ns as f64 / 1e3);
+        format!(", latency p50 {p50:.1} µs, p99 {p99:.1} µs")
+    });
+    let full = match outcome.asked_pps {
+        None => format!(", no room for {:.0} % of bursts", outcome.refused * 100.0),
+        Some(_) => format!(", {} not offered", outcome.late),
+    };
+    format!(
+        "round {}: {name:<16} {:.3} Mpps back of {:.3} Mpps sent{latency}{full}",
+        round + 1,
+        outcome.received_pps / 1e6,
+        outcome.sent_pps / 1e6,
+    )
+}
+
+impl Rounds {
+    fn of(outcomes: &[Outcome]) -> Self {
+        let values = |value: fn(&Outcome) -> f64| outcomes.iter().map(value).collect::<Vec<_>>();
+        let all = values(|o| o.received_pps / 1e6);
+        Rounds {
+            mpps: rounded(median(&all)),
+            all_mpps: all.iter().copied().map(rounded).collect(),
+            loss: median(&values(|o| o.loss)),
+            refused: rounded(median(&values(|o| o.refused))),
+        }
+    }
+}
+
+impl Delays {
+    fn of(outcomes: &[Outcome]) -> Self {
+        let latencies: Vec<_> = outcomes.iter().filter_map(|o| o.latency).collect();
+        let all_p99_ns: Vec<u64> = latencies.iter().map(|l| l.p99_ns).collect();
+        let of = |values: Vec<f64>| median(&values) as u64;
+        Delays {
+            p50_ns: of(latencies.iter().map(|l| l.p50_ns as f64).collect()),
+            p99_ns: of(all_p99_ns.iter().map(|ns| *ns as f64).collect()),
+            all_p99_ns,
+            loss: median(&outcomes.iter().map(|o| o.loss).collect::<Vec<_>>()),
+        }
+    }
+}
+
+fn not_done() -> Vec<String> {
+    [
+        "a real NIC: memif copies packets where a NIC uses DMA, and its cost is in both figures",
+        "packets from servers to clients, beyond the handshakes: all packets counted are from clients",
+        "more than one worker, other frame sizes, UDP, DR",
+        "the main thread's own CPU: it shares the generator's",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_cannot_be_are_named() {
+        let refused = |change: fn(&mut Options)| {
+            let mut options = Options::for_test();
+            change(&mut options);
+            options.check().unwrap_err().to_string()
+        };
+        let error = refused(|o| o.flows = vec![10, 0]);
+        assert_eq!(error, "--flows is 0: expected numbers from 1 to 10000000");
+        let error = refused(|o| o.seconds = 0.0);
+        assert_eq!(error, "--seconds is 0: expected 0.1 to 60");
+        let error = refused(|o| o.device_cpu = 0);
+        assert!(error.starts_with("--device-cpu is 0: expected another CPU than"), "{error}");
+        assert!(Options::for_test().check().is_ok());
+    }
+
+    #[test]
+    fn programs_that_are_missing_are_named() {
+        let mut options = Options::for_test();
+        options.sluice_dataplane = Some("/nowhere/sluice-dataplane".into());
+        let error = options.dataplane().unwrap_err().to_string();
+        assert!(
+            error.starts_with("sluice-dataplane is not at /nowhere/sluice-dataplane: expected")
+        );
+        options.testpmd = Some("/nowhere/testpmd".into());
+        let error = options.testpmd().unwrap_err().to_string();
+        assert!(error.contains("apt-get install dpdk-dev"), "{error}");
+    }
+}
