@@ -1,6 +1,7 @@
 //! `sluice-perf`: measures Sluice, beside a reference measured in the same run.
 
 mod generator;
+mod leftovers;
 mod origin;
 mod pipeline;
 mod wire;

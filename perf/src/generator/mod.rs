@@ -42,6 +42,8 @@ use scenario::Scenario;
 use search::{Found, Measured, SearchConfig, search};
 use session::Session;
 
+use crate::leftovers::Leftovers;
+
 /// What to send, and where the results go.
 #[derive(Args)]
 #[command(args_override_self = true)]
@@ -73,7 +75,7 @@ pub fn run(options: &Options) -> Result<(), GenError> {
     };
     let plan = Plan::new(&scenario)?;
     let stop = stop_on_signals()?;
-    let _directory = RuntimeDirectory(plan.file_prefix.clone());
+    let _leftovers = plan.owns_file_prefix.then(|| Leftovers::of(plan.file_prefix.as_str()));
     let eal = Eal::init(&eal_config(&plan))?;
     let clock = Clock::new(&eal);
     let mut session = Session::open(&eal, clock, "gen", &plan, Arc::clone(&stop))?;
@@ -93,21 +95,6 @@ pub fn run(options: &Options) -> Result<(), GenError> {
     }
     report.interrupted = stop.load(Relaxed);
     report.write(options.json, options.out.as_deref(), options.html.as_deref())
-}
-
-/// EAL makes a directory for its files and never removes it: it goes when this is dropped, unless
-/// something is in it.
-struct RuntimeDirectory(String);
-
-impl Drop for RuntimeDirectory {
-    fn drop(&mut self) {
-        let variables = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].map(std::env::var_os);
-        let places = variables.into_iter().flatten().map(PathBuf::from);
-        for place in places.chain(["/var/run", "/tmp"].map(PathBuf::from)) {
-            // Not there, or not empty: then it is not ours to remove.
-            let _ = std::fs::remove_dir(place.join("dpdk").join(&self.0));
-        }
-    }
 }
 
 /// A flag that SIGINT and SIGTERM set; the second of them ends the process at once.

@@ -192,6 +192,8 @@ pub struct Plan {
     pub memory_mb: u32,
     /// DPDK's file prefix.
     pub file_prefix: String,
+    /// Whether that is one of our own making, which nobody else uses.
+    pub owns_file_prefix: bool,
     /// Further arguments for EAL.
     pub eal_args: Vec<String>,
     /// Seed of the order.
@@ -254,7 +256,8 @@ impl Plan {
             file_prefix: run
                 .file_prefix
                 .clone()
-                .unwrap_or_else(|| format!("sluice-gen-{}", std::process::id())),
+                .unwrap_or_else(|| format!("sluice-gen-{}-", std::process::id())),
+            owns_file_prefix: run.file_prefix.is_none(),
             eal_args: run.eal_args.clone().unwrap_or_default(),
             seed: run.seed.unwrap_or(1),
         })
@@ -436,6 +439,17 @@ mod tests {
         assert_eq!((plan.sample_every, plan.verify_all, plan.seed), (32, true, 7));
         assert_eq!(plan.gateway_mac, Some(MacAddr([2, 0, 0, 0, 0, 1])));
         assert_eq!(plan.flows.len(), 100_000);
+    }
+
+    #[test]
+    fn the_examples_are_good() {
+        for text in [
+            include_str!("../../../docs/examples/gen-memif.toml"),
+            include_str!("../../../docs/examples/gen-rfc2544.toml"),
+            include_str!("../../../docs/examples/gen-connections.toml"),
+        ] {
+            Plan::new(&scenario(text)).unwrap();
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Hugepages for the run, made when there are too few, and given back after it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::WireError;
+use crate::leftovers::{self, Leftovers};
 
 const NR_HUGEPAGES: &str = "/proc/sys/vm/nr_hugepages";
 const MOUNT_POINT: &str = "/dev/hugepages";
@@ -12,10 +12,9 @@ const MOUNT_POINT: &str = "/dev/hugepages";
 /// Hugepages are there as long as this lives. Dropping it removes what runs left in them, and
 /// restores what the machine had before.
 pub struct Hugepages {
-    directory: PathBuf,
     mounted: bool,
     restore: Option<u64>,
-    prefix: String,
+    leftovers: Option<Leftovers>,
 }
 
 fn meminfo(name: &str) -> u64 {
@@ -24,28 +23,14 @@ fn meminfo(name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
-/// Where a hugetlbfs is mounted, by the text of `/proc/mounts`.
-fn mount_point(mounts: &str) -> Option<PathBuf> {
-    let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    mounts
-        .lines()
-        .map(fields)
-        .find(|f| f.get(2).is_some_and(|t| t == "hugetlbfs"))
-        .map(|f| PathBuf::from(&f[1]))
-}
-
 impl Hugepages {
     /// Make sure of `mb` MiB, in a hugetlbfs. Files in it that begin with `prefix` are ours.
     ///
     /// # Errors
     /// There are not enough, and they cannot be made.
     pub fn reserve(mb: u64, prefix: &str) -> Result<Self, WireError> {
-        let mut pages = Hugepages {
-            directory: PathBuf::from(MOUNT_POINT),
-            mounted: false,
-            restore: None,
-            prefix: prefix.to_owned(),
-        };
+        let mut pages =
+            Hugepages { mounted: false, restore: None, leftovers: Some(Leftovers::of(prefix)) };
         let page_kb = meminfo("Hugepagesize").max(1);
         let wanted = (mb << 10).div_ceil(page_kb);
         let (total, free) = (meminfo("HugePages_Total"), meminfo("HugePages_Free"));
@@ -65,9 +50,8 @@ impl Hugepages {
                 return Err(error("the kernel found too little free memory".to_owned()));
             }
         }
-        match mount_point(&fs::read_to_string("/proc/mounts").unwrap_or_default()) {
-            Some(directory) => pages.directory = directory,
-            None => pages.mount()?,
+        if leftovers::hugetlbfs().is_none() {
+            pages.mount()?;
         }
         Ok(pages)
     }
@@ -88,23 +72,10 @@ impl Hugepages {
     }
 }
 
-/// The files in a directory whose names begin with `prefix`.
-fn files(directory: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        .map(|entry| entry.path())
-        .collect()
-}
-
 impl Drop for Hugepages {
     fn drop(&mut self) {
-        for file in files(&self.directory, &self.prefix) {
-            let _ = fs::remove_file(file);
-        }
-        for directory in files(Path::new("/var/run/dpdk"), &self.prefix) {
-            let _ = fs::remove_dir_all(directory);
-        }
+        // Before the file system that they are in goes.
+        self.leftovers = None;
         if self.mounted
             && !Command::new("umount").arg(MOUNT_POINT).status().is_ok_and(|s| s.success())
         {
@@ -123,25 +94,6 @@ impl Drop for Hugepages {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_read() {
-        let mounts = "proc /proc proc rw 0 0\nnodev /mnt/huge hugetlbfs rw,pagesize=2M 0 0\n";
-        assert_eq!(mount_point(mounts), Some(PathBuf::from("/mnt/huge")));
-        assert_eq!(mount_point("hugetlbfs /x tmpfs rw 0 0\nshort\n"), None);
-    }
-
-    #[test]
-    fn only_our_files_are_ours() {
-        let directory = std::env::temp_dir().join(format!("sluice-huge-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        for name in ["ours-1map_0", "ours-2map_0", "theirs-ours-1"] {
-            fs::write(directory.join(name), "").unwrap();
-        }
-        assert_eq!(files(&directory, "ours-").len(), 2);
-        assert!(files(Path::new("/nowhere"), "ours").is_empty());
-        fs::remove_dir_all(&directory).unwrap();
-    }
 
     #[test]
     fn what_is_missing_is_said_with_the_remedy() {

@@ -2,8 +2,8 @@
 //!
 //! The generator has one core, the device under test another. testpmd only swaps MAC addresses;
 //! Sluice does full-NAT of open TCP connections. Both run for all of the time, and the one that is
-//! not measured is stopped (SIGSTOP): so rounds alternate within seconds, on a machine whose
-//! neighbours come and go.
+//! not measured is stopped (SIGSTOP): so rounds alternate within a second, on a machine whose
+//! neighbours come and go, and ratios are those of rounds that were neighbours in time.
 
 mod error;
 mod hugepages;
@@ -23,7 +23,7 @@ use sluice_dataplane::dpdk::{Clock, Eal, EalConfig};
 pub use error::WireError;
 use hugepages::Hugepages;
 use process::Process;
-use report::{Delays, Report, Rounds, Row, median, rounded};
+use report::{Delays, Report, Rounds, Row, median, paired_ratio, rounded};
 use site::{Control, Paths};
 
 use crate::generator::outcome::Outcome;
@@ -55,10 +55,10 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', default_value = "10000,1000000")]
     flows: Vec<u32>,
     /// How long each round sends, in s
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 0.5)]
     seconds: f64,
     /// Rounds of each, of which the median counts
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// CPU of the generator, and of Sluice's main thread
     #[arg(long, default_value_t = 0)]
@@ -236,7 +236,12 @@ impl Bench<'_> {
         let mut rows = Vec::new();
         for flows in self.options.flows.clone() {
             match self.row(flows) {
-                Ok(Some(row)) => rows.push(row),
+                Ok(Some(row)) => {
+                    rows.push(row);
+                    if self.stop.load(Relaxed) {
+                        break;
+                    }
+                }
                 Ok(None) | Err(WireError::Interrupted) => break,
                 Err(error) => return Err(error),
             }
@@ -253,7 +258,7 @@ impl Bench<'_> {
             cpus: [self.options.generator_cpu, self.options.device_cpu],
             seconds: self.options.seconds,
             rounds: self.options.rounds,
-            interrupted: rows.len() < self.options.flows.len(),
+            interrupted: self.stop.load(Relaxed),
             rows,
             sluice_drops: drops.into_iter().collect::<BTreeMap<_, _>>(),
             not_done: not_done(),
@@ -272,27 +277,33 @@ impl Bench<'_> {
             self.sluice.session.open_connections().map_err(WireError::generator(SLUICE))?;
         let opened_per_second =
             opened.map_or(0.0, |(count, time)| f64::from(count) / time.as_secs_f64());
+        eprintln!("{flows} flows: open, {opened_per_second:.0} per s");
         let full = self.rounds(None)?;
         let (testpmd, sluice) = (Rounds::of(&full.0), Rounds::of(&full.1));
         let latency_mpps = sluice.mpps / 2.0;
-        let half = self.rounds(Some(latency_mpps * 1e6))?;
-        if self.stop.load(Relaxed) {
+        let half = match latency_mpps {
+            // Interrupted before there was a rate to take the half of.
+            0.0 => Default::default(),
+            mpps => self.rounds(Some(mpps * 1e6))?,
+        };
+        if full.0.is_empty() || full.1.is_empty() {
             return Ok(None);
         }
         let (testpmd_latency, sluice_latency) = (Delays::of(&half.0), Delays::of(&half.1));
-        let ratio = sluice.mpps / testpmd.mpps.max(1e-9);
+        let ratio = paired_ratio(&sluice.all_mpps, &testpmd.all_mpps);
         let goal = GOALS.iter().find(|(of, _)| *of == flows).map(|(_, goal)| *goal);
-        let latency_ratio = sluice_latency.p99_ns as f64 / testpmd_latency.p99_ns.max(1) as f64;
+        let p99s = |d: &Delays| d.all_p99_ns.iter().map(|ns| *ns as f64).collect::<Vec<_>>();
+        let latency_ratio = paired_ratio(&p99s(&sluice_latency), &p99s(&testpmd_latency));
         Ok(Some(Row {
             flows,
-            ratio: rounded(ratio),
+            ratio,
             goal,
             met: goal.map(|goal| ratio >= goal),
             opened_per_second: opened_per_second.round(),
             latency_mpps: rounded(latency_mpps),
-            latency_ratio: rounded(latency_ratio),
+            latency_ratio,
             latency_goal: LATENCY_GOAL,
-            latency_met: sluice_latency.p99_ns > 0 && latency_ratio <= LATENCY_GOAL,
+            latency_met: (latency_ratio > 0.0).then_some(latency_ratio <= LATENCY_GOAL),
             testpmd,
             sluice,
             testpmd_latency,
@@ -311,7 +322,8 @@ impl Bench<'_> {
         on.process.pause(false)
     }
 
-    /// Rounds of testpmd and of Sluice in turn; each begins every other time.
+    /// Rounds of testpmd and of Sluice in turn; each begins every other time. Those so far, when
+    /// interrupted.
     fn rounds(&mut self, rate: Option<f64>) -> Result<(Vec<Outcome>, Vec<Outcome>), WireError> {
         let (mut testpmd, mut sluice) = (Vec::new(), Vec::new());
         for round in 0..self.options.rounds {
@@ -328,8 +340,8 @@ impl Bench<'_> {
                 let duration = Duration::from_secs_f64(self.options.seconds);
                 let outcome = device.session.run(rate, duration, &mut |_| {});
                 device.process.check()?;
-                if self.stop.load(Relaxed) {
-                    return Err(WireError::Interrupted);
+                if outcome.interrupted {
+                    return Ok((testpmd, sluice));
                 }
                 eprintln!("{}", progress(round, name, &outcome));
                 if is_testpmd { testpmd.push(outcome) } else { sluice.push(outcome) }

@@ -40,8 +40,10 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).map_err(WireError::io(log.display().to_string()))?;
         let errors = output.try_clone().map_err(WireError::io(name))?;
-        let child = Command::new("taskset")
-            .args(["-c", &format!("{},{}", cpus[0], cpus[1])])
+        // Both only set something and become the program, so the process id is the program's own. It
+        // is not to outlive us, should we be killed.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "taskset", "-c", &format!("{},{}", cpus[0], cpus[1])])
             .arg(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -50,7 +52,10 @@ impl Process {
             // A Ctrl-C at the terminal is for us, and we end it in order.
             .process_group(0)
             .spawn()
-            .map_err(WireError::io(format!("starting {} by taskset", program.display())))?;
+            .map_err(WireError::io(format!(
+                "starting {} by setpriv and taskset (of util-linux)",
+                program.display()
+            )))?;
         Ok(Process { name, child, log })
     }
 

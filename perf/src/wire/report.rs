@@ -41,7 +41,7 @@ pub struct Row {
     pub testpmd: Rounds,
     /// Sluice, at full rate.
     pub sluice: Rounds,
-    /// Sluice's packets by testpmd's.
+    /// Sluice's packets by testpmd's: median over the pairs of neighbouring rounds.
     pub ratio: f64,
     /// What the ratio should be at least; none where there is no goal.
     pub goal: Option<f64>,
@@ -55,12 +55,12 @@ pub struct Row {
     pub testpmd_latency: Delays,
     /// Sluice's latency.
     pub sluice_latency: Delays,
-    /// Sluice's 99th percentile by testpmd's.
+    /// Sluice's 99th percentile by testpmd's: median over the pairs of neighbouring rounds.
     pub latency_ratio: f64,
     /// What that should be at most.
     pub latency_goal: f64,
-    /// Whether it is.
-    pub latency_met: bool,
+    /// Whether it is; none when it was not measured.
+    pub latency_met: Option<bool>,
 }
 
 /// All of the comparison.
@@ -84,7 +84,7 @@ pub struct Report {
     pub sluice_drops: BTreeMap<String, u64>,
     /// What this does not show.
     pub not_done: Vec<String>,
-    /// Whether it was interrupted: then rows are missing.
+    /// Whether it was interrupted: then rows or rounds are missing.
     pub interrupted: bool,
 }
 
@@ -97,6 +97,12 @@ pub fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[n / 2],
         n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
     }
+}
+
+/// The median of each pair's quotient; pairs without a divisor are left out.
+pub fn paired_ratio(of: &[f64], by: &[f64]) -> f64 {
+    let pairs = of.iter().zip(by).filter(|(_, by)| **by > 0.0);
+    rounded(median(&pairs.map(|(of, by)| of / by).collect::<Vec<_>>()))
 }
 
 /// To three digits behind the point.
@@ -151,7 +157,7 @@ impl Report {
             ));
         }
         for row in &self.rows {
-            for (what, goal_met) in [("ratio", row.met), ("latency", Some(row.latency_met))] {
+            for (what, goal_met) in [("ratio", row.met), ("latency", row.latency_met)] {
                 if goal_met == Some(false) {
                     lines.push(format!("{} flows: the goal for {what} is missed", row.flows));
                 }
@@ -175,6 +181,9 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(rounded(0.123_456), 0.123);
+        // A machine that becomes slow in the third pair changes nothing.
+        assert_eq!(paired_ratio(&[8.0, 7.0, 2.0], &[10.0, 10.0, 2.5]), 0.8);
+        assert_eq!(paired_ratio(&[1.0, 1.0], &[0.0, 2.0]), 0.5);
     }
 
     #[test]
@@ -192,7 +201,7 @@ mod tests {
             sluice_latency: Delays::default(),
             latency_ratio: 1.0,
             latency_goal: 1.5,
-            latency_met: true,
+            latency_met: Some(true),
         };
         let report = Report {
             program: String::new(),
