@@ -16,11 +16,12 @@ use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
-use super::EXPIRE_PER_ROUND;
 use super::bench::{Bench, Setup, Traffic};
 use super::goal::{self, Goal};
 use super::report::{Row, round};
-use super::scenario::{Rounds, Template, client};
+use super::scenario::{Rounds, bring_up, clients};
+use crate::setup::EXPIRE_PER_ROUND;
+use crate::traffic::{Template, client};
 
 /// Packets of a life.
 const STEPS: usize = 6;
@@ -142,9 +143,9 @@ impl Traffic for Churn {
 
 /// Measure it over a table of `conns` conns.
 pub fn measure(bench: &mut Bench, conns: u32) -> Row {
-    let mut setup = bench.setup(Mode::FullNat, conns);
+    let mut setup = Setup::one_service(Mode::FullNat, conns);
     // Every next hop is known before: no packet is held back.
-    super::scenario::bring_up(bench, &mut setup, &super::scenario::clients(1_000));
+    bring_up(bench, &mut setup, &clients(1_000));
     let timeouts = setup.snapshot.services[0].timeouts;
     setup.now += timeouts.tcp_established_ms + SLOT_MS;
     setup.pipeline.expire(&setup.compiled, setup.now, usize::MAX);

@@ -16,13 +16,14 @@ use sluice_dataplane::table::wheel::SLOT_MS;
 use sluice_dataplane::testkit::{CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
-use super::EXPIRE_PER_ROUND;
 use super::bench::{Bench, Setup, Traffic};
 use super::goal::{self, Goal};
 use super::measure::{Figures, Samples};
 use super::report::{Row, round};
-use super::scenario::{Rounds, Template, below, bring_up, send};
+use super::scenario::{Rounds, bring_up, send};
 use super::services::{SERVICES, flow, many};
+use crate::setup::EXPIRE_PER_ROUND;
+use crate::traffic::{Template, below};
 
 /// Established flows.
 const BUSY: u32 = 10_000;
@@ -63,7 +64,7 @@ impl Traffic for Forwarding {
 
 /// Measure it with `conns` idle conns.
 pub fn measure(bench: &mut Bench, conns: u32) -> Row {
-    let mut setup = bench.setup_services(many(), BUSY + conns);
+    let mut setup = Setup::new(many(), BUSY + conns);
     let busy: Vec<_> = (0..BUSY).map(flow).collect();
     bring_up(bench, &mut setup, &busy);
     let timeouts = setup.snapshot.services[0].timeouts;

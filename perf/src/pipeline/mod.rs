@@ -26,9 +26,6 @@ use scenario::Scenario;
 
 use crate::origin::{self, RecordError};
 
-/// Conns that expiry looks at in one round, as in `worker.rs`.
-const EXPIRE_PER_ROUND: usize = 32;
-
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
