@@ -72,6 +72,9 @@ pub struct Bench {
     pub packets: usize,
     /// Rounds of a row.
     pub rounds: usize,
+    /// Bursts of [`run`](Self::run) that were left out so far, as the kernel ran another program in
+    /// them: they took over a millisecond.
+    pub preempted: usize,
 }
 
 impl Bench {
@@ -86,6 +89,7 @@ impl Bench {
             empty: Vec::with_capacity(PREPARED),
             packets: (bursts / rounds) as usize * BURST,
             rounds: rounds as usize,
+            preempted: 0,
         })
     }
 
@@ -133,7 +137,7 @@ impl Bench {
     }
 
     /// Send packets through a pipeline, `packets` of them in all, and time every burst; cycles of
-    /// each full one.
+    /// each full one, but for those in which the kernel ran another program.
     pub fn run(
         &mut self,
         setup: &mut Setup,
@@ -145,12 +149,19 @@ impl Bench {
         while left > 0 {
             let count = left.min(BURST);
             let taken = self.round(setup, count, traffic, |_| {});
-            if count == BURST {
+            if !self.is_preempted(taken) && count == BURST {
                 cycles.push(taken);
             }
             left -= count;
         }
         cycles
+    }
+
+    /// Whether the kernel ran another program in a burst of so many cycles; counted.
+    pub fn is_preempted(&mut self, cycles: u64) -> bool {
+        let preempted = cycles > self.hz() / 1_000;
+        self.preempted += usize::from(preempted);
+        preempted
     }
 
     /// One round of a worker: a burst of `count` packets and, if the traffic says so, expiry. What

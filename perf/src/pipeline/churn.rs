@@ -167,7 +167,7 @@ pub fn measure(bench: &mut Bench, conns: u32) -> Row {
         let ended = (conns_counted(&setup).1 - before.1) as f64;
         let ns = cycles.iter().sum::<u64>() as f64 / (bench.hz() as f64 / 1e9);
         // As many packets as a conn has, whichever conns they belong to.
-        ns_per_conn.push(ns / (bench.packets / STEPS) as f64);
+        ns_per_conn.push(ns / (cycles.len() * BURST) as f64 * STEPS as f64);
         let made = (conns_counted(&setup).0 - before.0) as f64;
         assert!((ended / made - 1.0).abs() < 0.5, "{made} conns were made, {ended} ended");
         rounds.cycles.push(cycles);

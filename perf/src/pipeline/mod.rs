@@ -2,7 +2,9 @@
 //!
 //! Each burst is written into mbufs just before it is timed, by the cycle counter and on its own:
 //! packets are as warm as a NIC with direct cache access and a driver leave them, and what is
-//! measured is what the stages add. The floor says what is left of the bench itself.
+//! measured is what the stages add. The floor says what is left of the bench itself. A burst that
+//! took over a millisecond is in no figure: the kernel ran another program in it, which it does not
+//! do on a worker's own CPU. The report counts them.
 
 mod bench;
 mod churn;

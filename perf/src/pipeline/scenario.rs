@@ -107,6 +107,7 @@ pub fn rows(options: &Options) -> Result<(Vec<Wanted>, Vec<String>), PerfError> 
 /// Measure a row.
 pub fn measure(bench: &mut Bench, wanted: &Wanted, options: &Options) -> Row {
     let flows = wanted.flows;
+    bench.preempted = 0;
     let mut row = match wanted.scenario {
         Scenario::FullNatEstablished => established(bench, Mode::FullNat, flows),
         Scenario::DrEstablished => established(bench, Mode::Dr, flows),
@@ -120,6 +121,7 @@ pub fn measure(bench: &mut Bench, wanted: &Wanted, options: &Options) -> Row {
     };
     row.scenario = wanted.scenario.name();
     row.flows = flows;
+    row.preempted_bursts = bench.preempted;
     let goal_ns = goal::ns_per_packet(row.scenario, flows);
     row.goal_ns = goal_ns;
     row.goal = row.goal.or(goal_ns.map(|g| Goal::at_most("ns_per_packet", g, row.ns_per_packet)));

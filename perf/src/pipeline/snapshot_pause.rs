@@ -278,7 +278,7 @@ fn forward(
             setup.pipeline.counters().generation.set(newest.generation);
         });
         shared.adopted.store(setup.compiled.generation, SeqCst);
-        if all.len() < bench.packets / BURST * bench.rounds {
+        if !bench.is_preempted(cycles) && all.len() < bench.packets / BURST * bench.rounds {
             all.push(cycles);
         }
         if setup.compiled.generation != before {
