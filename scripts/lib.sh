@@ -9,6 +9,7 @@ build_needs=(
     "/usr/lib/*/pkgconfig/libdpdk.pc /usr/local/lib/*/pkgconfig/libdpdk.pc:libdpdk-dev"
     "/usr/lib/llvm-*/lib/libclang.so /usr/lib/llvm-*/lib/libclang-[0-9]*.so:libclang-dev"
 )
+count_needs=("valgrind:valgrind")
 lab_needs=(
     "ip:iproute2"
     "ethtool:ethtool"

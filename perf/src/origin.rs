@@ -71,7 +71,10 @@ fn commit() -> String {
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
         return "unknown".to_owned();
     };
-    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+    // Results that were recorded a moment ago make no other program.
+    let others = [":(top)", ":(top,exclude)perf/results"];
+    let status = [&["status", "--porcelain", "--untracked-files=no", "--"][..], &others].concat();
+    match git(&status) {
         Some(changes) if changes.is_empty() => commit,
         _ => format!("{commit}-dirty"),
     }

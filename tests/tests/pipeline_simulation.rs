@@ -207,3 +207,33 @@ fn no_local_port_leaks() {
         assert!(h.pipeline.conns().is_empty());
     }
 }
+
+/// The two ways back for a local port other than expiry: a conn that starts over, and a new conn
+/// that got a port but found no room in the table.
+#[test]
+fn no_local_port_leaks_when_conns_start_over_or_find_no_room() {
+    const CONNS: u16 = 20_000;
+    let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+    let mut h = Harness::new(&snapshot(1, vec![service]), u32::from(CONNS) + 64);
+    let send = |h: &mut Harness, ports: std::ops::RangeInclusive<u16>, flags| {
+        let packets = ports.map(|p| packet(PORT_MACS[0], &client(6, p), flags, b""));
+        h.receive(CLIENT_PORT, packets).transmitted.len()
+    };
+    // 100,000 conns one after the other, of 64,512 ports.
+    for round in 0..5 {
+        let made = send(&mut h, 1..=CONNS, TcpFlags::SYN);
+        assert_eq!(made, usize::from(CONNS), "round {round}: {:?}", h.all_drops());
+        assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::RST), usize::from(CONNS));
+    }
+    send(&mut h, 30_000..=30_100, TcpFlags::SYN);
+    assert_eq!(h.pipeline.conns().len(), h.pipeline.conns().capacity(), "the table is full");
+    let refused = h.drops(DropReason::ConnTableFull);
+    for _ in 0..4 {
+        assert_eq!(send(&mut h, 40_001..=60_000, TcpFlags::SYN), 0);
+    }
+    assert_eq!(h.drops(DropReason::ConnTableFull) - refused, 80_000);
+    assert_eq!(h.drops(DropReason::LocalPortsExhausted), 0);
+    h.pass(900_000 + SLOT_MS);
+    assert!(h.pipeline.conns().is_empty());
+    assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::SYN), usize::from(CONNS));
+}

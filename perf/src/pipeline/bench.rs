@@ -1,33 +1,22 @@
 //! The bench: mbufs, a pipeline with its services, and the loop that times bursts.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-
-use sluice_api::{Mode, Pool, Protocol, Snapshot, SnapshotService};
 use sluice_dataplane::burst::{BURST, Burst, Meta};
-use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, Pages, free_bulk};
+use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
 use sluice_dataplane::frame::Frame;
-use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
+use sluice_dataplane::pipeline::{Sink, ToMain};
 use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
-use sluice_dataplane::slots::{self, Slots};
-use sluice_dataplane::snapshot::Compiled;
-use sluice_dataplane::table::route::RouteTable;
 use sluice_dataplane::table::wheel::Millis;
 use sluice_dataplane::testkit;
 
 use super::PerfError;
+use crate::setup;
+
+/// A pipeline over mbufs.
+pub type Setup = setup::Setup<Mbuf>;
 
 /// Mbufs that take turns: 64 bursts, so that none is used again while its lines are still warm
 /// from the last time.
 const PREPARED: usize = 64 * BURST;
-/// Local addresses of the pool: enough local ports for 16 million conns to four backends.
-const LOCAL_ADDRESSES: u32 = 64;
-/// Backends of the service.
-pub const BACKENDS: u16 = 4;
-/// The service's L4 port.
-pub const SERVICE_PORT: u16 = 80;
-
 /// Takes what leaves the pipeline, as a worker's lanes do.
 #[derive(Default)]
 pub struct Lane {
@@ -54,22 +43,6 @@ impl Sink<Mbuf> for Lane {
     fn discard(&mut self, frames: &mut Vec<Mbuf>) {
         free_bulk(frames);
     }
-}
-
-/// A pipeline with what it forwards by.
-pub struct Setup {
-    /// The pipeline.
-    pub pipeline: Pipeline<Mbuf>,
-    /// The snapshot, compiled.
-    pub compiled: Arc<Compiled>,
-    /// The time, in ms; it stands still unless the traffic moves it.
-    pub now: Millis,
-    /// The snapshot, to make the next one of.
-    pub snapshot: Snapshot,
-    /// Slots of its services and backends.
-    pub slots: Slots,
-    /// The ports' own addresses.
-    pub own: Vec<(Ipv4Addr, u16)>,
 }
 
 /// The packets that a pipeline is fed, and the clock beside them.
@@ -109,8 +82,9 @@ pub struct Bench {
     pub rounds: usize,
     /// Whether packets come with their checksums verified, as from a NIC with checksum offload.
     pub nic_checksums: bool,
-    /// Pages for the conn tables.
-    pub pages: Pages,
+    /// Bursts of [`run`](Self::run) that were left out so far, as the kernel ran another program in
+    /// them: they took over a millisecond.
+    pub preempted: usize,
 }
 
 impl Bench {
@@ -120,7 +94,6 @@ impl Bench {
         clock: Clock,
         (bursts, rounds): (u32, u32),
         nic_checksums: bool,
-        pages: Pages,
     ) -> Result<Self, PerfError> {
         let mempool = Mempool::create(eal, "bench", 3 * PREPARED as u32, 256, 2_048, None)?;
         Ok(Bench {
@@ -132,66 +105,13 @@ impl Bench {
             packets: (bursts / rounds) as usize * BURST,
             rounds: rounds as usize,
             nic_checksums,
-            pages,
+            preempted: 0,
         })
     }
 
     /// Cycles per second.
     pub fn hz(&self) -> u64 {
         self.clock.hz()
-    }
-
-    /// A pipeline for `conns` conns, one service in this mode, every next hop resolved.
-    pub fn setup(&self, mode: Mode, conns: u32) -> Setup {
-        let mut service = testkit::service("web", SERVICE_PORT, Protocol::Tcp, mode, BACKENDS);
-        service.scheduler = sluice_api::Scheduler::Maglev;
-        service.maglev_slots = 65_537;
-        self.setup_services(vec![service], conns)
-    }
-
-    /// A pipeline for `conns` conns and these services.
-    pub fn setup_services(&self, services: Vec<SnapshotService>, conns: u32) -> Setup {
-        let backends: usize = services.iter().map(|s| s.backends.len()).sum();
-        let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
-        let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
-        let snapshot = Snapshot {
-            generation: 1,
-            services,
-            pools: vec![Pool { name: "lan".to_owned(), addresses: locals.collect() }],
-        };
-        let config = testkit::config();
-        let mut slots = Slots::new(limits.0, limits.1);
-        slots.assign(&snapshot).expect("the slots were made for these services");
-        let own = sluice_dataplane::runtime::port_addresses(&config);
-        let compiled = Compiled::new(&snapshot, &slots, &own, &Compiled::empty(&own));
-        let backend_slots = slots::backend_slots(limits.1) as usize;
-        let ports = config
-            .ports
-            .iter()
-            .zip(testkit::PORT_MACS)
-            .map(|(port, mac)| PortInfo {
-                mac,
-                mtu: port.mtu,
-                address: port.addresses[0].address(),
-                has_exception: true,
-            })
-            .collect();
-        let pipeline_config = PipelineConfig {
-            worker: 0,
-            workers: 1,
-            conns,
-            neighbours: 4_096,
-            service_slots: slots::service_slots(limits.0) as usize,
-            backend_slots,
-            ports,
-            routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
-            seed: 0x5eed,
-            verify_l4_checksum: true,
-            pages: self.pages,
-        };
-        let counters = Arc::new(WorkerCounters::new(backend_slots));
-        let pipeline = Pipeline::new(pipeline_config, counters, 1_000);
-        Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
     }
 
     /// Fill a burst: `write` gives each packet's bytes and the port it comes in by.
@@ -237,7 +157,7 @@ impl Bench {
     }
 
     /// Send packets through a pipeline, `packets` of them in all, and time every burst; cycles of
-    /// each full one.
+    /// each full one, but for those in which the kernel ran another program.
     pub fn run(
         &mut self,
         setup: &mut Setup,
@@ -249,12 +169,19 @@ impl Bench {
         while left > 0 {
             let count = left.min(BURST);
             let taken = self.round(setup, count, traffic, |_| {});
-            if count == BURST {
+            if !self.is_preempted(taken) && count == BURST {
                 cycles.push(taken);
             }
             left -= count;
         }
         cycles
+    }
+
+    /// Whether the kernel ran another program in a burst of so many cycles; counted.
+    pub fn is_preempted(&mut self, cycles: u64) -> bool {
+        let preempted = cycles > self.hz() / 1_000;
+        self.preempted += usize::from(preempted);
+        preempted
     }
 
     /// One round of a worker: a burst of `count` packets and, if the traffic says so, expiry. What

@@ -16,11 +16,12 @@ use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
-use super::EXPIRE_PER_ROUND;
 use super::bench::{Bench, Setup, Traffic};
 use super::goal::{self, Goal};
 use super::report::{Row, round};
-use super::scenario::{Rounds, Template, client};
+use super::scenario::{Rounds, bring_up, clients};
+use crate::traffic::{Template, client};
+use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
 
 /// Packets of a life.
 const STEPS: usize = 6;
@@ -142,9 +143,9 @@ impl Traffic for Churn {
 
 /// Measure it over a table of `conns` conns.
 pub fn measure(bench: &mut Bench, conns: u32) -> Row {
-    let mut setup = bench.setup(Mode::FullNat, conns);
+    let mut setup = Setup::one_service(Mode::FullNat, conns);
     // Every next hop is known before: no packet is held back.
-    super::scenario::bring_up(bench, &mut setup, &super::scenario::clients(1_000));
+    bring_up(bench, &mut setup, &clients(1_000));
     let timeouts = setup.snapshot.services[0].timeouts;
     setup.now += timeouts.tcp_established_ms + SLOT_MS;
     setup.pipeline.expire(&setup.compiled, setup.now, usize::MAX);
@@ -166,7 +167,7 @@ pub fn measure(bench: &mut Bench, conns: u32) -> Row {
         let ended = (conns_counted(&setup).1 - before.1) as f64;
         let ns = cycles.iter().sum::<u64>() as f64 / (bench.hz() as f64 / 1e9);
         // As many packets as a conn has, whichever conns they belong to.
-        ns_per_conn.push(ns / (bench.packets / STEPS) as f64);
+        ns_per_conn.push(ns / (cycles.len() * BURST) as f64 * STEPS as f64);
         let made = (conns_counted(&setup).0 - before.0) as f64;
         assert!((ended / made - 1.0).abs() < 0.5, "{made} conns were made, {ended} ended");
         rounds.cycles.push(cycles);

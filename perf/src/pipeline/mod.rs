@@ -2,7 +2,9 @@
 //!
 //! Each burst is written into mbufs just before it is timed, by the cycle counter and on its own:
 //! packets are as warm as a NIC with direct cache access and a driver leave them, and what is
-//! measured is what the stages add. The floor says what is left of the bench itself.
+//! measured is what the stages add. The floor says what is left of the bench itself. A burst that
+//! took over a millisecond is in no figure: the kernel ran another program in it, which it does not
+//! do on a worker's own CPU. The report counts them.
 
 mod bench;
 mod churn;
@@ -18,15 +20,13 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
-use sluice_dataplane::dpdk::{Clock, Eal, EalConfig, EalError, MempoolError, Pages};
+use sluice_dataplane::dpdk::{Clock, Eal, EalConfig, EalError, MempoolError};
 
 use bench::Bench;
 use report::Report;
 use scenario::Scenario;
 
 use crate::origin::{self, RecordError};
-
-use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
 
 /// What to measure.
 #[derive(Args)]
@@ -56,8 +56,8 @@ pub struct Options {
     /// functions that Sluice is for have, or nobody, so that the worker does.
     #[arg(long, value_enum, default_value_t = Checksums::Nic)]
     checksums: Checksums,
-    /// Keep packets and tables in reserved hugepages; otherwise packets lie in ordinary pages, and
-    /// tables in transparent huge pages.
+    /// Keep packets in hugepages (they must be reserved); otherwise in ordinary pages. Tables lie in
+    /// transparent huge pages in either case.
     #[arg(long)]
     hugepages: bool,
     /// Also write the JSON report to pipeline.json in this directory.
@@ -119,10 +119,9 @@ pub fn run(mut options: Options) -> Result<(), PerfError> {
         extra_args: vec![],
     })?;
     let clock = Clock::new(&eal);
-    let pages = if options.hugepages { Pages::Reserved } else { Pages::Transparent };
     let nic_checksums = options.checksums == Checksums::Nic;
     let sizes = (options.bursts, options.rounds);
-    let mut bench = Bench::new(&eal, clock, sizes, nic_checksums, pages)?;
+    let mut bench = Bench::new(&eal, clock, sizes, nic_checksums)?;
     let mut report = Report::new(&options, clock.hz(), left_out);
     for row in rows {
         eprintln!("{} with {} flows …", row.scenario.name(), row.flows);

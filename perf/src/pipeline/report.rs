@@ -26,6 +26,8 @@ pub struct Row {
     pub p999: f64,
     /// Medians of the rounds, in ns per packet, in order.
     pub round_medians: Vec<f64>,
+    /// Bursts that are in no figure, as the kernel ran another program in them (over 1 ms).
+    pub preempted_bursts: usize,
     /// The floor in the same run, between the rounds: median, in ns per packet.
     pub floor_ns: f64,
     /// `ns_per_packet` by `floor_ns`.
@@ -63,6 +65,7 @@ impl Row {
             spread: [round(figures.p10), round(figures.p90)],
             p999: round(figures.p999),
             round_medians: Vec::new(),
+            preempted_bursts: 0,
             floor_ns: round(floor.median),
             ratio_to_floor: round(figures.median / floor.median.max(0.001)),
             goal_ns: None,

@@ -1,19 +1,17 @@
 //! The scenarios: which packets, in which order, over which conns.
 
-use std::net::Ipv4Addr;
-
-use sluice_api::{Mode, Protocol};
+use sluice_api::Mode;
 use sluice_dataplane::burst::BURST;
 use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT, PORT_MACS, Random, VIP};
-use sluice_wire::headers::Ipv4Frame;
+use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
-use super::bench::{Bench, SERVICE_PORT, Setup, Traffic};
+use super::bench::{Bench, Setup, Traffic};
 use super::goal::{self, Goal};
 use super::measure::Samples;
 use super::report::{Row, round};
 use super::{Options, PerfError, churn, expiry_sweep, snapshot_pause};
+use crate::traffic::{Template, below, client};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,53 +104,10 @@ pub fn rows(options: &Options) -> Result<(Vec<Wanted>, Vec<String>), PerfError> 
     Ok((rows, left_out))
 }
 
-/// The number of a random flow.
-pub fn below(random: &mut Random, flows: u32) -> u32 {
-    random.below(flows as usize) as u32
-}
-
-/// Client number `i`: 16 million addresses of 100.64.0.0/10 and four L4 ports.
-pub fn client(i: u32) -> FlowKey {
-    let address = Ipv4Addr::from_bits(0x6440_0000 + (i & 0x003f_ffff));
-    let port = 1_024 + (i >> 22) as u16;
-    testkit::flow(Protocol::Tcp, (address, port), (VIP, SERVICE_PORT))
-}
-
-/// A frame whose flow and checksums can be changed quickly.
-pub struct Template {
-    bytes: Vec<u8>,
-    key: FlowKey,
-}
-
-impl Template {
-    /// A frame of a flow to one of our ports.
-    pub fn new(port: u16, key: FlowKey, flags: TcpFlags) -> Self {
-        Template { bytes: testkit::packet(PORT_MACS[port as usize], &key, flags, &[]), key }
-    }
-
-    /// The frame for another flow.
-    pub fn with(&mut self, key: FlowKey) -> Vec<u8> {
-        let old = self.key;
-        if let Ok(view) = Ipv4Frame::parse_mut(&mut self.bytes) {
-            use sluice_wire::checksum::Delta;
-            let ip = Delta::between_u32(old.src, key.src).and(Delta::between_u32(old.dst, key.dst));
-            let l4 = ip
-                .and(Delta::between_u16(old.src_port, key.src_port))
-                .and(Delta::between_u16(old.dst_port, key.dst_port));
-            view.ip.rewrite_addresses(key.src, key.dst, ip);
-            view.src_port.set(key.src_port);
-            view.dst_port.set(key.dst_port);
-            let sum = l4.apply(u16::from_be_bytes([self.bytes[50], self.bytes[51]]));
-            self.bytes[50..52].copy_from_slice(&sum.to_be_bytes());
-        }
-        self.key = key;
-        self.bytes.clone()
-    }
-}
-
 /// Measure a row.
 pub fn measure(bench: &mut Bench, wanted: &Wanted, options: &Options) -> Row {
     let flows = wanted.flows;
+    bench.preempted = 0;
     let mut row = match wanted.scenario {
         Scenario::FullNatEstablished => established(bench, Mode::FullNat, flows),
         Scenario::DrEstablished => established(bench, Mode::Dr, flows),
@@ -166,6 +121,7 @@ pub fn measure(bench: &mut Bench, wanted: &Wanted, options: &Options) -> Row {
     };
     row.scenario = wanted.scenario.name();
     row.flows = flows;
+    row.preempted_bursts = bench.preempted;
     let goal_ns = goal::ns_per_packet(row.scenario, flows);
     row.goal_ns = goal_ns;
     row.goal = row.goal.or(goal_ns.map(|g| Goal::at_most("ns_per_packet", g, row.ns_per_packet)));
@@ -184,8 +140,8 @@ pub struct Rounds {
 impl Rounds {
     /// The floor, before a round.
     pub fn floor(&mut self, bench: &mut Bench) {
-        let frame = Template::new(CLIENT_PORT, client(1), TcpFlags::ACK).bytes;
-        self.floor.extend(bench.floor(bench.packets, &frame, CLIENT_PORT));
+        let frame = Template::new(CLIENT_PORT, client(1), TcpFlags::ACK);
+        self.floor.extend(bench.floor(bench.packets, frame.bytes(), CLIENT_PORT));
     }
 
     /// The row that they make.
@@ -249,7 +205,7 @@ pub fn clients(flows: u32) -> Vec<FlowKey> {
 }
 
 fn established(bench: &mut Bench, mode: Mode, flows: u32) -> Row {
-    let mut setup = bench.setup(mode, flows.max(1_024));
+    let mut setup = Setup::one_service(mode, flows.max(1_024));
     bring_up(bench, &mut setup, &clients(flows));
     let mut random = Random(1);
     let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
@@ -259,7 +215,7 @@ fn established(bench: &mut Bench, mode: Mode, flows: u32) -> Row {
 }
 
 fn both_ways(bench: &mut Bench, flows: u32) -> Row {
-    let mut setup = bench.setup(Mode::FullNat, flows);
+    let mut setup = Setup::one_service(Mode::FullNat, flows);
     let replies = bring_up(bench, &mut setup, &clients(flows));
     let mut random = Random(2);
     let mut from_client = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
@@ -280,7 +236,7 @@ fn new_connections(bench: &mut Bench, flows: u32) -> Row {
     let most = flows as usize / 2 / (bench.rounds + 1);
     let packets = bench.packets.min(most / BURST * BURST);
     let old = flows - (packets * (bench.rounds + 1)) as u32;
-    let mut setup = bench.setup(Mode::FullNat, flows);
+    let mut setup = Setup::one_service(Mode::FullNat, flows);
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (0..old).map(client));
     let mut fresh = old..flows;
     let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::SYN);
@@ -291,7 +247,7 @@ fn new_connections(bench: &mut Bench, flows: u32) -> Row {
 }
 
 fn not_ours(bench: &mut Bench, flows: u32) -> Row {
-    let mut setup = bench.setup(Mode::FullNat, flows);
+    let mut setup = Setup::one_service(Mode::FullNat, flows);
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (0..flows).map(client));
     let mut random = Random(3);
     let mut template = Template::new(CLIENT_PORT, client(0), TcpFlags::ACK);
@@ -304,7 +260,7 @@ fn not_ours(bench: &mut Bench, flows: u32) -> Row {
 }
 
 fn syn_flood(bench: &mut Bench, flows: u32) -> Row {
-    let mut setup = bench.setup(Mode::FullNat, flows);
+    let mut setup = Setup::one_service(Mode::FullNat, flows);
     send(bench, &mut setup, CLIENT_PORT, TcpFlags::SYN, (0..flows).map(client));
     assert_eq!(setup.pipeline.conns().len(), flows as usize, "the table is full");
     let mut attacker = flows;

@@ -6,8 +6,8 @@ use sluice_api::{Mode, Protocol, SnapshotService};
 use sluice_dataplane::flow::FlowKey;
 use sluice_dataplane::testkit;
 
-use super::bench::SERVICE_PORT;
-use super::scenario::client;
+use crate::setup::SERVICE_PORT;
+use crate::traffic::client;
 
 /// Services of the scenarios with many.
 pub const SERVICES: u32 = 10_000;

@@ -27,12 +27,14 @@ use sluice_dataplane::snapshot::Compiled;
 use sluice_dataplane::testkit::{CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
+use super::Options;
 use super::bench::{Bench, Setup, Traffic};
 use super::goal::{self, Goal};
 use super::report::{Row, round};
-use super::scenario::{Rounds, Template, below, bring_up};
+use super::scenario::{Rounds, bring_up};
 use super::services::{BACKENDS, SERVICES, flow, many};
-use super::{EXPIRE_PER_ROUND, Options};
+use crate::traffic::{Template, below};
+use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
 
 /// Established flows.
 pub const FLOWS: u32 = 100_000;
@@ -195,7 +197,7 @@ impl Windows {
 
 /// Measure it.
 pub fn measure(bench: &mut Bench, options: &Options) -> Row {
-    let mut setup = bench.setup_services(many(), (FLOWS + OPENERS) * 5 / 4);
+    let mut setup = Setup::new(many(), (FLOWS + OPENERS) * 5 / 4);
     bring_up(bench, &mut setup, &(0..FLOWS).map(flow).collect::<Vec<_>>());
     let template = |flags| Template::new(CLIENT_PORT, flow(0), flags);
     let mut traffic = Forwarding {
@@ -276,7 +278,7 @@ fn forward(
             setup.pipeline.counters().generation.set(newest.generation);
         });
         shared.adopted.store(setup.compiled.generation, SeqCst);
-        if all.len() < bench.packets / BURST * bench.rounds {
+        if !bench.is_preempted(cycles) && all.len() < bench.packets / BURST * bench.rounds {
             all.push(cycles);
         }
         if setup.compiled.generation != before {

@@ -1,0 +1,153 @@
+//! The conn table, the timer wheel and the local ports.
+
+use std::hint::black_box;
+
+use sluice_dataplane::dpdk::Pages;
+use sluice_dataplane::flow::{FlowHasher, FlowKey, Tuple};
+use sluice_dataplane::table::conn::{ConnTable, NewConn};
+use sluice_dataplane::table::conn_state::{ConnState, STATES};
+use sluice_dataplane::table::local_port::{Cursor, OwnPorts};
+use sluice_dataplane::table::wheel::{Link, Links, SLOT_MS, Wheel};
+use sluice_dataplane::testkit::Random;
+
+use super::Piece;
+
+/// Conns in the table.
+const CONNS: u32 = 8_192;
+/// Operations of a run.
+const TIMES: u32 = 2_048;
+const TIMEOUTS: [[u32; STATES]; 1] = [[60_000; STATES]];
+
+fn from_client(i: u32) -> FlowKey {
+    FlowKey { src: 0x6440_0000 + i, dst: 0xc000_0264, src_port: 40_000, dst_port: 80, protocol: 6 }
+}
+
+/// A full-NAT conn of client number `i`.
+fn conn(i: u32) -> NewConn {
+    let backend_address = 0x0a00_0101 + i % 4;
+    let back = FlowKey {
+        src: backend_address,
+        dst: 0x0a00_ff01,
+        src_port: 80,
+        dst_port: 1_024 + (i / 4) as u16,
+        protocol: 6,
+    };
+    NewConn {
+        from_client: from_client(i),
+        from_backend: Some(back),
+        backend_address,
+        service_slot: 0,
+        backend_slot: i % 4,
+        state: ConnState::Established,
+    }
+}
+
+/// A table that has room for twice as many conns as it has.
+fn table() -> (ConnTable, FlowHasher) {
+    let hasher = FlowHasher::new(0x5eed);
+    let mut table = ConnTable::new(2 * CONNS, hasher.clone(), 0, Pages::Transparent);
+    for i in 0..CONNS {
+        let hash = hasher.hash(&Tuple::from(&from_client(i)));
+        table.insert(&conn(i), hash, 0, &TIMEOUTS).expect("there is room");
+    }
+    (table, hasher)
+}
+
+fn lookup(first: u32) -> Piece {
+    let (table, hasher) = table();
+    let mut random = Random(1);
+    let keys = (0..TIMES).map(|_| from_client(first + random.below(CONNS as usize) as u32));
+    let keys = keys.map(|key| Tuple::from(&key));
+    let keys: Vec<(u64, Tuple)> = keys.map(|key| (hasher.hash(&key), key)).collect();
+    Piece::new("lookup", TIMES, move || {
+        for (hash, key) in &keys {
+            let candidate = table.candidate(*hash);
+            black_box(table.confirm(candidate, *hash, key));
+        }
+    })
+}
+
+/// The conn of a flow that has one: candidate and confirmation, as the stages do it.
+pub fn conn_lookup_hit() -> Piece {
+    lookup(0)
+}
+
+/// No conn for a flow that has none.
+pub fn conn_lookup_miss() -> Piece {
+    lookup(CONNS)
+}
+
+/// A full-NAT conn made and removed, both directions, timer and all.
+pub fn conn_insert_remove() -> Piece {
+    let (mut table, hasher) = table();
+    let new = (CONNS..CONNS + TIMES).map(|i| (hasher.hash(&Tuple::from(&from_client(i))), conn(i)));
+    let new: Vec<(u64, NewConn)> = new.collect();
+    Piece::new("conn", TIMES, move || {
+        for (hash, new) in &new {
+            let made = table.insert(new, *hash, 0, &TIMEOUTS).expect("there is room");
+            table.remove(made);
+            table.end_burst();
+        }
+    })
+}
+
+struct Store(Vec<Link>);
+
+impl Links for Store {
+    fn link(&mut self, index: u32) -> &mut Link {
+        &mut self.0[index as usize]
+    }
+
+    fn prefetch(&self, _index: u32) {}
+}
+
+/// A timer armed and disarmed.
+pub fn wheel_arm_disarm() -> Piece {
+    let mut store = Store(vec![Link::UNARMED; CONNS as usize]);
+    let mut wheel = Wheel::new(0);
+    let mut random = Random(2);
+    let timers = (0..TIMES).map(|i| (i * 7 % CONNS, random.below(900_000) as u32));
+    let timers: Vec<(u32, u32)> = timers.collect();
+    Piece::new("timer", TIMES, move || {
+        for (index, deadline) in &timers {
+            wheel.arm(&mut store, *index, *deadline);
+        }
+        for (index, _) in &timers {
+            wheel.disarm(&mut store, *index);
+        }
+    })
+}
+
+/// A timer armed, and found when it is due.
+pub fn wheel_arm_expire() -> Piece {
+    let mut store = Store(vec![Link::UNARMED; CONNS as usize]);
+    let mut wheel = Wheel::new(0);
+    let mut random = Random(3);
+    let timers: Vec<(u32, u32)> =
+        (0..TIMES).map(|i| (i * 7 % CONNS, random.below(10_000) as u32)).collect();
+    let mut now = 0u32;
+    Piece::new("timer", TIMES, move || {
+        for (index, after) in &timers {
+            wheel.arm(&mut store, *index, now.wrapping_add(*after));
+        }
+        now = now.wrapping_add(10_000 + 2 * SLOT_MS);
+        let mut due = 0;
+        while wheel.pop_due(&mut store, now).is_some() {
+            due += 1;
+        }
+        assert_eq!(due, TIMES, "all are due");
+    })
+}
+
+/// A local port found free at once, and given back.
+pub fn local_port_allocate() -> Piece {
+    let ports = OwnPorts::new(0, 2);
+    let mut cursor = Cursor::starting_at(7);
+    Piece::new("local port", TIMES, move || {
+        for _ in 0..TIMES {
+            let taken = cursor.allocate(&ports, 4, |candidate| Some(black_box(candidate)));
+            black_box(taken.is_ok());
+            cursor.release();
+        }
+    })
+}

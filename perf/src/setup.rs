@@ -1,0 +1,90 @@
+//! A pipeline as the benches use it, over any kind of frame.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use sluice_api::{Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotService};
+use sluice_dataplane::counters::WorkerCounters;
+use sluice_dataplane::dpdk::Pages;
+use sluice_dataplane::frame::Frame;
+use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo};
+use sluice_dataplane::slots::{self, Slots};
+use sluice_dataplane::snapshot::Compiled;
+use sluice_dataplane::table::route::RouteTable;
+use sluice_dataplane::table::wheel::Millis;
+use sluice_dataplane::testkit;
+
+/// Local addresses of the pool: enough local ports for 16 million conns to four backends.
+const LOCAL_ADDRESSES: u32 = 64;
+/// Backends of the service.
+pub const BACKENDS: u16 = 4;
+/// The service's L4 port.
+pub const SERVICE_PORT: u16 = 80;
+
+/// A pipeline with what it forwards by.
+pub struct Setup<F> {
+    /// The pipeline.
+    pub pipeline: Pipeline<F>,
+    /// The snapshot, compiled.
+    pub compiled: Arc<Compiled>,
+    /// The time, in ms; it stands still unless the traffic moves it.
+    pub now: Millis,
+    /// The snapshot, to make the next one of.
+    pub snapshot: Snapshot,
+    /// Slots of its services and backends.
+    pub slots: Slots,
+    /// The ports' own addresses.
+    pub own: Vec<(Ipv4Addr, u16)>,
+}
+
+impl<F: Frame> Setup<F> {
+    /// A pipeline for `conns` conns, one service in this mode, with Maglev.
+    pub fn one_service(mode: Mode, conns: u32) -> Self {
+        let mut service = testkit::service("web", SERVICE_PORT, Protocol::Tcp, mode, BACKENDS);
+        service.scheduler = Scheduler::Maglev;
+        service.maglev_slots = 65_537;
+        Self::new(vec![service], conns)
+    }
+
+    /// A pipeline for `conns` conns and these services.
+    pub fn new(services: Vec<SnapshotService>, conns: u32) -> Self {
+        let backends: usize = services.iter().map(|s| s.backends.len()).sum();
+        let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
+        let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
+        let pools = vec![Pool { name: "lan".to_owned(), addresses: locals.collect() }];
+        let snapshot = Snapshot { generation: 1, services, pools };
+        let config = testkit::config();
+        let mut slots = Slots::new(limits.0, limits.1);
+        slots.assign(&snapshot).expect("the slots were made for these services");
+        let own = sluice_dataplane::runtime::port_addresses(&config);
+        let compiled = Compiled::new(&snapshot, &slots, &own, &Compiled::empty(&own));
+        let backend_slots = slots::backend_slots(limits.1) as usize;
+        let ports = config
+            .ports
+            .iter()
+            .zip(testkit::PORT_MACS)
+            .map(|(port, mac)| PortInfo {
+                mac,
+                mtu: port.mtu,
+                address: port.addresses[0].address(),
+                has_exception: true,
+            })
+            .collect();
+        let pipeline_config = PipelineConfig {
+            worker: 0,
+            workers: 1,
+            conns,
+            neighbours: 4_096,
+            service_slots: slots::service_slots(limits.0) as usize,
+            backend_slots,
+            ports,
+            routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
+            seed: 0x5eed,
+            verify_l4_checksum: true,
+            pages: Pages::Transparent,
+        };
+        let counters = Arc::new(WorkerCounters::new(backend_slots));
+        let pipeline = Pipeline::new(pipeline_config, counters, 1_000);
+        Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
+    }
+}

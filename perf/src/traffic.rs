@@ -1,0 +1,60 @@
+//! Clients, and the frames that they and the backends send.
+
+use std::net::Ipv4Addr;
+
+use sluice_api::Protocol;
+use sluice_dataplane::flow::FlowKey;
+use sluice_dataplane::testkit::{self, PORT_MACS, Random, VIP};
+use sluice_wire::checksum::Delta;
+use sluice_wire::headers::Ipv4Frame;
+use sluice_wire::tcp::TcpFlags;
+
+use crate::setup::SERVICE_PORT;
+
+/// The number of a random flow.
+pub fn below(random: &mut Random, flows: u32) -> u32 {
+    random.below(flows as usize) as u32
+}
+
+/// Client number `i`: 4 million addresses of 100.64.0.0/10, with as many L4 ports as it takes.
+pub fn client(i: u32) -> FlowKey {
+    let address = Ipv4Addr::from_bits(0x6440_0000 + (i & 0x003f_ffff));
+    let port = 1_024 + (i >> 22) as u16;
+    testkit::flow(Protocol::Tcp, (address, port), (VIP, SERVICE_PORT))
+}
+
+/// A frame whose flow and checksums can be changed quickly.
+pub struct Template {
+    bytes: Vec<u8>,
+    key: FlowKey,
+}
+
+impl Template {
+    /// A frame of a flow to one of our ports.
+    pub fn new(port: u16, key: FlowKey, flags: TcpFlags) -> Self {
+        Template { bytes: testkit::packet(PORT_MACS[port as usize], &key, flags, &[]), key }
+    }
+
+    /// The frame.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The frame for another flow.
+    pub fn with(&mut self, key: FlowKey) -> Vec<u8> {
+        let old = self.key;
+        if let Ok(view) = Ipv4Frame::parse_mut(&mut self.bytes) {
+            let ip = Delta::between_u32(old.src, key.src).and(Delta::between_u32(old.dst, key.dst));
+            let l4 = ip
+                .and(Delta::between_u16(old.src_port, key.src_port))
+                .and(Delta::between_u16(old.dst_port, key.dst_port));
+            view.ip.rewrite_addresses(key.src, key.dst, ip);
+            view.src_port.set(key.src_port);
+            view.dst_port.set(key.dst_port);
+            let sum = l4.apply(u16::from_be_bytes([self.bytes[50], self.bytes[51]]));
+            self.bytes[50..52].copy_from_slice(&sum.to_be_bytes());
+        }
+        self.key = key;
+        self.bytes.clone()
+    }
+}
