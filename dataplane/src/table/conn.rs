@@ -216,6 +216,11 @@ impl ConnTable {
         self.index.bytes() + size_of_val(&*self.lines.0) + self.wheel.bytes() + free
     }
 
+    /// Of it, the index, in bytes.
+    pub fn index_bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
     /// Conns that there can be.
     pub fn capacity(&self) -> usize {
         self.lines.0.len()

@@ -13,8 +13,9 @@ const STAGES: &[(&str, &str)] = &[
     ("pipeline::steer::steer", "2 steer"),
     ("pipeline::conn::lookup", "3 lookup"),
     ("pipeline::forward::forward", "4 forward"),
-    ("pipeline::admit::admit", "5 admit"),
-    ("::dispatch", "6 dispatch"),
+    ("pipeline::admit::plan", "5 plan"),
+    ("pipeline::admit::admit", "6 admit"),
+    ("::dispatch", "7 dispatch"),
 ];
 
 /// Count what a scenario takes.

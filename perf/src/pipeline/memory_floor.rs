@@ -16,8 +16,18 @@ use super::measure::{Figures, Samples};
 #[repr(align(64))]
 struct Line([u64; 8]);
 
-/// Measure it for an index and a table of this many lines, over this many bursts.
-pub fn measure(index_lines: usize, lines: usize, bursts: usize, pages: Pages, hz: u64) -> Figures {
+/// Bytes of a line.
+pub const LINE_BYTES: usize = size_of::<Line>();
+/// Bursts that are enough for a median.
+pub const MEMORY_FLOOR_BURSTS: usize = 5_000;
+
+/// Measure it for an index and a table of so many lines, over so many bursts.
+pub fn measure(
+    (index_lines, lines): (usize, usize),
+    bursts: usize,
+    pages: Pages,
+    hz: u64,
+) -> Figures {
     let mut random = Random(9);
     let mut index = TableMemory::filled(index_lines.max(1), &Line([0; 8]), pages);
     let mut table = TableMemory::filled(lines.max(1), &Line([0; 8]), pages);

@@ -11,6 +11,7 @@ mod churn;
 mod expiry_sweep;
 mod goal;
 mod measure;
+mod memory_floor;
 mod report;
 mod scenario;
 mod services;

@@ -32,6 +32,9 @@ pub struct Row {
     pub floor_ns: f64,
     /// `ns_per_packet` by `floor_ns`.
     pub ratio_to_floor: f64,
+    /// What two lines of tables as large as the conn table's cost by themselves, looked up as the
+    /// pipeline does it: median, in ns per packet.
+    pub memory_floor_ns: f64,
     /// The most that `ns_per_packet` is to be, in ns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goal_ns: Option<f64>,
@@ -68,6 +71,7 @@ impl Row {
             preempted_bursts: 0,
             floor_ns: round(floor.median),
             ratio_to_floor: round(figures.median / floor.median.max(0.001)),
+            memory_floor_ns: 0.0,
             goal_ns: None,
             goal: None,
             bytes_per_conn: None,
@@ -173,14 +177,23 @@ impl Report {
         }
         writeln!(
             out,
-            "{:<21} {:>9} {:>8} {:>15} {:>8} {:>6} {:>6} {:>6} {:>6}",
-            "scenario", "flows", "ns/pkt", "p10 - p90", "p99.9", "floor", "ratio", "goal", "B/conn"
+            "{:<21} {:>9} {:>8} {:>15} {:>8} {:>6} {:>6} {:>6} {:>6} {:>6}",
+            "scenario",
+            "flows",
+            "ns/pkt",
+            "p10 - p90",
+            "p99.9",
+            "floor",
+            "ratio",
+            "memory",
+            "goal",
+            "B/conn"
         )?;
         let or_none = |value: Option<f64>| value.map(|v| format!("{v:.0}")).unwrap_or_default();
         for row in &self.rows {
             writeln!(
                 out,
-                "{:<21} {:>9} {:>8.1} {:>15} {:>8.1} {:>6.2} {:>6.1} {:>6} {:>6}",
+                "{:<21} {:>9} {:>8.1} {:>15} {:>8.1} {:>6.2} {:>6.1} {:>6.1} {:>6} {:>6}",
                 row.scenario,
                 row.flows,
                 row.ns_per_packet,
@@ -188,6 +201,7 @@ impl Report {
                 row.p999,
                 row.floor_ns,
                 row.ratio_to_floor,
+                row.memory_floor_ns,
                 or_none(row.goal_ns),
                 or_none(row.bytes_per_conn),
             )?;

@@ -2,13 +2,15 @@
 
 use sluice_api::Mode;
 use sluice_dataplane::burst::BURST;
+use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::flow::FlowKey;
 use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
 use super::bench::{Bench, Setup, Traffic};
 use super::goal::{self, Goal};
-use super::measure::Samples;
+use super::measure::{Figures, Samples};
+use super::memory_floor::{self, LINE_BYTES, MEMORY_FLOOR_BURSTS};
 use super::report::{Row, round};
 use super::{Options, PerfError, churn, expiry_sweep, snapshot_pause};
 use crate::traffic::{Template, below, client};
@@ -144,12 +146,19 @@ impl Rounds {
         self.floor.extend(bench.floor(bench.packets, frame.bytes(), CLIENT_PORT));
     }
 
+    fn memory_floor(bench: &Bench, setup: &Setup) -> Figures {
+        let conns = setup.pipeline.conns();
+        let sizes = (conns.index_bytes() / LINE_BYTES, conns.capacity());
+        memory_floor::measure(sizes, MEMORY_FLOOR_BURSTS, Pages::Transparent, bench.hz())
+    }
+
     /// The row that they make.
     pub fn row(&self, bench: &Bench, setup: &Setup) -> Row {
         let samples = |cycles: &[u64]| Samples::new(cycles, BURST, bench.hz()).figures();
         let all: Vec<u64> = self.cycles.concat();
         let mut row = Row::new(samples(&all), samples(&self.floor));
         row.round_medians = self.cycles.iter().map(|c| round(samples(c).median)).collect();
+        row.memory_floor_ns = round(Self::memory_floor(bench, setup).median);
         let conns = setup.pipeline.conns();
         row.bytes_per_conn = Some((conns.bytes() as f64 / conns.capacity() as f64).round());
         row
