@@ -9,6 +9,9 @@ use crate::table::conn_index::ConnRef;
 /// Most packets of a burst.
 pub const BURST: usize = 32;
 
+/// Places from one packet to the one whose lines are asked for meanwhile.
+const AHEAD: usize = 4;
+
 /// What becomes of a packet: one name for every fate (design, invariant 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -185,7 +188,19 @@ impl<F> Burst<F> {
 
     /// Do something with each of some packets; those for which it says so are the result.
     #[inline(always)]
-    pub fn filter(&mut self, which: Mask, mut f: impl FnMut(&mut F, &mut Meta) -> bool) -> Mask {
+    pub fn filter(&mut self, which: Mask, f: impl FnMut(&mut F, &mut Meta) -> bool) -> Mask {
+        self.filter_ahead(which, |_| {}, f)
+    }
+
+    /// The same; `ahead` is shown what is known of a packet a few places before its turn, to ask
+    /// for what it will need.
+    #[inline(always)]
+    pub fn filter_ahead(
+        &mut self,
+        which: Mask,
+        ahead: impl Fn(&Meta),
+        mut f: impl FnMut(&mut F, &mut Meta) -> bool,
+    ) -> Mask {
         let mut left = which.0;
         let mut result = 0;
         let (frames, metas) = (self.frames.as_mut_slice(), &mut self.metas);
@@ -194,6 +209,7 @@ impl<F> Burst<F> {
             let index = left.trailing_zeros() as usize;
             left ^= lowest;
             let Some(frame) = frames.get_mut(index) else { break };
+            ahead(&metas[(index + AHEAD) % BURST]);
             if f(frame, &mut metas[index % BURST]) {
                 result |= lowest;
             }

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::{
-    _MM_HINT_T0, _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_prefetch, _mm_set_epi64x,
-    _mm_set1_epi16, _mm_setzero_si128,
+    _MM_HINT_T0, _MM_HINT_T1, _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_prefetch,
+    _mm_set_epi64x, _mm_set1_epi16, _mm_setzero_si128,
 };
 
 /// Start loading the cache line of `slice[index]`. An index out of range loads nothing, but costs a
@@ -12,6 +12,32 @@ use core::arch::x86_64::{
 pub fn prefetch_index<T>(slice: &[T], index: usize) {
     // SAFETY: prefetch is a hint: it reads nothing into the program and takes any address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(slice.as_ptr().wrapping_add(index).cast()) }
+}
+
+/// The same, but no nearer than the second-level cache: for lines that are likely to come from
+/// memory, many at once. The first-level cache of a core can wait for some twenty lines, and drops
+/// what it is asked for beyond (measured: a burst's conns, 1M flows, 55 ns per packet or 31).
+#[inline(always)]
+pub fn prefetch_far<T>(slice: &[T], index: usize) {
+    // SAFETY: as in prefetch_index.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(slice.as_ptr().wrapping_add(index).cast()) }
+}
+
+/// Asks for lines of a table while the table is borrowed for writing.
+pub struct Prefetcher<T>(*const T);
+
+impl<T> Prefetcher<T> {
+    /// Of this table.
+    pub fn of(table: &[T]) -> Self {
+        Prefetcher(table.as_ptr())
+    }
+
+    /// As [`prefetch_index`].
+    #[inline(always)]
+    pub fn prefetch(&self, index: usize) {
+        // SAFETY: as in prefetch_index.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(self.0.wrapping_add(index).cast()) }
+    }
 }
 
 /// Start loading the first cache line of `item`.

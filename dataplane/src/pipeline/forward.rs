@@ -14,6 +14,7 @@ use super::{Tables, conn, egress, next_hop, rewrite};
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::BackendCounters;
 use crate::frame::Frame;
+use crate::intrinsics::Prefetcher;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
 use crate::table::neighbour::{Neighbour, ready};
@@ -32,7 +33,10 @@ pub fn forward<F: Frame>(
     let Tables { conns, neighbours, counters, .. } = &mut *t;
     let (lines, next_hops, counters) =
         (conns.lines_mut(), neighbours.entries(), counters.backends());
-    let left = burst.filter(flows, |frame, meta| {
+    // `lookup` has asked for the lines, but not into the nearest cache.
+    let near = Prefetcher::of(lines);
+    let ahead = |meta: &Meta| near.prefetch(meta.conn.conn());
+    let left = burst.filter_ahead(flows, ahead, |frame, meta| {
         let line = lines.get_mut(meta.conn.conn());
         let forwarded = line.is_some_and(|line| {
             line.is_flow(&meta.tuple, meta.conn)

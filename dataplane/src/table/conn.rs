@@ -8,7 +8,7 @@ use super::neighbour::NextHopRef;
 use super::wheel::{Link, Links, Millis, NIL, Wheel, at_or_after};
 use crate::dpdk::{Pages, TableMemory};
 use crate::flow::{FlowHasher, FlowKey, Tuple};
-use crate::intrinsics::prefetch_index;
+use crate::intrinsics::{prefetch_far, prefetch_index};
 
 /// What is fixed when a conn is made.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +247,7 @@ impl ConnTable {
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> ConnRef {
         let candidate = self.index.candidate(hash);
-        prefetch_index(&self.lines.0, candidate.conn());
+        prefetch_far(&self.lines.0, candidate.conn());
         candidate
     }
 
@@ -331,7 +331,7 @@ impl ConnTable {
             self.index.prefetch(self.hasher.hash(&Tuple::from(back)));
         }
         if let Some(number) = self.free.iter().nth_back(before) {
-            prefetch_index(&self.lines.0, *number as usize);
+            prefetch_far(&self.lines.0, *number as usize);
         }
     }
 

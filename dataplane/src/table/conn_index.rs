@@ -7,7 +7,7 @@
 //! while that is zero, a miss costs one cache line.
 
 use crate::dpdk::{Pages, TableMemory};
-use crate::intrinsics::{match_tags, prefetch_index};
+use crate::intrinsics::{match_tags, prefetch_far};
 
 /// Lanes of a bucket.
 const LANES: usize = 8;
@@ -137,7 +137,7 @@ impl ConnIndex {
     /// Start loading the bucket that a hash leads to.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
-        prefetch_index(&self.buckets, self.place(hash).primary);
+        prefetch_far(&self.buckets, self.place(hash).primary);
     }
 
     /// The first entry with the hash's tag: nearly always the right one, but the caller must
