@@ -87,6 +87,8 @@ pub struct ConnectionOutcome {
     /// Counted over the run and its settling.
     #[serde(flatten)]
     pub counts: ConnectionCounts,
+    /// Neither completed nor failed when the waiting ended (`run.settle_ms`).
+    pub unfinished: u64,
     /// Completed per second of the run.
     pub completed_per_second: f64,
     /// From SYN to SYN-ACK, median in ns.
@@ -112,11 +114,15 @@ impl ConnectionOutcome {
             reset: after.reset - before.reset,
             busy: after.busy - before.busy,
         };
+        let ended = counts.completed + counts.timed_out + counts.reset;
+        // Those that were under way before may have ended in this run.
+        let unfinished = counts.started.saturating_sub(ended);
         let ns = |quantile| {
             (handshake.value_at_quantile(quantile) as f64 * 1e9 / hz as f64).round() as u64
         };
         ConnectionOutcome {
             counts,
+            unfinished,
             completed_per_second: (counts.completed as f64 / seconds).round(),
             handshake_p50_ns: ns(0.5),
             handshake_p99_ns: ns(0.99),

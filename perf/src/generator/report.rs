@@ -162,12 +162,13 @@ impl Report {
         if let Some(c) = &outcome.connections {
             let counts = &c.counts;
             lines.push(format!(
-                "connections  {} started, {} completed ({} per s), {} timed out, {} reset",
+                "connections  {} started, {} completed ({} per s), {} timed out, {} reset, {} unfinished",
                 counts.started,
                 counts.completed,
                 c.completed_per_second,
                 counts.timed_out,
-                counts.reset
+                counts.reset,
+                c.unfinished
             ));
         }
         if self.interrupted {

@@ -33,9 +33,6 @@ pub const CLIENT_ISN: u32 = 0x1000_0000;
 /// Sequence number of the servers' SYN.
 pub const SERVER_ISN: u32 = 0x2000_0000;
 
-/// Where the L4 header begins.
-const L4: usize = 34;
-
 /// What the packets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -99,8 +96,6 @@ pub struct Template {
     /// Sums without the client's address and port.
     ip_sum: u32,
     l4_sum: u32,
-    /// Where the L4 checksum stands.
-    checksum_at: usize,
     payload_at: usize,
     is_udp: bool,
 }
@@ -139,7 +134,6 @@ impl Template {
             ip_sum: checksum::sum(ip.as_bytes()),
             l4_sum: checksum::sum(&l4)
                 + checksum::pseudo_header_v4(0, dst, kind.protocol(), ip_len - 20),
-            checksum_at: if kind == Kind::Udp { L4 + 6 } else { L4 + 16 },
             payload_at,
             is_udp: kind == Kind::Udp,
         }
@@ -175,12 +169,12 @@ impl Template {
         head[24..26].copy_from_slice(&ip.to_be_bytes());
         head[26..30].copy_from_slice(&slot.address.to_be_bytes());
         head[34..36].copy_from_slice(&slot.port.to_be_bytes());
+        // Where UDP and TCP have their checksum.
         if self.is_udp {
             head[40..42].copy_from_slice(&l4.to_be_bytes());
         } else {
             head[50..52].copy_from_slice(&l4.to_be_bytes());
         }
-        debug_assert!(self.checksum_at == 40 || self.checksum_at == 50);
     }
 
     /// As [`Template::write`], but a probe with this number. Only for kinds with payload.

@@ -140,8 +140,10 @@ impl Report {
             "Sluice p50/p99 µs",
             "ratio"
         )];
-        let delays =
-            |d: &Delays| format!("{:.1} / {:.1}", d.p50_ns as f64 / 1e3, d.p99_ns as f64 / 1e3);
+        let delays = |d: &Delays| match d.p99_ns {
+            0 => "-".to_owned(),
+            _ => format!("{:.1} / {:.1}", d.p50_ns as f64 / 1e3, d.p99_ns as f64 / 1e3),
+        };
         for row in &self.rows {
             lines.push(format!(
                 "{:>10} {:>13.2} {:>13.2} {:>6.2} {:>5}   {:>9.2} {:>20} {:>20} {:>6.2}",
