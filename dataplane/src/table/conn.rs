@@ -443,8 +443,8 @@ impl ConnTable {
                 }
             }
             for (number, hashes) in &ended[..count] {
-                self.unlink(*number, *hashes);
                 gone(&self.lines.0[*number as usize]);
+                self.unlink(*number, *hashes);
             }
         }
         self.end_burst();
