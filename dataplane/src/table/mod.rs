@@ -7,4 +7,5 @@ pub mod conn_state;
 pub mod local_port;
 pub mod neighbour;
 pub mod route;
+pub mod toeplitz;
 pub mod wheel;
