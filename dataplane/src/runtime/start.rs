@@ -31,6 +31,7 @@ use crate::resolver::Resolver;
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
+use crate::table::toeplitz::RssKey;
 use crate::worker::{Worker, WorkerParts};
 
 /// Mbufs that a ring between two threads holds.
@@ -93,7 +94,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let eal = Eal::init(&eal_config(&config))?;
     let clock = Clock::new(&eal);
     let mempool = create_mempool(&eal, &config)?;
-    let opened = open_ports(&eal, &config, &mempool)?;
+    let rss_key = RssKey::generate(random_u64()?);
+    let opened = open_ports(&eal, &config, &mempool, &rss_key)?;
     let exceptions = open_exceptions(&eal, &config, &mempool)?;
     configure_kernel(&config, &opened)?;
 
@@ -252,7 +254,12 @@ fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
     Ok(Mempool::create(eal, "packets", mbufs, MEMPOOL_CACHE, data_room, None)?)
 }
 
-fn open_ports(eal: &Eal, config: &Config, mempool: &Mempool) -> Result<Vec<Opened>, StartError> {
+fn open_ports(
+    eal: &Eal,
+    config: &Config,
+    mempool: &Mempool,
+    rss_key: &RssKey,
+) -> Result<Vec<Opened>, StartError> {
     let queues = config.runtime.worker_cpus.len() as u16;
     config
         .ports
@@ -266,6 +273,7 @@ fn open_ports(eal: &Eal, config: &Config, mempool: &Mempool) -> Result<Vec<Opene
                 rx_descriptors: port.rx_descriptors,
                 tx_descriptors: port.tx_descriptors,
                 promiscuous: port.promiscuous,
+                rss_key: rss_key.bytes().into(),
             };
             let (port, rx, tx) = Port::open(eal, &wanted, mempool)?;
             Ok(Opened { port, rx, tx })
@@ -290,6 +298,7 @@ fn open_exceptions(
                 rx_descriptors: EXCEPTION_DESCRIPTORS,
                 tx_descriptors: EXCEPTION_DESCRIPTORS,
                 promiscuous: false,
+                rss_key: Box::default(),
             };
             let (port, mut rx, mut tx) = Port::open(eal, &wanted, mempool)?;
             Ok(rx.pop().zip(tx.pop()).map(|(rx, tx)| ExceptionPort::new(port, rx, tx)))
