@@ -190,7 +190,7 @@ impl<F: Frame> Pipeline<F> {
             tables: Tables {
                 conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
                 neighbours: Neighbours::new(config.neighbours, &egress),
-                own_ports: OwnPorts::new(config.worker, config.workers),
+                own_ports: OwnPorts::by_modulo(config.worker, config.workers),
                 cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),
                 wrr: vec![Wrr::starting_at(u32::from(config.worker)); config.service_slots].into(),
                 wlc_start: config.worker as usize,

@@ -7,7 +7,6 @@ use super::Tables;
 use crate::burst::{Burst, Mask, Verdict};
 use crate::flow::FlowHasher;
 use crate::snapshot::{Address, Compiled};
-use crate::table::local_port::OwnPorts;
 
 /// The stage: those of `flows` that are this worker's to forward.
 pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables, config: &Compiled) -> Mask {
@@ -16,7 +15,7 @@ pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables, config: &Compiled
     }
     burst.filter(flows, |_, meta| {
         let owner = match config.address_of_conns(meta.key().dst) {
-            Some(Address::Local) => OwnPorts::owner(meta.key().dst_port, t.workers),
+            Some(Address::Local) => meta.key().dst_port % t.workers,
             Some(Address::Vip) => FlowHasher::owner(meta.hash, t.workers),
             // No conn: whoever got it can decide.
             _ => t.worker,

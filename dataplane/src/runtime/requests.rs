@@ -233,7 +233,7 @@ impl MainLoop {
             .pools
             .iter()
             .map(|pool| {
-                let capacity = OwnPorts::new(0, workers).capacity(pool.addresses.len());
+                let capacity = OwnPorts::by_modulo(0, workers).capacity(pool.addresses.len());
                 let services = snapshot.services.iter().filter(|s| {
                     s.mode == Mode::FullNat && s.pool.as_deref() == Some(pool.name.as_str())
                 });
