@@ -61,7 +61,7 @@ impl Memory {
             mtu: 1500,
             link_up: true,
             steering: "single-worker".into(),
-            exception: None,
+            ..PortStatus::default()
         };
         DataplaneStatus {
             version: "test".into(),

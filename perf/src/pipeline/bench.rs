@@ -8,7 +8,7 @@ use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, Pages, free_bulk};
 use sluice_dataplane::frame::Frame;
-use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
+use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, Steering, ToMain};
 use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
 use sluice_dataplane::slots::{self, Slots};
 use sluice_dataplane::snapshot::Compiled;
@@ -179,6 +179,7 @@ impl Bench {
         let pipeline_config = PipelineConfig {
             worker: 0,
             workers: 1,
+            steering: Steering::by_handover(1),
             conns,
             neighbours: 4_096,
             service_slots: slots::service_slots(limits.0) as usize,
@@ -189,7 +190,7 @@ impl Bench {
             verify_l4_checksum: true,
             pages: self.pages,
         };
-        let counters = Arc::new(WorkerCounters::new(backend_slots));
+        let counters = Arc::new(WorkerCounters::new(backend_slots, testkit::PORT_MACS.len()));
         let pipeline = Pipeline::new(pipeline_config, counters, 1_000);
         Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
     }
