@@ -371,6 +371,12 @@ fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
     crate::runtime::port_addresses(config)
 }
 
+/// Where a slice lies.
+pub fn range_of<T>(slice: &[T]) -> std::ops::Range<usize> {
+    let start = slice.as_ptr().addr();
+    start..start + size_of_val(slice)
+}
+
 /// The flow of a frame that left, and whether its checksums are right.
 pub fn inspect(frame: &MemFrame) -> (FlowKey, bool) {
     let bytes = frame.bytes();

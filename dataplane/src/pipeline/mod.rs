@@ -10,6 +10,8 @@ mod exception;
 mod forward;
 mod icmp;
 mod icmp_error;
+#[cfg(test)]
+mod layout;
 mod next_hop;
 mod parse;
 mod rewrite;

@@ -108,6 +108,12 @@ impl Steer {
         steer
     }
 
+    /// Where everything lies that is written while packets are forwarded.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> std::ops::Range<usize> {
+        crate::testkit::range_of(&self.ports)
+    }
+
     /// The worker that owns a packet's conn; this one when no conn can be meant.
     #[inline(always)]
     fn owner(&self, meta: &Meta, config: &Compiled) -> u16 {
