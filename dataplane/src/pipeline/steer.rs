@@ -114,14 +114,14 @@ impl Steer {
         crate::testkit::range_of(&self.ports)
     }
 
-    /// The worker that owns a packet's conn; this one when no conn can be meant.
+    /// The worker that owns a packet's conn; `None` when no conn can be meant, and whoever got it
+    /// can decide.
     #[inline(always)]
-    fn owner(&self, meta: &Meta, config: &Compiled) -> u16 {
-        match config.address_of_conns(meta.key().dst) {
-            Some(Address::Local) => self.owners.of_backend(&meta.tuple),
-            Some(Address::Vip) => self.owners.of_client(&meta.tuple, meta.hash),
-            // Whoever got it can decide.
-            _ => self.worker,
+    fn owner(&self, meta: &Meta, config: &Compiled) -> Option<u16> {
+        match config.address_of_conns(meta.key().dst)? {
+            Address::Local => Some(self.owners.of_backend(&meta.tuple)),
+            Address::Vip => Some(self.owners.of_client(&meta.tuple, meta.hash)),
+            Address::Port(_) => None,
         }
     }
 
@@ -175,7 +175,7 @@ pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Comp
         if meta.handed_over || steer.trust(meta.in_port) == Trust::Trusted {
             return true;
         }
-        let owner = steer.owner(meta, config);
+        let Some(owner) = steer.owner(meta, config) else { return true };
         let is_home = owner == steer.worker;
         if !is_home {
             meta.verdict = Verdict::HandOver { worker: owner };
@@ -202,10 +202,9 @@ fn claim_trusted<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &
         if meta.handed_over || steer.trust(meta.in_port) != Trust::Trusted {
             return true;
         }
-        let owner = steer.owner(meta, config);
-        if owner == steer.worker {
+        let Some(owner) = steer.owner(meta, config).filter(|owner| *owner != steer.worker) else {
             return true;
-        }
+        };
         meta.verdict = Verdict::HandOver { worker: owner };
         steer.note(meta.in_port, false, counters);
         false

@@ -283,6 +283,19 @@ fn one_worker_never_looks() {
     assert_eq!(site.trusts(CLIENT_PORT), [Trust::None]);
 }
 
+/// Packets for the host itself say nothing about the NIC: any queue will do for them.
+#[test]
+fn packets_for_the_host_prove_nothing() {
+    let rule = spread(&RssKey::generate(7), 128, 2);
+    let mut site = Site::new(2, Some(&rule), [true, true], [Nic::OneQueue, Nic::OneQueue]);
+    let ssh = flow(Protocol::Tcp, (Ipv4Addr::new(198, 51, 100, 1), 5), ([192, 0, 2, 1].into(), 22));
+    let bytes = packet(PORT_MACS[0], &ssh, TcpFlags::ACK, b"");
+    let sent = 2 * FIRST_PACKETS as usize;
+    let out = site.workers[0].receive(CLIENT_PORT, vec![bytes; sent]);
+    assert_eq!(out.to_kernel.len(), sent);
+    assert_eq!(site.trusts(CLIENT_PORT), [Trust::Checking; 2]);
+}
+
 /// A packet to which nobody has a conn is refused by its owner, wherever it comes in, and an attacker
 /// who sends such packets cannot make an honest NIC look like a liar.
 #[test]
