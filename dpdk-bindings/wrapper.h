@@ -19,6 +19,7 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
+#include <rte_thash.h>
 #include <rte_version.h>
 
 enum sluice_mbuf_offset {
@@ -50,8 +51,10 @@ static const uint64_t SLUICE_RX_OFFLOAD_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKS
 static const uint64_t SLUICE_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t SLUICE_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 static const uint64_t SLUICE_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
-static const uint64_t SLUICE_RSS_IPV4_TCP_UDP =
-	RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t SLUICE_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t SLUICE_RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t SLUICE_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint16_t SLUICE_RETA_GROUP_SIZE = RTE_ETH_RETA_GROUP_SIZE;
 static const uint32_t SLUICE_MQ_RX_NONE = RTE_ETH_MQ_RX_NONE;
 static const uint32_t SLUICE_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 
@@ -78,7 +81,8 @@ unsigned int sluice_ring_sp_enqueue_burst(struct rte_ring *ring, struct rte_mbuf
 unsigned int sluice_ring_sc_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **mbufs,
 					  unsigned int count);
 
-/* SHIM, reference: src/burst.rs and src/mbuf.rs do the same in Rust; tests/reference.rs compares. */
+/* SHIM, reference: src/burst.rs and src/mbuf.rs do the same in Rust, and so does the data plane's
+ * Toeplitz hash; tests compare. */
 uint16_t sluice_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t sluice_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 void *sluice_pktmbuf_mtod(struct rte_mbuf *mbuf);
@@ -93,6 +97,7 @@ uint16_t sluice_mbuf_refcnt(const struct rte_mbuf *mbuf);
 uint32_t sluice_mbuf_hash_usr(const struct rte_mbuf *mbuf);
 void sluice_mbuf_fill(struct rte_mbuf *mbuf, uint16_t data_off, uint16_t data_len, uint32_t pkt_len,
 		      uint16_t port, uint64_t ol_flags, uint32_t hash_usr);
+uint32_t sluice_softrss(uint32_t *tuple, uint32_t words, const uint8_t *key);
 int sluice_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 
 #endif

@@ -349,6 +349,8 @@ async fn metrics_speak_the_words_of_the_api() {
         "sluice_drops_total{reason=\"no_backend\"} 3",
         "sluice_drops_total{reason=\"no_route\"} 0",
         "sluice_dataplane_up 1",
+        "sluice_port_queue_rx_packets_total{port=\"wan\",queue=\"0\"} 9",
+        "sluice_port_queue_mis_steered_packets_total{port=\"wan\",queue=\"0\"} 2",
         "sluice_backend_weight{service=\"web\",backend=\"10.0.0.2:8080\"} 50",
         "sluice_service_packets_total{service=\"web\",direction=\"in\"} 7",
         "sluice_backend_packets_total{service=\"web\",backend=\"10.0.0.1:8080\",direction=\"in\"} 7",

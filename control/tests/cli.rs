@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice_api::message::{Request, Response, read_frame, write_frame};
 use sluice_api::stats::{
-    BackendStats, DataplaneStatus, Limits, NeighbourStatus, PortStats, ServiceStats, Stats,
-    TableUsage, Traffic, WorkerStats, WorkerStatus,
+    BackendStats, DataplaneStatus, Limits, NeighbourStatus, PortStats, PortStatus, QueueStats,
+    ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
 };
 use sluice_api::{DropReason, Snapshot};
 use tempfile::TempDir;
@@ -55,7 +55,13 @@ impl Dataplane {
                 generation,
                 workers_generation: generation,
                 announced: vec![],
-                ports: vec![],
+                ports: vec![PortStatus {
+                    name: "p0".into(),
+                    steering: "rss".into(),
+                    steering_reason: "verified".into(),
+                    queues: 1,
+                    ..PortStatus::default()
+                }],
                 workers: vec![WorkerStatus { worker: 0, cpu: 1, generation }],
                 limits: Limits::default(),
             }),
@@ -107,7 +113,13 @@ impl Dataplane {
             uptime_ms: 7_500_000,
             generation,
             workers: vec![WorkerStats { rx_packets: 9_999, ..WorkerStats::default() }],
-            ports: vec![PortStats { name: "p0".into(), rx_missed: 77, ..PortStats::default() }],
+            ports: vec![PortStats {
+                name: "p0".into(),
+                rx_missed: 77,
+                mis_steered: 5,
+                queues: vec![QueueStats { queue: 0, rx_packets: 1_234, mis_steered: 5 }],
+                ..PortStats::default()
+            }],
             services: services.collect(),
             tables: vec![TableUsage {
                 table: "conns".into(),
@@ -361,6 +373,7 @@ fn exit_codes_tell_what_went_wrong() {
     // 6: the data plane is not there.
     fails("stats", 6, "data plane");
     fails("neighbours", 6, "data plane");
+    fails("port show", 6, "data plane");
     // All of it left everything as it was.
     assert_eq!(lab.json("service show web")["port"], 80);
 
@@ -458,6 +471,26 @@ fn events_status_and_neighbours() {
         row(&table, "10.0.0.1"),
         ["10.0.0.1", "02:00:00:00:00:01", "p0", "reachable", "12s", "ago"]
     );
+}
+
+#[test]
+fn ports_show_how_their_packets_are_steered() {
+    let lab = Lab::start().with_web();
+    let until = Instant::now() + Duration::from_secs(10);
+    while lab.run("port show").code != 0 {
+        assert!(Instant::now() < until, "control reaches the data plane");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(row(&lab.ok("port show"), "p0")[4..7], ["1", "rss", "5"]);
+    let one = lab.ok("port show p0");
+    assert!(one.contains("rss: verified"), "{one}");
+    assert_eq!(one.lines().last().unwrap().split_whitespace().collect::<Vec<_>>()[1], "1,234");
+    assert_eq!(lab.json("port show p0")["counters"]["queues"][0]["mis_steered"], 5);
+    assert_eq!(lab.json("port show")["ports"][0]["name"], "p0");
+    let nobody = lab.run("port show p9");
+    assert!(nobody.code == 4 && nobody.stderr.contains("expected one of p0"), "{}", nobody.stderr);
+    let rates = lab.ok("port show p0 --rates 1");
+    assert!(rates.contains("PACKETS/s"), "{rates}");
 }
 
 const FILE: &str = r#"

@@ -174,6 +174,13 @@ impl<F> Burst<F> {
         }
     }
 
+    /// The port by which its packets came in, when there are any and not from another worker.
+    #[inline(always)]
+    pub fn received_from(&self) -> Option<u16> {
+        let first = &self.metas[0];
+        (!self.frames.is_empty() && !first.handed_over).then_some(first.in_port)
+    }
+
     /// All packets.
     #[inline(always)]
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {

@@ -83,6 +83,18 @@ impl BackendCounters {
     }
 }
 
+/// What one worker received by one port: one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct QueueCounters {
+    /// Packets received from the queue.
+    pub rx_packets: Counter,
+    /// Packets that RSS, as the port says it does it, would have led to another queue.
+    pub mis_steered: Counter,
+    /// What the worker thinks of the port's RSS (gauge): a [`Trust`](crate::pipeline::Trust).
+    pub trust: Counter,
+}
+
 /// All counters of one worker. Aligned so that no other worker's data shares a line with them.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -110,12 +122,13 @@ pub struct WorkerCounters {
     /// Generation of the snapshot in use (gauge): what the main thread waits for.
     pub generation: Counter,
     drops: [Counter; DropReason::COUNT],
+    queues: Box<[QueueCounters]>,
     backends: Box<[BackendCounters]>,
 }
 
 impl WorkerCounters {
-    /// Counters for this many backend slots.
-    pub fn new(backend_slots: usize) -> Self {
+    /// Counters for this many backend slots and ports.
+    pub fn new(backend_slots: usize, ports: usize) -> Self {
         WorkerCounters {
             rx_packets: Counter::default(),
             tx_packets: Counter::default(),
@@ -129,19 +142,26 @@ impl WorkerCounters {
             idle_polls: Counter::default(),
             generation: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
+            queues: (0..ports).map(|_| QueueCounters::default()).collect(),
             backends: (0..backend_slots).map(|_| BackendCounters::default()).collect(),
         }
     }
 
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.backends)
+        size_of::<Self>() + size_of_val(&*self.backends) + size_of_val(&*self.queues)
     }
 
     /// Packets dropped for a reason.
     #[inline(always)]
     pub fn drop_count(&self, reason: DropReason) -> &Counter {
         &self.drops[reason as usize]
+    }
+
+    /// Counters of the worker's queue of a port.
+    #[inline(always)]
+    pub fn queue(&self, port: u16) -> &QueueCounters {
+        &self.queues[usize::from(port)]
     }
 
     /// Counters of a backend slot.

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_the_main_thread_drops_counts_too() {
-        let threads: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0))).collect();
+        let threads: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0, 0))).collect();
         let ledger = Ledger::new(vec![threads[0].clone()], threads[1].clone());
         threads.iter().for_each(|t| t.drop_count(DropReason::ExceptionRingFull).add(2));
         assert_eq!(ledger.drops(), [("exception_ring_full".to_owned(), 4)].into());
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn a_service_keeps_what_its_former_backends_had_and_a_new_one_starts_at_zero() {
-        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(100))).collect();
-        let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0)));
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(100, 0))).collect();
+        let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0, 0)));
         let mut slots = Slots::new(1, 1);
         let first = snapshot(&[1]);
         slots.assign(&first).unwrap();

@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::dpdk::Pages;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
-use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, ToMain};
+use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, Steering, ToMain};
 use crate::resolver::{NeighbourState, NeighbourUpdate};
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
@@ -250,12 +250,22 @@ impl Harness {
         Self::worker(snapshot, conns, 0, 1)
     }
 
-    /// Worker number `worker` of `workers`.
+    /// Worker number `worker` of `workers`, with handover.
     pub fn worker(snapshot: &Snapshot, conns: u32, worker: u16, workers: u16) -> Self {
+        Self::steered(snapshot, conns, (worker, workers), Steering::by_handover(workers))
+    }
+
+    /// Worker number so of so many, with this steering.
+    pub fn steered(
+        snapshot: &Snapshot,
+        conns: u32,
+        (worker, workers): (u16, u16),
+        steering: Steering,
+    ) -> Self {
         let config = config();
         let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
         let backend_slots = slots::backend_slots(limits.backends) as usize;
-        let counters = Arc::new(WorkerCounters::new(backend_slots));
+        let counters = Arc::new(WorkerCounters::new(backend_slots, PORT_MACS.len()));
         let ports = config
             .ports
             .iter()
@@ -270,6 +280,7 @@ impl Harness {
         let pipeline_config = PipelineConfig {
             worker,
             workers,
+            steering,
             conns,
             neighbours: 1_024,
             service_slots: slots::service_slots(limits.services) as usize,
@@ -358,6 +369,12 @@ impl Harness {
 
 fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
     crate::runtime::port_addresses(config)
+}
+
+/// Where a slice lies.
+pub fn range_of<T>(slice: &[T]) -> std::ops::Range<usize> {
+    let start = slice.as_ptr().addr();
+    start..start + size_of_val(slice)
 }
 
 /// The flow of a frame that left, and whether its checksums are right.

@@ -11,10 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::dpdk::{
-    Clock, Eal, EalConfig, EalError, EalHandle, Lcore, LcoreError, Mbuf, Mempool, Port, PortConfig,
-    PortError, PortErrorCause, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk, spsc,
+    Clock, Eal, EalConfig, EalError, EalHandle, Lcore, LcoreError, Mbuf, Mempool, NoRss, Port,
+    PortConfig, PortError, PortErrorCause, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk,
+    spsc,
 };
 use sluice_dataplane::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_dataplane::table::toeplitz::{Reta, RssKey};
 
 const BURST: usize = 32;
 const MBUFS: u32 = 1023;
@@ -37,6 +39,7 @@ fn wrappers_over_real_dpdk() {
     mbufs_cross_threads_in_order(&eal, &pool, &config.worker_cpus);
     ring_gives_back_what_it_holds(&eal, &pool);
     clock_agrees_with_the_kernels(&eal);
+    a_table_and_a_key_are_set_and_read_back(&eal, &pool);
     tap_with_two_queues(&eal, &pool);
     assert_eq!(pool.in_use(), 0, "every mbuf came back");
 }
@@ -50,7 +53,7 @@ fn config(files: &CaptureFiles) -> EalConfig {
         hugepages: false,
         memory_mb: 64,
         file_prefix: "sluice-test".to_owned(),
-        devices: vec!["net_ring0".to_owned(), files.device()],
+        devices: vec!["net_ring0".to_owned(), "net_null0".to_owned(), files.device()],
         // No files and locks that runs side by side, with the same prefix, would share.
         extra_args: vec!["--no-shconf".to_owned()],
     }
@@ -134,6 +137,7 @@ fn port_config(device: &str) -> PortConfig {
         rx_descriptors: 512,
         tx_descriptors: 512,
         promiscuous: true,
+        rss_key: RssKey::generate(1).bytes().into(),
     }
 }
 
@@ -169,7 +173,8 @@ fn frames_go_through_ports(eal: &Eal, pool: &Mempool, files: &CaptureFiles) {
     let (mut ring, mut ring_rx, mut ring_tx) = open(eal, "net_ring0", pool);
     assert_eq!((disk.driver(), disk.device()), ("net_pcap", "net_pcap0"));
     assert_eq!((ring.driver(), ring.name(), ring.mtu()), ("net_ring", "lan", 1500));
-    assert!(ring.link_up() && !ring.rx_capabilities().rss);
+    assert!(ring.link_up());
+    assert_eq!(ring.rss(), Err(&NoRss::OneQueue));
     assert_eq!(ring.link_speed_mbps(), Some(10_000));
 
     let mut burst = Vec::with_capacity(BURST);
@@ -310,6 +315,17 @@ fn clock_agrees_with_the_kernels(eal: &Eal) {
     assert!(clock.hz() > 1_000_000);
 }
 
+/// The null device keeps a key and a table, and does nothing with them.
+fn a_table_and_a_key_are_set_and_read_back(eal: &Eal, pool: &Mempool) {
+    let config = PortConfig { queues: 3, ..port_config("net_null0") };
+    let (port, rx, tx) = Port::open(eal, &config, pool).unwrap();
+    let rss = port.rss().unwrap();
+    assert_eq!(*rss.reta, *Reta::even(rss.reta.len(), 3));
+    assert_eq!(*rss.key, config.rss_key[..40]);
+    drop((rx, tx));
+    port.close().unwrap();
+}
+
 /// A tap's kernel end asks by ARP, we answer, and its datagram comes in: real frames both ways.
 fn tap_with_two_queues(eal: &Eal, pool: &Mempool) {
     let iface = format!("sl{}", std::process::id() % 1_000_000);
@@ -327,7 +343,7 @@ fn tap_with_two_queues(eal: &Eal, pool: &Mempool) {
     let config = PortConfig { queues: 2, mtu: 1400, rx_descriptors: 128, ..port_config(&device) };
     let (port, mut rx, mut tx) = Port::open(eal, &config, pool).unwrap();
     assert_eq!((port.driver(), port.mtu(), rx.len(), tx.len()), ("net_tap", 1400, 2, 2));
-    assert!(!port.rx_capabilities().rss, "the kernel spreads by a hash of its own");
+    assert_eq!(port.rss(), Err(&NoRss::Table), "the kernel spreads by a hash of its own");
     // A network per process, of those for benchmarks (RFC 2544), so that runs do not meet.
     let process = std::process::id();
     let network = Ipv4Addr::new(198, 18, (process >> 6) as u8, (process << 2) as u8).to_bits();

@@ -8,9 +8,11 @@
 
 mod burst;
 pub mod mbuf;
+mod thash;
 
 pub use bindings::*;
 pub use burst::{prefetch, rdtsc, rx_burst, tx_burst};
+pub use thash::soft_rss;
 
 /// What bindgen made of `wrapper.h`.
 #[allow(

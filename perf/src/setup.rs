@@ -7,7 +7,7 @@ use sluice_api::{Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotService};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::frame::Frame;
-use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo};
+use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Steering};
 use sluice_dataplane::slots::{self, Slots};
 use sluice_dataplane::snapshot::Compiled;
 use sluice_dataplane::table::route::RouteTable;
@@ -73,6 +73,7 @@ impl<F: Frame> Setup<F> {
         let pipeline_config = PipelineConfig {
             worker: 0,
             workers: 1,
+            steering: Steering::by_handover(1),
             conns,
             neighbours: 4_096,
             service_slots: slots::service_slots(limits.0) as usize,
@@ -83,7 +84,7 @@ impl<F: Frame> Setup<F> {
             verify_l4_checksum: true,
             pages: Pages::Transparent,
         };
-        let counters = Arc::new(WorkerCounters::new(backend_slots));
+        let counters = Arc::new(WorkerCounters::new(backend_slots, testkit::PORT_MACS.len()));
         let pipeline = Pipeline::new(pipeline_config, counters, 1_000);
         Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
     }

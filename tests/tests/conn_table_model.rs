@@ -253,7 +253,8 @@ impl Model {
         let Some(expected) = self.conns.remove(&flow(&key)) else { return self.look(&key) };
         self.table.remove(expected.conn);
         // Packets of the burst may still read the line; its protocol is gone, so that none is its.
-        let left = FlowKey { protocol: key.protocol, ..self.table.get(expected.conn).from_client() };
+        let left =
+            FlowKey { protocol: key.protocol, ..self.table.get(expected.conn).from_client() };
         assert_eq!(left, key);
         assert!(self.found(&key).is_none());
         if let Some(back) = expected.new.from_backend {

@@ -35,6 +35,14 @@ fn no_request_fails_when_conns_belong_to_the_other_worker() {
         assert!(new.conns_created > old.conns_created + 100, "{new:?}");
         assert!(new.handed_over > old.handed_over, "{new:?}");
     }
+    // The kernel spreads a tap's packets by a hash of its own, and the driver says nothing of it.
+    for port in lab.ports().unwrap() {
+        assert_eq!(port["steering"], "handover", "{port}");
+        let queues = port["counters"]["queues"].as_array().unwrap();
+        assert_eq!(queues.len(), 2, "{port}");
+        assert!(queues.iter().all(|q| q["rx_packets"].as_u64() > Some(100)), "{port}");
+        assert_eq!(port["counters"]["mis_steered"], 0, "{port}");
+    }
     for reason in ["handover_ring_full", "no_conn", "tx_queue_full"] {
         let dropped = |stats: &sluice_api::stats::Stats| stats.drops.get(reason).copied();
         assert_eq!(dropped(&after), dropped(&before), "{reason}: {:?}", after.drops);

@@ -12,7 +12,7 @@ Exit codes:
   1  the API refused the request: a field is wrong
   2  the command line, or a file given on it, is wrong
   3  the API cannot be reached
-  4  there is no such service, backend or pool
+  4  there is no such service, backend, pool or port
   5  conflict: it exists already, is in use, or was changed meanwhile
   6  server error, or the data plane cannot be reached
 
@@ -50,6 +50,11 @@ pub(super) enum Command {
     Pool {
         #[command(subcommand)]
         command: PoolCommand,
+    },
+    /// Ports of the data plane.
+    Port {
+        #[command(subcommand)]
+        command: PortCommand,
     },
     /// Counters: of services and their backends, unless told otherwise.
     Stats(StatsArgs),
@@ -314,6 +319,19 @@ pub(super) enum PoolCommand {
     Delete {
         /// Its name.
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PortCommand {
+    /// What ports are and can do, how their packets find the worker that owns them, and what their
+    /// queues received.
+    Show {
+        /// Only this one, with all that is known of it.
+        name: Option<String>,
+        /// Packets per second over so many seconds, in place of totals.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+        rates: Option<u32>,
     },
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod output;
 mod pool;
+mod port;
 mod service;
 mod stats;
 mod status;
@@ -74,6 +75,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Service { command } => service::run(context, command).await,
         Command::Backend { command } => backend::run(context, command).await,
         Command::Pool { command } => pool::run(context, command).await,
+        Command::Port { command } => port::run(context, command).await,
         Command::Stats(args) => stats::run(context, args).await,
         Command::Events(args) => events::run(context, args).await,
         Command::Status => status::status(context).await,

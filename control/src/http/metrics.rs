@@ -249,5 +249,32 @@ fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {
         "port_errors",
         "Packets that could not be received (rx: no room, no mbuf, broken) or sent (tx)",
         ports(|p| [("rx", p.rx_missed + p.rx_errors + p.rx_no_mbuf), ("tx", p.tx_errors)]),
+    )?;
+    queues(output, stats)
+}
+
+fn queues(output: &mut Output, stats: &Stats) -> fmt::Result {
+    let most = stats.ports.iter().map(|port| port.queues.len()).max().unwrap_or_default();
+    let numbers: Vec<String> = (0..most).map(|queue| queue.to_string()).collect();
+    let numbers = numbers.as_slice();
+    let queues = |pick: fn(&sluice_api::stats::QueueStats) -> u64| {
+        stats.ports.iter().flat_map(move |port| {
+            port.queues.iter().zip(numbers).map(move |(queue, number)| {
+                let labels = vec![("port", port.name.as_str()), ("queue", number.as_str())];
+                (labels, pick(queue))
+            })
+        })
+    };
+    output.family(
+        MetricType::Counter,
+        "port_queue_rx_packets",
+        "Packets received from a queue, by the worker with its number",
+        queues(|q| q.rx_packets),
+    )?;
+    output.family(
+        MetricType::Counter,
+        "port_queue_mis_steered_packets",
+        "Packets that came to another queue than the port's RSS key and table say",
+        queues(|q| q.mis_steered),
     )
 }

@@ -13,6 +13,7 @@
 //! | `/pools/{name}` | GET, PUT, PATCH, DELETE |
 //! | `/stats`, `/stats/services/{name}` | GET |
 //! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: the newest N, oldest first |
+//! | `/ports`, `/ports/{name}` | GET |
 //! | `/status`, `/neighbours` | GET |
 //!
 //! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
@@ -107,6 +108,8 @@ pub fn router(app: App) -> Router {
         )
         .route("/stats", get(observe::stats))
         .route("/stats/services/{name}", get(observe::service_stats))
+        .route("/ports", get(observe::ports))
+        .route("/ports/{name}", get(observe::port))
         .route("/events", get(observe::events))
         .route("/status", get(observe::status))
         .route("/neighbours", get(observe::neighbours))

@@ -49,6 +49,41 @@ pub async fn neighbours(Shared(app): Shared<App>) -> Answer {
     Ok(Json(json!({ "neighbours": neighbours })).into_response())
 }
 
+/// All ports of the data plane, each with its counters.
+pub async fn ports(Shared(app): Shared<App>) -> Answer {
+    Ok(Json(json!({ "ports": described_ports(&app).await? })).into_response())
+}
+
+/// One port.
+pub async fn port(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
+    let ports = described_ports(&app).await?;
+    match ports.iter().find(|port| port["name"] == name) {
+        Some(port) => Ok(Json(port).into_response()),
+        None => {
+            let known = ports.iter().filter_map(|port| port["name"].as_str());
+            Err(ApiProblem::not_found(Kind::Port, name, known).into())
+        }
+    }
+}
+
+async fn described_ports(app: &App) -> Result<Vec<Value>, HttpProblem> {
+    let status = app.dataplane.status().await?;
+    let stats = app.dataplane.stats().await?;
+    let described = status.ports.iter().map(|port| {
+        let counters = stats.ports.iter().find(|stats| stats.name == port.name);
+        let mut described = serde_json::to_value(port).unwrap_or_default();
+        let mut counters = serde_json::to_value(counters).unwrap_or_default();
+        if let Some(fields) = counters.as_object_mut() {
+            fields.remove("name");
+        }
+        if let Some(fields) = described.as_object_mut() {
+            fields.insert("counters".into(), counters);
+        }
+        described
+    });
+    Ok(described.collect())
+}
+
 /// Who control and the data plane are, and whether they are in step.
 pub async fn status(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();

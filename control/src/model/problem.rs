@@ -14,6 +14,8 @@ pub enum Kind {
     Backend,
     /// A pool.
     Pool,
+    /// A port of the data plane.
+    Port,
 }
 
 impl fmt::Display for Kind {
@@ -22,6 +24,7 @@ impl fmt::Display for Kind {
             Kind::Service => "service",
             Kind::Backend => "backend",
             Kind::Pool => "pool",
+            Kind::Port => "port",
         })
     }
 }

@@ -81,6 +81,17 @@ impl Dataplane {
         self.link.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// Who it is and what it runs, as of now.
+    ///
+    /// # Errors
+    /// [`ApiProblem::DataplaneUnreachable`], after [`ASK_TIMEOUT`] at the latest.
+    pub async fn status(&self) -> Result<DataplaneStatus, ApiProblem> {
+        match self.ask(Request::Status).await? {
+            Response::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// All counters.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use sluice_api::message::{self, Request, Response};
 use sluice_api::stats::{
-    BackendStats, DataplaneEvent, DataplaneStatus, Limits, NeighbourStatus, PortStatus,
-    ServiceStats, Stats, TableUsage, Traffic, WorkerStatus,
+    BackendStats, DataplaneEvent, DataplaneStatus, Limits, NeighbourStatus, PortStats, PortStatus,
+    QueueStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStatus,
 };
 use sluice_api::{Problem, Snapshot, validate};
 use sluice_control::config::Config;
@@ -61,7 +61,8 @@ impl Memory {
             mtu: 1500,
             link_up: true,
             steering: "single-worker".into(),
-            exception: None,
+            steering_reason: "there is one worker".into(),
+            ..PortStatus::default()
         };
         DataplaneStatus {
             version: "test".into(),
@@ -145,6 +146,11 @@ impl Memory {
             generation: self.generation(),
             services: services.map(stats).collect(),
             tables: self.tables.clone(),
+            ports: vec![PortStats {
+                name: "wan".into(),
+                queues: vec![QueueStats { queue: 0, rx_packets: 9, mis_steered: 2 }],
+                ..PortStats::default()
+            }],
             ..Stats::default()
         }
     }

@@ -54,7 +54,8 @@ impl Default for Limits {
 }
 
 /// A port as it was brought up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortStatus {
     /// Name from the file.
     pub name: String,
@@ -68,12 +69,27 @@ pub struct PortStatus {
     pub addresses: Vec<String>,
     /// Receive queues (as many transmit queues).
     pub queues: u16,
+    /// Queues that the device could have.
+    pub max_queues: u16,
     /// MTU in bytes.
     pub mtu: u16,
+    /// MTU that the device could have, in bytes.
+    pub max_mtu: u16,
+    /// Whether the device verifies IPv4 header checksums.
+    pub ip_checksum_offload: bool,
+    /// Whether the device verifies TCP and UDP checksums.
+    pub l4_checksum_offload: bool,
     /// Whether the link is up.
     pub link_up: bool,
-    /// How packets find the worker that owns their conn: `single-worker` or `handover`.
+    /// How packets find the worker that owns their conn: `single-worker`; `rss`, by the NIC; or
+    /// `handover`, by the worker that receives them.
     pub steering: String,
+    /// Why so, in a few words.
+    pub steering_reason: String,
+    /// Bytes of the RSS key, 0 when it is not known.
+    pub rss_key_bytes: u16,
+    /// Entries of the RSS table (RETA), 0 when it is not known.
+    pub rss_table_entries: u16,
     /// Name of the kernel interface that is its exception port.
     pub exception: Option<String>,
 }
@@ -161,6 +177,24 @@ pub struct PortStats {
     pub rx_no_mbuf: u64,
     /// Packets that the device could not send.
     pub tx_errors: u64,
+    /// Packets that came to another queue than the port's RSS key and table say: they were handed
+    /// over. 0 for a port whose RSS is not known.
+    #[serde(default)]
+    pub mis_steered: u64,
+    /// Per queue.
+    #[serde(default)]
+    pub queues: Vec<QueueStats>,
+}
+
+/// Counters of a port's receive queue, as the worker with its number keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStats {
+    /// Its number, and that of the worker that polls it.
+    pub queue: u16,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// As in [`PortStats`].
+    pub mis_steered: u64,
 }
 
 /// Traffic in both directions. `in` is from clients, `out` is towards them; DR sees no `out`.

@@ -16,6 +16,7 @@ mod port;
 mod port_config;
 mod queue;
 mod ring;
+mod rss;
 mod table_memory;
 
 pub use clock::Clock;
@@ -27,6 +28,7 @@ pub use port::{Port, PortCounters, RxCapabilities};
 pub use port_config::{PortConfig, PortError, PortErrorCause};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingReceiver, RingSender, spsc};
+pub use rss::{NoRss, Rss};
 pub use table_memory::{Pages, TableMemory};
 
 /// DPDK's words for an error number (positive or negative).

@@ -10,6 +10,7 @@ use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rxconf, rte_eth_txconf};
 use super::port_config::{PortConfig, PortError, PortErrorCause, device_name, port_name};
 use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
+use super::rss::{self, AskedFor, NoRss, Rss};
 use super::{Eal, EalHandle, Mempool, messages, strerror};
 
 /// Ethernet header, VLAN tag and frame check sequence, as DPDK counts them for the largest frame.
@@ -22,9 +23,6 @@ pub struct RxCapabilities {
     pub ip_checksum: bool,
     /// It checks TCP and UDP checksums.
     pub l4_checksum: bool,
-    /// It spreads packets over the queues by RSS through a redirection table (never so with one
-    /// queue). Without, as on a tap, any queue may get any packet.
-    pub rss: bool,
     /// How many receive and transmit queues it could have.
     pub max_queues: u16,
     /// The largest MTU it could have.
@@ -118,6 +116,7 @@ pub struct Port {
     driver: String,
     socket: Option<u16>,
     rx: RxCapabilities,
+    rss: Result<Rss, NoRss>,
 }
 
 impl Port {
@@ -162,7 +161,7 @@ impl Port {
         let info = DeviceInfo::read(&inner)?;
         check(&inner, config, &info, pool)?;
         inner.configured = true;
-        let rx = configure(&inner, config, &info)?;
+        let (rx, asked_for) = configure(&inner, config, &info)?;
         set_up_queues(&inner, config, &info, pool)?;
         set_mtu(&inner, config)?;
         // SAFETY: the port is configured and its queues are set up.
@@ -172,11 +171,12 @@ impl Port {
             promiscuous(&inner)?;
         }
         let mac = mac(&inner)?;
+        let rss = rss::find_out(id, config, &asked_for);
         let inner = Arc::new(inner);
         let queues = 0..config.queues;
         let rx_queues = queues.clone().map(|queue| RxQueue::new(inner.clone(), queue)).collect();
         let tx_queues = queues.map(|queue| TxQueue::new(inner.clone(), queue)).collect();
-        let port = Port { inner, mac, driver: info.driver, socket: info.socket, rx };
+        let port = Port { inner, mac, driver: info.driver, socket: info.socket, rx, rss };
         Ok((port, rx_queues, tx_queues))
     }
 
@@ -213,6 +213,12 @@ impl Port {
     /// What it does on receive.
     pub fn rx_capabilities(&self) -> RxCapabilities {
         self.rx
+    }
+
+    /// How it spreads packets over its queues, or why that is not known: then any queue may get
+    /// any packet.
+    pub fn rss(&self) -> Result<&Rss, &NoRss> {
+        self.rss.as_ref()
     }
 
     /// Its MTU in bytes.
@@ -406,13 +412,12 @@ fn configure(
     inner: &Inner,
     config: &PortConfig,
     info: &DeviceInfo,
-) -> Result<RxCapabilities, PortError> {
+) -> Result<(RxCapabilities, AskedFor), PortError> {
     let offloads = rx_offloads(info);
     let l4 = dpdk_sys::SLUICE_RX_OFFLOAD_TCP_CKSUM | dpdk_sys::SLUICE_RX_OFFLOAD_UDP_CKSUM;
     let capabilities = RxCapabilities {
         ip_checksum: offloads & dpdk_sys::SLUICE_RX_OFFLOAD_IPV4_CKSUM != 0,
         l4_checksum: offloads & l4 == l4,
-        rss: false,
         max_queues: info.max_queues,
         max_mtu: info.max_mtu,
     };
@@ -423,17 +428,16 @@ fn configure(
         // SAFETY: the port exists and is stopped; DPDK copies the configuration.
         unsafe { dpdk_sys::rte_eth_dev_configure(inner.id, config.queues, config.queues, conf) }
     };
-    let rss_hf = dpdk_sys::SLUICE_RSS_IPV4_TCP_UDP & info.raw.flow_type_rss_offloads;
-    if config.queues > 1 && rss_hf != 0 {
+    for asked_for in AskedFor::in_order(config, &info.raw) {
+        // What one device refuses another may want: types that it does not have, or a key.
         let mut with_rss = conf;
-        with_rss.rxmode.mq_mode = dpdk_sys::SLUICE_MQ_RX_RSS;
-        with_rss.rx_adv_conf.rss_conf.rss_hf = rss_hf;
+        let _key = asked_for.write_to(&mut with_rss);
         if try_it(&with_rss) == 0 {
-            return Ok(RxCapabilities { rss: info.raw.reta_size > 0, ..capabilities });
+            return Ok((capabilities, asked_for));
         }
     }
     inner.step("configure the port", try_it(&conf))?;
-    Ok(capabilities)
+    Ok((capabilities, AskedFor::default()))
 }
 
 fn set_up_queues(

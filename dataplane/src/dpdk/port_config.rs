@@ -18,6 +18,9 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// Also take frames for other MAC addresses.
     pub promiscuous: bool,
+    /// The RSS key that it is to have with several queues, where it lets us choose: of this as many
+    /// bytes as it wants.
+    pub rss_key: Box<[u8]>,
 }
 
 /// Why a port could not be opened or closed.

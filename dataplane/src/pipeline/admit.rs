@@ -20,7 +20,7 @@ use crate::snapshot::{Address, Compiled, CompiledBackend, CompiledService, Picke
 use crate::table::conn::{InsertError, NewConn};
 use crate::table::conn_index::ConnRef;
 use crate::table::conn_state::ConnState;
-use crate::table::local_port::LocalPort;
+use crate::table::local_port::{LocalPort, Towards};
 use crate::table::wheel::Millis;
 
 /// What is to become of a packet that has no conn.
@@ -173,7 +173,7 @@ fn plan_conn(
         Mode::FullNat => {
             let addresses = &service.local_addresses;
             let cursor = &mut t.cursors[backend.slot as usize];
-            let local = cursor.allocate(&t.own_ports, addresses.len(), Some);
+            let local = cursor.allocate(&t.own_ports, &towards(&backend, addresses), Some);
             let local = local.map_err(|_| Verdict::Drop(DropReason::LocalPortsExhausted))?;
             Some(return_flow(&backend, addresses, local, key.protocol))
         }
@@ -188,6 +188,11 @@ fn plan_conn(
         backend_slot: backend.slot,
         state,
     })
+}
+
+/// What a local port is wanted for.
+fn towards<'a>(backend: &CompiledBackend, local_addresses: &'a [u32]) -> Towards<'a> {
+    Towards { backend: backend.address, port: backend.port, local_addresses }
 }
 
 /// The flow in which a backend answers.
@@ -243,7 +248,7 @@ fn insert_elsewhere(
     let cursor = &mut t.cursors[new.backend_slot as usize];
     // The plan's port stays accounted for: this search finds the one that takes its place.
     cursor.release();
-    let found = cursor.allocate(&t.own_ports, addresses.len(), |local| {
+    let found = cursor.allocate(&t.own_ports, &towards(&backend, addresses), |local| {
         new.from_backend = Some(return_flow(&backend, addresses, local, new.from_client.protocol));
         match conns.insert(&new, hash, now, &config.timeouts) {
             Err(InsertError::ReturnFlowTaken) => None,

@@ -10,6 +10,8 @@ mod exception;
 mod forward;
 mod icmp;
 mod icmp_error;
+#[cfg(test)]
+mod layout;
 mod next_hop;
 mod parse;
 mod rewrite;
@@ -41,6 +43,9 @@ use crate::table::wheel::Millis;
 
 use icmp_error::RateLimit;
 use parse::Undecided;
+use steer::Steer;
+
+pub use steer::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust, WINDOW_PACKETS};
 
 /// Packets that may wait for one next hop's MAC address.
 pub const HELD_PER_NEIGHBOUR: usize = 64;
@@ -99,6 +104,8 @@ pub struct PipelineConfig {
     pub worker: u16,
     /// How many workers there are.
     pub workers: u16,
+    /// How packets find the worker that owns their conn.
+    pub steering: Steering,
     /// Conns of this worker.
     pub conns: u32,
     /// Next hops.
@@ -157,8 +164,7 @@ pub struct Tables {
     stations: Box<[Station]>,
     routes: Arc<RouteTable>,
     counters: Arc<WorkerCounters>,
-    worker: u16,
-    workers: u16,
+    steer: Steer,
     verify_l4_checksum: bool,
     outbox: Vec<ToMain>,
     plans: Box<admit::Plans>,
@@ -180,17 +186,20 @@ pub struct Pipeline<F> {
 }
 
 impl<F: Frame> Pipeline<F> {
-    /// A pipeline with all its memory taken; `counters` has `config.backend_slots` slots.
+    /// A pipeline with all its memory taken; `counters` has `config.backend_slots` slots, and as
+    /// many ports.
     pub fn new(config: PipelineConfig, counters: Arc<WorkerCounters>, now: Millis) -> Self {
         let hasher = FlowHasher::new(config.seed);
         let egress: Vec<EgressPort> =
             config.ports.iter().map(|p| EgressPort { mac: p.mac, mtu: p.mtu }).collect();
+        let whoami = (config.worker, config.workers);
+        let steer = Steer::new(&config.steering, whoami, config.ports.len(), &counters);
         let start = |slot: usize| (config.seed as u32).wrapping_add((slot as u32) << 10);
         Pipeline {
             tables: Tables {
                 conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
                 neighbours: Neighbours::new(config.neighbours, &egress),
-                own_ports: OwnPorts::new(config.worker, config.workers),
+                own_ports: config.steering.owners.own_ports(config.worker),
                 cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),
                 wrr: vec![Wrr::starting_at(u32::from(config.worker)); config.service_slots].into(),
                 wlc_start: config.worker as usize,
@@ -199,8 +208,7 @@ impl<F: Frame> Pipeline<F> {
                 ports: config.ports.into_boxed_slice(),
                 routes: config.routes,
                 counters,
-                worker: config.worker,
-                workers: config.workers,
+                steer,
                 verify_l4_checksum: config.verify_l4_checksum,
                 outbox: Vec::with_capacity(OUTBOX),
                 plans: Box::new(admit::NO_PLANS),
@@ -211,7 +219,8 @@ impl<F: Frame> Pipeline<F> {
         }
     }
 
-    /// Give every packet of a burst its verdict, and hand all of them to `sink` or drop them.
+    /// Give every packet of a burst its verdict, and hand all of them to `sink` or drop them. All
+    /// come from one queue, or all from other workers.
     pub fn process(
         &mut self,
         burst: &mut Burst<F>,
@@ -221,6 +230,9 @@ impl<F: Frame> Pipeline<F> {
     ) {
         let t = &mut self.tables;
         t.counters.rx_packets.add(burst.len() as u64);
+        if let Some(port) = burst.received_from() {
+            t.counters.queue(port).rx_packets.add(burst.len() as u64);
+        }
         let Undecided { flows, others } = parse::parse(burst, t, config);
         let flows = steer::steer(burst, flows, t, config);
         conn::lookup(burst, flows, t);
@@ -231,6 +243,7 @@ impl<F: Frame> Pipeline<F> {
             exception::decide(burst, others, config);
         }
         if !flows.is_empty() {
+            let flows = steer::claim(burst, flows, t, config);
             admit::plan(burst, flows, t, config);
             admit::admit(burst, flows, t, config, now);
         }

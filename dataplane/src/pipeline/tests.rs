@@ -290,7 +290,7 @@ fn one_clients_conns_to_one_backend_use_every_local_port_then_are_refused() {
     let out = h.receive(CLIENT_PORT, syns);
     let ports: std::collections::HashSet<u16> =
         out.transmitted.iter().map(|(_, f)| inspect(f).0.src_port).collect();
-    let all = OwnPorts::new(0, 1).capacity(1);
+    let all = OwnPorts::by_modulo(0, 1).capacity(1);
     assert_eq!((ports.len() as u32, out.transmitted.len() as u32), (all, all));
     assert_eq!(h.drops(DropReason::LocalPortsExhausted), u64::from(65_535 - all));
     one(&mut h, CLIENT_PORT, &client(1), ACK);
@@ -544,7 +544,7 @@ fn two_workers_hand_over_so_that_both_directions_meet() {
         assert_eq!(first[owner].transmitted.len(), 1);
         assert_eq!(first[1 - owner].handed_over[0].0 as usize, owner);
         let key = inspect(&first[owner].transmitted[0].1).0;
-        assert_eq!(OwnPorts::owner(key.src_port, 2) as usize, owner);
+        assert_eq!(usize::from(key.src_port % 2), owner);
         moved += 1 - owner;
 
         let reply = packet(PORT_MACS[1], &back(&key), SYN_ACK, &[]);

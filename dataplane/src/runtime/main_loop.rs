@@ -13,6 +13,7 @@ use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
 use super::exception::ExceptionPort;
+use super::steering::PortRss;
 use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
 use crate::burst::BURST;
@@ -23,7 +24,7 @@ use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, RingReceiver, RingSender};
 use crate::events::EventLog;
 use crate::frame::Frame;
 use crate::ledger::Ledger;
-use crate::pipeline::ToMain;
+use crate::pipeline::{Steering, ToMain};
 use crate::resolver::{Action, NeighbourUpdate, Resolver};
 use crate::slots::Slots;
 use crate::snapshot::Compiled;
@@ -44,6 +45,8 @@ pub struct MainPort {
     pub link_up: bool,
     /// The way to the kernel.
     pub exception: Option<ExceptionPort>,
+    /// What was found out about its RSS.
+    pub rss: PortRss,
 }
 
 /// The main thread's side of a worker.
@@ -86,6 +89,8 @@ pub struct MainLoop {
     pub former: Vec<Arc<Compiled>>,
     /// The snapshot that was compiled.
     pub snapshot: Option<Snapshot>,
+    /// How packets find the worker that owns their conn.
+    pub steering: Steering,
     /// Slots of services and backends.
     pub slots: Slots,
     /// Counters by service and backend.
@@ -290,6 +295,7 @@ impl MainLoop {
                 }
             }
         }
+        self.check_steering();
         let tables = self.tables();
         self.thresholds.check(&tables, &mut self.events);
         self.free_former();

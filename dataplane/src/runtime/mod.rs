@@ -7,6 +7,7 @@ mod exception;
 mod main_loop;
 mod requests;
 mod start;
+mod steering;
 mod thresholds;
 
 use std::sync::Arc;

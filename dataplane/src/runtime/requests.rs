@@ -14,7 +14,6 @@ use sluice_api::{Mode, Problem, Snapshot, validate};
 use super::main_loop::MainLoop;
 use crate::ledger;
 use crate::snapshot::Compiled;
-use crate::table::local_port::OwnPorts;
 
 impl MainLoop {
     /// Answer a request.
@@ -87,26 +86,35 @@ impl MainLoop {
         accepted
     }
 
-    fn status(&self) -> DataplaneStatus {
-        let steering = if self.workers.len() == 1 { "single-worker" } else { "handover" };
-        let ports = self
-            .config
-            .ports
-            .iter()
-            .zip(&self.ports)
-            .map(|(config, main)| PortStatus {
-                name: config.name.clone(),
-                device: config.device.clone(),
-                driver: main.port.driver().to_owned(),
-                mac: main.mac.to_string(),
-                addresses: config.addresses.iter().map(ToString::to_string).collect(),
-                queues: self.workers.len() as u16,
-                mtu: main.port.mtu(),
-                link_up: main.link_up,
-                steering: steering.to_owned(),
-                exception: config.exception.clone(),
+    /// The ports as they are now.
+    pub fn port_statuses(&self) -> Vec<PortStatus> {
+        (0..)
+            .zip(self.config.ports.iter().zip(&self.ports))
+            .map(|(index, (config, main))| {
+                let capabilities = main.port.rx_capabilities();
+                let mut status = PortStatus {
+                    name: config.name.clone(),
+                    device: config.device.clone(),
+                    driver: main.port.driver().to_owned(),
+                    mac: main.mac.to_string(),
+                    addresses: config.addresses.iter().map(ToString::to_string).collect(),
+                    queues: self.workers.len() as u16,
+                    max_queues: capabilities.max_queues,
+                    mtu: main.port.mtu(),
+                    max_mtu: capabilities.max_mtu,
+                    ip_checksum_offload: capabilities.ip_checksum,
+                    l4_checksum_offload: capabilities.l4_checksum,
+                    link_up: main.link_up,
+                    exception: config.exception.clone(),
+                    ..PortStatus::default()
+                };
+                self.describe_steering(index, &mut status);
+                status
             })
-            .collect();
+            .collect()
+    }
+
+    fn status(&self) -> DataplaneStatus {
         let workers = (0..)
             .zip(&self.workers)
             .map(|(worker, handle)| WorkerStatus {
@@ -123,7 +131,7 @@ impl MainLoop {
             generation: self.compiled.load().generation,
             workers_generation: self.workers_generation(),
             announced: self.announced.clone(),
-            ports,
+            ports: self.port_statuses(),
             workers,
             limits: self.config.limits,
         }
@@ -151,13 +159,11 @@ impl MainLoop {
                 }
             })
             .collect();
-        let ports = self
-            .config
-            .ports
-            .iter()
-            .zip(&self.ports)
-            .map(|(config, main)| {
+        let ports = (0..)
+            .zip(self.config.ports.iter().zip(&self.ports))
+            .map(|(index, (config, main))| {
                 let c = main.port.stats();
+                let queues = self.queues(index);
                 PortStats {
                     name: config.name.clone(),
                     rx_packets: c.rx_packets,
@@ -168,6 +174,8 @@ impl MainLoop {
                     rx_errors: c.rx_errors,
                     rx_no_mbuf: c.rx_no_mbuf,
                     tx_errors: c.tx_errors,
+                    mis_steered: queues.iter().map(|q| q.mis_steered).sum(),
+                    queues,
                 }
             })
             .collect();
@@ -228,12 +236,15 @@ impl MainLoop {
     /// port may serve one conn towards each backend, and workers do not share theirs.
     fn local_ports(&self) -> Vec<TableUsage> {
         let Some(snapshot) = &self.snapshot else { return Vec::new() };
-        let workers = self.workers.len() as u16;
+        // Where a table spreads unevenly, what the worker with the fewest ports has.
+        let workers = 0..self.workers.len() as u16;
+        let of_worker = |worker| self.steering.owners.own_ports(worker).capacity(1);
+        let per_address = workers.map(of_worker).min().unwrap_or_default();
         snapshot
             .pools
             .iter()
             .map(|pool| {
-                let capacity = OwnPorts::new(0, workers).capacity(pool.addresses.len());
+                let capacity = u64::from(per_address) * pool.addresses.len() as u64;
                 let services = snapshot.services.iter().filter(|s| {
                     s.mode == Mode::FullNat && s.pool.as_deref() == Some(pool.name.as_str())
                 });
@@ -247,12 +258,7 @@ impl MainLoop {
                     })
                     .max()
                     .unwrap_or_default();
-                TableUsage {
-                    table: format!("local_ports/{}", pool.name),
-                    used,
-                    capacity: u64::from(capacity),
-                    bytes: 0,
-                }
+                TableUsage { table: format!("local_ports/{}", pool.name), used, capacity, bytes: 0 }
             })
             .collect()
     }

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
+use sluice_api::stats::PortStatus;
 use sluice_wire::ether::MacAddr;
 
 use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
+use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
 use crate::backoff::{Backoff, LONGEST_NAP};
 use crate::config::{self, Config, VerifyL4Checksum};
@@ -31,6 +33,7 @@ use crate::resolver::Resolver;
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
+use crate::table::toeplitz::RssKey;
 use crate::worker::{Worker, WorkerParts};
 
 /// Mbufs that a ring between two threads holds.
@@ -93,11 +96,15 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let eal = Eal::init(&eal_config(&config))?;
     let clock = Clock::new(&eal);
     let mempool = create_mempool(&eal, &config)?;
-    let opened = open_ports(&eal, &config, &mempool)?;
+    let rss_key = RssKey::generate(random_u64()?);
+    let opened = open_ports(&eal, &config, &mempool, &rss_key)?;
     let exceptions = open_exceptions(&eal, &config, &mempool)?;
     configure_kernel(&config, &opened)?;
 
     let seed = random_u64()?;
+    let names = config.ports.iter().map(|port| port.name.as_str());
+    let rss: Vec<_> = names.zip(opened.iter().map(|opened| opened.port.rss())).collect();
+    let (steering, port_rss) = steering::choose(&rss, workers as u16);
     let per_worker = config.limits.connections.div_ceil(workers as u32);
     let ports: Vec<PortInfo> = config
         .ports
@@ -113,6 +120,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let pipeline_config = PipelineConfig {
         worker: 0,
         workers: workers as u16,
+        steering: steering.clone(),
         conns: per_worker,
         neighbours: config.limits.neighbours as u16,
         service_slots: slots::service_slots(config.limits.services) as usize,
@@ -130,11 +138,12 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let (to_worker, from_main) = spsc(&eal, "main-0", RING)?;
     let mut from_main = Some(from_main);
 
-    let (main_ports, mut queues) = split_queues(opened, exceptions, workers);
+    let (main_ports, mut queues) = split_queues(opened, exceptions, port_rss, workers);
     let mut handles = Vec::new();
     let mut conn_table_bytes = 0;
     for (worker, cpu) in config.runtime.worker_cpus.iter().copied().enumerate() {
-        let counters = Arc::new(WorkerCounters::new(pipeline_config.backend_slots));
+        let counters =
+            Arc::new(WorkerCounters::new(pipeline_config.backend_slots, config.ports.len()));
         let updates = Arc::new(ArrayQueue::new(MESSAGES));
         let (to_main, for_kernel) = spsc(&eal, &format!("kernel-{worker}"), RING)?;
         let pipeline = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
@@ -172,7 +181,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             waiting: VecDeque::new(),
         });
     }
-    let counters = Arc::new(WorkerCounters::new(0));
+    let counters = Arc::new(WorkerCounters::new(0, 0));
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
         resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
@@ -190,6 +199,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         compiled,
         former: Vec::new(),
         snapshot: None,
+        steering,
         slots: Slots::new(config.limits.services, config.limits.backends),
         events: EventLog::default(),
         thresholds: Thresholds::default(),
@@ -252,7 +262,12 @@ fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
     Ok(Mempool::create(eal, "packets", mbufs, MEMPOOL_CACHE, data_room, None)?)
 }
 
-fn open_ports(eal: &Eal, config: &Config, mempool: &Mempool) -> Result<Vec<Opened>, StartError> {
+fn open_ports(
+    eal: &Eal,
+    config: &Config,
+    mempool: &Mempool,
+    rss_key: &RssKey,
+) -> Result<Vec<Opened>, StartError> {
     let queues = config.runtime.worker_cpus.len() as u16;
     config
         .ports
@@ -266,6 +281,7 @@ fn open_ports(eal: &Eal, config: &Config, mempool: &Mempool) -> Result<Vec<Opene
                 rx_descriptors: port.rx_descriptors,
                 tx_descriptors: port.tx_descriptors,
                 promiscuous: port.promiscuous,
+                rss_key: rss_key.bytes().into(),
             };
             let (port, rx, tx) = Port::open(eal, &wanted, mempool)?;
             Ok(Opened { port, rx, tx })
@@ -290,6 +306,7 @@ fn open_exceptions(
                 rx_descriptors: EXCEPTION_DESCRIPTORS,
                 tx_descriptors: EXCEPTION_DESCRIPTORS,
                 promiscuous: false,
+                rss_key: Box::default(),
             };
             let (port, mut rx, mut tx) = Port::open(eal, &wanted, mempool)?;
             Ok(rx.pop().zip(tx.pop()).map(|(rx, tx)| ExceptionPort::new(port, rx, tx)))
@@ -345,13 +362,15 @@ type WorkerQueues = (Vec<RxQueue>, Vec<TxQueue>);
 fn split_queues(
     opened: Vec<Opened>,
     exceptions: Vec<Option<ExceptionPort>>,
+    rss: Vec<PortRss>,
     workers: usize,
 ) -> (Vec<MainPort>, Vec<WorkerQueues>) {
     let mut queues: Vec<WorkerQueues> = (0..workers).map(|_| Default::default()).collect();
     let ports = opened
         .into_iter()
         .zip(exceptions)
-        .map(|(opened, exception)| {
+        .zip(rss)
+        .map(|((opened, exception), rss)| {
             for (worker, (rx, tx)) in opened.rx.into_iter().zip(opened.tx).enumerate() {
                 queues[worker].0.push(rx);
                 queues[worker].1.push(tx);
@@ -361,6 +380,7 @@ fn split_queues(
                 link_up: opened.port.link_up(),
                 port: opened.port,
                 exception,
+                rss,
             }
         })
         .collect();
@@ -406,20 +426,29 @@ fn random_u64() -> Result<u64, StartError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+fn steering_in_words(status: &PortStatus) -> String {
+    match status.steering.as_str() {
+        "single-worker" => status.steering.clone(),
+        steering => format!("{steering} ({})", status.steering_reason),
+    }
+}
+
 /// Say what was taken, and why.
 fn report(main: &MainLoop) {
     let config = &main.config;
     println!("sluice-dataplane {} on {}", env!("CARGO_PKG_VERSION"), Eal::version());
-    for (port, opened) in config.ports.iter().zip(&main.ports) {
+    let statuses = main.port_statuses();
+    for ((port, opened), status) in config.ports.iter().zip(&main.ports).zip(&statuses) {
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
         println!(
-            "port {}: {} ({}), mac {}, mtu {}, {} queue(s), {}, link {}, kernel interface {}",
+            "port {}: {} ({}), mac {}, mtu {}, {} queue(s), steering {}, {}, link {}, kernel interface {}",
             port.name,
             port.device,
             opened.port.driver(),
             opened.mac,
             opened.port.mtu(),
             config.runtime.worker_cpus.len(),
+            steering_in_words(status),
             addresses.join(" "),
             if opened.link_up { "up" } else { "down" },
             port.exception.as_deref().unwrap_or("none"),

@@ -197,6 +197,20 @@ pub struct ConnTable {
 }
 
 impl ConnTable {
+    /// Where everything lies that is written while packets are forwarded.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> Vec<std::ops::Range<usize>> {
+        use crate::testkit::range_of;
+        vec![
+            range_of(&self.lines.0),
+            self.index.written(),
+            self.wheel.written(),
+            range_of(&self.free),
+            self.freed_in_burst.as_ptr().addr()
+                ..self.freed_in_burst.as_ptr().addr() + 4 * self.freed_in_burst.capacity(),
+        ]
+    }
+
     /// A table of `capacity` conns (at most 2^31 - 2). All memory is taken and touched here.
     pub fn new(capacity: u32, hasher: FlowHasher, now: Millis, pages: Pages) -> Self {
         assert!(capacity < NIL >> 1, "a conn's number is 31 bits");

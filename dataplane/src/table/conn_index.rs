@@ -106,6 +106,12 @@ impl ConnIndex {
         ConnIndex { buckets: TableMemory::filled(buckets, &Bucket::EMPTY, pages), len: 0 }
     }
 
+    /// Where everything lies that is written while packets are forwarded.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> std::ops::Range<usize> {
+        crate::testkit::range_of(&self.buckets)
+    }
+
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.buckets)

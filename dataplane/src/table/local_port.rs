@@ -5,8 +5,14 @@
 //! many are in use and where the next search starts. Searches go round through all addresses and
 //! ports, so a port is used again as late as possible: the backend may still hold it in TIME_WAIT.
 //!
-//! A worker owns the ports that are congruent to its number modulo the workers: the return packet
-//! names its owner (design, invariant 2).
+//! A worker only takes ports by which return packets lead to it (design, invariant 2): those to
+//! whose queue the NIC's RSS hash of the return flow leads, or those congruent to its number modulo
+//! the workers.
+
+use std::sync::Arc;
+
+use super::owner::Spread;
+use super::toeplitz::{IPV4_TUPLE_BYTES, Reta, Toeplitz};
 
 /// First local port: those below are for servers (RFC 6335).
 pub const FIRST_PORT: u16 = 1_024;
@@ -24,27 +30,94 @@ pub struct LocalPort {
     pub port: u16,
 }
 
-/// The part of every local address's ports that one worker owns.
+/// What a local port is wanted for.
 #[derive(Clone, Copy, Debug)]
+pub struct Towards<'a> {
+    /// Address of the backend, in host order.
+    pub backend: u32,
+    /// L4 port of the backend.
+    pub port: u16,
+    /// Local addresses of the pool, in host order.
+    pub local_addresses: &'a [u32],
+}
+
+/// Local ports by the table entry to which their share of the RSS hash leads.
+///
+/// The share is linear: ports whose share leads to entry 0 turn any port, by XOR, into the others of
+/// its own entry. So one port of each entry and those of entry 0 say it all, in 1 to 2 KiB.
+#[derive(Clone, Debug)]
+pub struct PortGroups {
+    /// By entry: its lowest port.
+    lowest: Box<[u16]>,
+    /// The ports of entry 0, from [`FIRST_PORT`] on.
+    steps: Box<[u16]>,
+}
+
+impl PortGroups {
+    /// The groups under a hash and a table; `None` when some entry would have no port.
+    pub fn new(hash: &Toeplitz<IPV4_TUPLE_BYTES>, reta: &Reta) -> Option<Self> {
+        let mut lowest = vec![None; reta.len()];
+        let mut steps = Vec::new();
+        for port in 0..=u16::MAX {
+            let entry = reta.entry(hash.dst_port(port));
+            lowest[entry as usize].get_or_insert(port);
+            if entry == 0 && port >= FIRST_PORT {
+                steps.push(port);
+            }
+        }
+        let lowest = lowest.into_iter().collect::<Option<_>>()?;
+        (!steps.is_empty()).then(|| PortGroups { lowest, steps: steps.into() })
+    }
+
+    /// Ports of each entry. A key of ours leaves none out.
+    pub fn per_entry(&self) -> u32 {
+        self.steps.len() as u32
+    }
+
+    /// Port number `nth` of an entry, never one below [`FIRST_PORT`]: either the lowest port of the
+    /// entry has none of the six highest bits, and the result has those of the step; or it has one,
+    /// and then no port of the entry is below 1,024.
+    #[inline(always)]
+    pub fn port(&self, entry: u32, nth: u32) -> u16 {
+        self.lowest[entry as usize] ^ self.steps[nth as usize]
+    }
+
+    /// Memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.lowest) + size_of_val(&*self.steps)
+    }
+}
+
+/// The part of every local address's ports that one worker owns.
+#[derive(Clone, Debug)]
 pub struct OwnPorts {
-    first: u32,
-    step: u32,
     per_address: u32,
+    scheme: Scheme,
+}
+
+#[derive(Clone, Debug)]
+enum Scheme {
+    /// Every `step`th port from `first` on.
+    Modulo { first: u32, step: u32 },
+    /// Those whose return flow leads to one of the table's own entries.
+    Hash { spread: Arc<Spread>, own_entries: Box<[u16]> },
 }
 
 impl OwnPorts {
-    /// Those of worker number `worker` of `workers`.
-    pub fn new(worker: u16, workers: u16) -> Self {
+    /// Those of worker number `worker` of `workers`, by modulo.
+    pub fn by_modulo(worker: u16, workers: u16) -> Self {
         let (worker, step) = (u32::from(worker), u32::from(workers));
         let start = u32::from(FIRST_PORT);
         let first = start + (worker + step - start % step) % step;
-        OwnPorts { first, step, per_address: (0xffff - first) / step + 1 }
+        let per_address = (0xffff - first) / step + 1;
+        OwnPorts { per_address, scheme: Scheme::Modulo { first, step } }
     }
 
-    /// The worker, of `workers`, that owns a local port.
-    #[inline(always)]
-    pub fn owner(port: u16, workers: u16) -> u16 {
-        port % workers
+    /// Those of worker number `worker`, by the hash of the return flow.
+    pub fn by_hash(worker: u16, spread: Arc<Spread>) -> Self {
+        let own_entries = spread.reta().entries_of(worker);
+        let per_address = own_entries.len() as u32 * spread.groups().per_entry();
+        OwnPorts { per_address, scheme: Scheme::Hash { spread, own_entries } }
     }
 
     /// How many conns towards one backend this worker can have with so many local addresses.
@@ -52,12 +125,35 @@ impl OwnPorts {
         self.per_address.saturating_mul(addresses as u32)
     }
 
-    /// Candidate number `cursor`; neighbours in number use different addresses, so that all are
-    /// used equally.
-    #[inline]
-    fn candidate(&self, cursor: u32, addresses: u32) -> LocalPort {
-        let nth = cursor / addresses % self.per_address;
-        LocalPort { address: cursor % addresses, port: (self.first + nth * self.step) as u16 }
+    /// What the backend contributes to the hash of its return flows.
+    #[inline(always)]
+    fn backend_share(&self, towards: &Towards) -> u32 {
+        match &self.scheme {
+            Scheme::Modulo { .. } => 0,
+            Scheme::Hash { spread, .. } => {
+                let hash = spread.toeplitz();
+                hash.src_address(towards.backend) ^ hash.src_port(towards.port)
+            }
+        }
+    }
+
+    /// Candidate number `cursor`, below the capacity; neighbours in number use different addresses,
+    /// so that all are used equally.
+    #[inline(always)]
+    fn candidate(&self, cursor: u32, towards: &Towards, backend_share: u32) -> LocalPort {
+        let addresses = towards.local_addresses.len() as u32;
+        let (nth, address) = (cursor / addresses, cursor % addresses);
+        let port = match &self.scheme {
+            Scheme::Modulo { first, step } => (first + nth * step) as u16,
+            Scheme::Hash { spread, own_entries } => {
+                let local = towards.local_addresses[address as usize];
+                let base = backend_share ^ spread.toeplitz().dst_address(local);
+                let own = own_entries.len() as u32;
+                let wanted = u32::from(own_entries[(nth % own) as usize]);
+                spread.groups().port(spread.reta().entry(wanted ^ base), nth / own)
+            }
+        };
+        LocalPort { address, port }
     }
 }
 
@@ -90,18 +186,19 @@ impl Cursor {
     pub fn allocate<T>(
         &mut self,
         ports: &OwnPorts,
-        addresses: usize,
+        towards: &Towards,
         mut take: impl FnMut(LocalPort) -> Option<T>,
     ) -> Result<T, Exhausted> {
-        let capacity = ports.capacity(addresses);
+        let capacity = ports.capacity(towards.local_addresses.len());
         if self.in_use >= capacity {
             return Err(Exhausted);
         }
+        let backend_share = ports.backend_share(towards);
         for _ in 0..MOST_PROBES {
             if self.next >= capacity {
                 self.next = if self.next == capacity { 0 } else { self.next % capacity };
             }
-            let candidate = ports.candidate(self.next, addresses as u32);
+            let candidate = ports.candidate(self.next, towards, backend_share);
             self.next += 1;
             if let Some(taken) = take(candidate) {
                 self.in_use += 1;
@@ -126,17 +223,27 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use crate::table::toeplitz::tests::real_keys;
+    use crate::testkit::Random;
+    use dpdk_sys::soft_rss;
+    use std::collections::{HashMap, HashSet};
+
+    const ONE: Towards = Towards { backend: 0x0a00_0101, port: 80, local_addresses: &[1] };
+    const THREE: Towards = Towards { local_addresses: &[1, 2, 3], ..ONE };
+
+    fn allocate(cursor: &mut Cursor, ports: &OwnPorts, towards: &Towards) -> LocalPort {
+        cursor.allocate(ports, towards, Some).unwrap()
+    }
 
     #[test]
     fn workers_share_all_ports_and_nobody_owns_one_twice() {
         for workers in 1..=7 {
             let mut seen = HashSet::new();
             for worker in 0..workers {
-                let ports = OwnPorts::new(worker, workers);
+                let ports = OwnPorts::by_modulo(worker, workers);
                 for cursor in 0..ports.capacity(1) {
-                    let port = ports.candidate(cursor, 1).port;
-                    assert_eq!(OwnPorts::owner(port, workers), worker);
+                    let port = ports.candidate(cursor, &ONE, 0).port;
+                    assert_eq!(port % workers, worker);
                     assert!(port >= FIRST_PORT && seen.insert(port));
                 }
             }
@@ -146,44 +253,136 @@ mod tests {
 
     #[test]
     fn every_port_of_every_address_is_used_once_then_it_is_exhausted() {
-        let ports = OwnPorts::new(1, 2);
-        let mut cursor = Cursor::starting_at(4_000_000_000);
-        let mut taken = HashSet::new();
-        let capacity = ports.capacity(3);
-        for _ in 0..capacity {
-            let port = cursor
-                .allocate(&ports, 3, |c| taken.insert((c.address, c.port)).then_some(c))
-                .unwrap();
-            assert!(port.address < 3);
+        let (_, key) = &real_keys()[0];
+        let spread = Arc::new(Spread::new(key, &Reta::even(128, 2), 2).unwrap());
+        for ports in [OwnPorts::by_modulo(1, 2), OwnPorts::by_hash(1, spread)] {
+            let mut cursor = Cursor::starting_at(4_000_000_000);
+            let mut taken = HashSet::new();
+            let capacity = ports.capacity(3);
+            for _ in 0..capacity {
+                let free = |c: LocalPort| taken.insert((c.address, c.port)).then_some(c);
+                assert!(cursor.allocate(&ports, &THREE, free).unwrap().address < 3);
+            }
+            assert_eq!(taken.len() as u32, capacity);
+            assert_eq!(cursor.allocate(&ports, &THREE, Some), Err(Exhausted));
+            cursor.release();
+            assert!(cursor.allocate(&ports, &THREE, Some).is_ok());
         }
-        assert_eq!(taken.len() as u32, capacity);
-        assert_eq!(cursor.allocate(&ports, 3, Some), Err(Exhausted));
-        cursor.release();
-        assert!(cursor.allocate(&ports, 3, Some).is_ok());
     }
 
     #[test]
     fn a_released_port_comes_again_as_late_as_possible() {
-        let ports = OwnPorts::new(0, 1);
-        let mut cursor = Cursor::default();
-        let first = cursor.allocate(&ports, 1, Some).unwrap();
-        cursor.release();
-        for _ in 1..ports.capacity(1) {
-            assert_ne!(cursor.allocate(&ports, 1, Some).unwrap(), first);
+        let (_, key) = &real_keys()[1];
+        let spread = Arc::new(Spread::new(key, &Reta::even(128, 3), 3).unwrap());
+        for ports in [OwnPorts::by_modulo(0, 1), OwnPorts::by_hash(2, spread)] {
+            let mut cursor = Cursor::default();
+            let first = allocate(&mut cursor, &ports, &ONE);
             cursor.release();
+            for _ in 1..ports.capacity(1) {
+                assert_ne!(allocate(&mut cursor, &ports, &ONE), first);
+                cursor.release();
+            }
+            assert_eq!(allocate(&mut cursor, &ports, &ONE), first);
         }
-        assert_eq!(cursor.allocate(&ports, 1, Some).unwrap(), first);
     }
 
     #[test]
     fn a_search_is_bounded() {
-        let ports = OwnPorts::new(0, 1);
+        let ports = OwnPorts::by_modulo(0, 1);
         let mut cursor = Cursor::default();
         let mut probes = 0;
-        let found = cursor.allocate(&ports, 256, |_| {
+        let found = cursor.allocate(&ports, &THREE, |_| {
             probes += 1;
             None::<()>
         });
         assert_eq!((found, probes), (Err(Exhausted), MOST_PROBES));
+    }
+
+    /// All that one worker can get towards a backend, in order, each checked against DPDK's hash.
+    fn all_by_hash(
+        key: &[u8],
+        reta: &[u16],
+        worker: u16,
+        ports: &OwnPorts,
+        towards: &Towards,
+        most: u32,
+    ) -> Vec<LocalPort> {
+        let mut cursor = Cursor::starting_at(worker.into());
+        let locals = (0..most.min(ports.capacity(towards.local_addresses.len())))
+            .map(|_| allocate(&mut cursor, ports, towards));
+        locals
+            .inspect(|local| {
+                let address = towards.local_addresses[local.address as usize];
+                let l4 = u32::from(towards.port) << 16 | u32::from(local.port);
+                let hash = soft_rss(&[towards.backend, address, l4], key);
+                assert_eq!(reta[hash as usize % reta.len()], worker, "{local:?}");
+                assert!(local.port >= FIRST_PORT);
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_pick_leads_to_the_own_queue() {
+        let mut random = Random::from_env();
+        for (name, key) in real_keys() {
+            for (size, workers) in [64, 128, 256, 512].into_iter().zip([1, 3, 8, 16, 5, 2]) {
+                let reta = Reta::even(size, workers);
+                let spread = Arc::new(Spread::new(&key, &reta, workers).expect(name));
+                let locals: Vec<u32> = (0..4).map(|_| random.next_u64() as u32).collect();
+                for worker in 0..workers {
+                    let ports = OwnPorts::by_hash(worker, Arc::clone(&spread));
+                    let towards = Towards {
+                        backend: random.next_u64() as u32,
+                        port: random.next_u64() as u16,
+                        local_addresses: &locals,
+                    };
+                    let got = all_by_hash(key.bytes(), &reta, worker, &ports, &towards, 3_000);
+                    let mut uses = HashMap::new();
+                    got.iter().for_each(|local| *uses.entry(local.address).or_insert(0) += 1);
+                    let (least, most) = (uses.values().min(), uses.values().max());
+                    assert!(most.unwrap() - least.unwrap() <= 1, "{name}: {uses:?}");
+                    let distinct: HashSet<_> = got.iter().map(|l| (l.address, l.port)).collect();
+                    assert_eq!(distinct.len(), got.len(), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn workers_share_all_ports_by_hash_too() {
+        for (name, key) in real_keys() {
+            for (size, workers) in [(64, 16), (128, 3), (512, 8)] {
+                let reta = Reta::even(size, workers);
+                let spread = Arc::new(Spread::new(&key, &reta, workers).expect(name));
+                let mut seen = HashSet::new();
+                for worker in 0..workers {
+                    let ports = OwnPorts::by_hash(worker, Arc::clone(&spread));
+                    let got = all_by_hash(key.bytes(), &reta, worker, &ports, &ONE, u32::MAX);
+                    assert_eq!(got.len() as u32, ports.capacity(1));
+                    assert!(got.iter().all(|local| seen.insert(local.port)), "{name}");
+                }
+                let all = 65_536 - usize::from(FIRST_PORT);
+                // A foreign key may leave some of them out.
+                let least = if name.starts_with("ours") { all } else { all * 15 / 16 };
+                assert!((least..=all).contains(&seen.len()), "{name} {size}: {}", seen.len());
+                assert!(spread.groups().bytes() <= 2_304, "{}", spread.groups().bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn uneven_tables_are_followed_too() {
+        let mut random = Random::from_env();
+        let (_, key) = &real_keys()[2];
+        let reta: Vec<u16> = (0..128).map(|_| [0, 0, 0, 1, 2][random.below(5)]).collect();
+        let spread = Arc::new(Spread::new(key, &reta, 3).unwrap());
+        let capacities: u32 = (0..3)
+            .map(|worker| {
+                let ports = OwnPorts::by_hash(worker, Arc::clone(&spread));
+                all_by_hash(key.bytes(), &reta, worker, &ports, &ONE, u32::MAX);
+                ports.capacity(1)
+            })
+            .sum();
+        assert_eq!(capacities, 128 * spread.groups().per_entry());
     }
 }

@@ -6,5 +6,7 @@ pub mod conn_index;
 pub mod conn_state;
 pub mod local_port;
 pub mod neighbour;
+pub mod owner;
 pub mod route;
+pub mod toeplitz;
 pub mod wheel;

@@ -61,6 +61,12 @@ pub fn at_or_after(a: Millis, b: Millis) -> bool {
 }
 
 impl Wheel {
+    /// Where everything lies that is written while packets are forwarded.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> std::ops::Range<usize> {
+        crate::testkit::range_of(&self.heads)
+    }
+
     /// An empty wheel that starts at `now`.
     pub fn new(now: Millis) -> Self {
         Wheel { heads: vec![[NIL; LANES]; SLOTS].into(), next_slot: now / SLOT_MS, lane: None }

@@ -6,7 +6,7 @@ use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::flow::{FlowHasher, FlowKey, Tuple};
 use sluice_dataplane::table::conn::{ConnTable, NewConn};
 use sluice_dataplane::table::conn_state::{ConnState, STATES};
-use sluice_dataplane::table::local_port::{Cursor, OwnPorts};
+use sluice_dataplane::table::local_port::{Cursor, OwnPorts, Towards};
 use sluice_dataplane::table::wheel::{Link, Links, SLOT_MS, Wheel};
 use sluice_dataplane::testkit::Random;
 
@@ -141,11 +141,13 @@ pub fn wheel_arm_expire() -> Piece {
 
 /// A local port found free at once, and given back.
 pub fn local_port_allocate() -> Piece {
-    let ports = OwnPorts::new(0, 2);
+    let ports = OwnPorts::by_modulo(0, 2);
     let mut cursor = Cursor::starting_at(7);
     Piece::new("local port", TIMES, move || {
         for _ in 0..TIMES {
-            let taken = cursor.allocate(&ports, 4, |candidate| Some(black_box(candidate)));
+            let local_addresses = &[0x0a00_ff01, 0x0a00_ff02, 0x0a00_ff03, 0x0a00_ff04];
+            let towards = Towards { backend: 0x0a00_0101, port: 80, local_addresses };
+            let taken = cursor.allocate(&ports, &towards, |candidate| Some(black_box(candidate)));
             black_box(taken.is_ok());
             cursor.release();
         }

@@ -78,6 +78,12 @@ impl Lab {
         self.api.get("/api/v1/stats")
     }
 
+    /// The ports of the data plane, each as `GET /ports` shows it.
+    pub fn ports(&self) -> Result<Vec<Value>> {
+        let ports: Value = self.api.get("/api/v1/ports")?;
+        Ok(ports["ports"].as_array().cloned().unwrap_or_default())
+    }
+
     /// The counters of a service.
     pub fn service_stats(&self, name: &str) -> Result<ServiceStats> {
         let services = self.stats()?.services;
