@@ -7,6 +7,7 @@
 //! way, past the store: what was observed is never stored.
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod cli;
 pub mod clock;
 pub mod config;

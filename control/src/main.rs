@@ -1,26 +1,14 @@
 //! The `sluice-control` program: arguments, log, signals.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sluice_control::args::Arguments;
 use sluice_control::config::Config;
 use sluice_control::server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// Sluice's control process: HTTP API, desired state, health checks.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Validate the file, and that it goes together with the state there is; then exit.
-    #[arg(long)]
-    check: bool,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -55,6 +55,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line of `sluice`, for its man pages and shell completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn run(cli: Cli) -> Result<(), CliError> {
     if let Command::Completions { shell } = cli.command {
         let mut script = Vec::new();
