@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sd_notify::NotifyState;
 use sluice_control::args::Arguments;
 use sluice_control::config::Config;
 use sluice_control::server;
@@ -48,10 +49,19 @@ async fn serve(config: &Config) -> Result<(), String> {
     let mut interrupt = handler(SignalKind::interrupt())?;
     let server = server::start(config).await.map_err(|e| e.to_string())?;
     println!("READY api=http://{}/api/v1", server.api);
+    tell_supervisor(NotifyState::Ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
     }
+    tell_supervisor(NotifyState::Stopping);
     server.stop().await;
     Ok(())
+}
+
+/// Tell systemd, if it started us and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the supervisor cannot be told our state");
+    }
 }

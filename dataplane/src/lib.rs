@@ -18,6 +18,7 @@ pub mod intrinsics;
 pub mod kernel;
 pub mod ledger;
 pub mod pipeline;
+pub mod privileges;
 pub mod resolver;
 pub mod runtime;
 pub mod scheduler;

@@ -6,6 +6,7 @@
 //! outlives that memory.
 #![allow(unsafe_code)]
 
+mod capabilities;
 mod clock;
 mod eal;
 mod lcore;
@@ -18,6 +19,7 @@ mod queue;
 mod ring;
 mod table_memory;
 
+pub use capabilities::{CapabilityError, limit_capabilities};
 pub use clock::Clock;
 pub use eal::{Eal, EalConfig, EalError, EalHandle};
 pub use lcore::{Lcore, LcoreError};

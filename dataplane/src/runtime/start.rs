@@ -20,8 +20,9 @@ use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{
-    Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError, Pages, Port,
-    PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue, spsc,
+    CapabilityError, Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError,
+    Pages, Port, PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue,
+    spsc,
 };
 use crate::events::EventLog;
 use crate::kernel::{self, KernelError, KernelPort};
@@ -64,6 +65,8 @@ pub enum StartError {
     Kernel(#[from] KernelError),
     #[error("worker {worker} cannot run on cpu {cpu}: {source}")]
     Worker { worker: usize, cpu: u16, source: LcoreError },
+    #[error(transparent)]
+    Capabilities(#[from] CapabilityError),
     #[error("no randomness from the kernel: {0}")]
     Random(io::Error),
     #[error("cannot start a thread: {0}")]
