@@ -149,13 +149,19 @@ fn ports_that_cannot_be_are_refused(eal: &Eal, pool: &Mempool) {
     assert!(matches!(error.cause, PortErrorCause::NotFound { .. }), "{error}");
     assert!(error.to_string().contains("; DPDK says: "), "{error}");
     let error = refuse(PortConfig { device: "ffff:1f:1f.7".to_owned(), ..good.clone() });
-    assert!(matches!(error.cause, PortErrorCause::NotFound { .. }), "{error}");
+    // What is said depends on whether this machine has a PCI bus.
+    let no_device = PortErrorCause::NoSuchDevice;
+    assert!(
+        error.cause == no_device || matches!(error.cause, PortErrorCause::NotFound { .. }),
+        "{error}"
+    );
     let error = refuse(PortConfig { device: "eth0".to_owned(), ..good.clone() });
     assert_eq!(error.cause, PortErrorCause::BadDevice);
     for queues in [0, 1000] {
         let error = refuse(PortConfig { queues, ..good.clone() });
         let text = error.to_string();
         assert!(text.contains(&format!("queues = {queues}: expected 1 to ")), "{text}");
+        assert!(text.contains("runtime.worker_cpus"), "{text}");
     }
     let error = refuse(PortConfig { mtu: 10, ..good.clone() });
     assert!(error.to_string().contains("mtu = 10: expected "), "{error}");

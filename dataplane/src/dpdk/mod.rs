@@ -13,6 +13,7 @@ mod lcore;
 mod mbuf;
 mod mempool;
 mod messages;
+mod pci;
 mod port;
 mod port_config;
 mod queue;

@@ -2,15 +2,18 @@
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rxconf, rte_eth_txconf};
 
-use super::port_config::{PortConfig, PortError, PortErrorCause, device_name, port_name};
+use super::port_config::{
+    PortConfig, PortError, PortErrorCause, check_mac, device_name, port_name,
+};
 use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
-use super::{Eal, EalHandle, Mempool, messages, strerror};
+use super::{Eal, EalHandle, Mempool, messages, pci, strerror};
 
 /// Ethernet header, VLAN tag and frame check sequence, as DPDK counts them for the largest frame.
 const FRAME_OVERHEAD_BYTES: u32 = 14 + 4 + 4;
@@ -172,6 +175,7 @@ impl Port {
             promiscuous(&inner)?;
         }
         let mac = mac(&inner)?;
+        check_mac(&config.device, mac).map_err(|cause| inner.error(cause))?;
         let inner = Arc::new(inner);
         let queues = 0..config.queues;
         let rx_queues = queues.clone().map(|queue| RxQueue::new(inner.clone(), queue)).collect();
@@ -347,6 +351,12 @@ fn find(config: &PortConfig) -> Result<u16, PortError> {
     // SAFETY: as above.
     if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) } == 0 {
         return Ok(id);
+    }
+    // DPDK passes over a device that the kernel has, without a word.
+    if !is_vdev(&config.device)
+        && let Some(cause) = pci::refusal(Path::new("/"), &port_name(&config.device))
+    {
+        return error(cause);
     }
     let reason = if status < 0 { reason(status) } else { "it has no such port".to_owned() };
     error(PortErrorCause::NotFound { reason })

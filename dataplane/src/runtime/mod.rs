@@ -8,6 +8,7 @@ mod main_loop;
 mod requests;
 mod start;
 mod thresholds;
+mod warnings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use sluice_wire::ether::MacAddr;
 use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::thresholds::Thresholds;
+use super::warnings;
 use crate::backoff::{Backoff, LONGEST_NAP};
 use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
@@ -209,6 +211,10 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         _eal: eal,
     };
     report(&main);
+    let ports = main.ports.iter().map(|p| (p.port.name(), p.port.socket(), p.link_up));
+    for warning in warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus) {
+        tracing::warn!("{warning}");
+    }
     Ok(main)
 }
 
