@@ -91,9 +91,11 @@ pub fn hugetlbfs(host: &Host, wanted: &Wanted) -> Finding {
 }
 
 /// Whether enough memory may be locked: VFIO and AF_XDP pin what a device reads and writes.
-pub fn memlock(host: &Host, wanted: &Wanted, process: &str) -> Finding {
+/// The limits are those of this process, as a data plane that is started from the same shell gets
+/// them.
+pub fn memlock(host: &Host, wanted: &Wanted) -> Finding {
     const CHECK: &str = "memlock";
-    let status = host.read(&format!("proc/{process}/status")).unwrap_or_default();
+    let status = host.read("proc/self/status").unwrap_or_default();
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
@@ -101,7 +103,7 @@ pub fn memlock(host: &Host, wanted: &Wanted, process: &str) -> Finding {
     if effective.is_some_and(|caps| caps >> CAP_IPC_LOCK & 1 == 1) {
         return Finding::ok(CHECK, "no limit (CAP_IPC_LOCK)");
     }
-    let limits = host.read(&format!("proc/{process}/limits")).unwrap_or_default();
+    let limits = host.read("proc/self/limits").unwrap_or_default();
     let soft = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max locked memory"))
@@ -114,14 +116,14 @@ pub fn memlock(host: &Host, wanted: &Wanted, process: &str) -> Finding {
         (_, Some(bytes)) => Finding::warning(
             CHECK,
             format!(
-                "process {process} may lock {} KiB only, memory_mb = {}: VFIO and AF_XDP will not \
-                 get their memory if the data plane runs like this",
+                "this shell may lock {} KiB only, memory_mb = {}: VFIO and AF_XDP will not \
+                 get their memory if the data plane is started from it",
                 bytes >> 10,
                 wanted.memory_mb
             ),
             "ulimit -l unlimited   # sluice-dataplane.service sets LimitMEMLOCK=infinity itself",
         ),
-        _ => Finding::unknown(CHECK, format!("/proc/{process}/limits does not tell")),
+        _ => Finding::unknown(CHECK, "/proc/self/limits does not tell"),
     }
 }
 
@@ -189,7 +191,7 @@ mod tests {
             let status = format!("Name:\tsluice\nCapEff:\t{caps}\n");
             let (host, _root) =
                 made_up(&[("proc/self/status", &status), ("proc/self/limits", &limits)]);
-            memlock(&host, &Wanted::default(), "self")
+            memlock(&host, &Wanted::default())
         };
         assert_eq!(look("0000000000004000", "8388608").message, "no limit (CAP_IPC_LOCK)");
         assert_eq!(look("0000000000000000", "unlimited").message, "no limit");
@@ -198,6 +200,6 @@ mod tests {
         assert_eq!(low.state, State::Warning);
         assert!(low.message.contains("8192 KiB") && low.fix.unwrap().contains("ulimit -l"));
         let (host, _root) = made_up(&[]);
-        assert_eq!(memlock(&host, &Wanted::default(), "self").state, State::Unknown);
+        assert_eq!(memlock(&host, &Wanted::default()).state, State::Unknown);
     }
 }

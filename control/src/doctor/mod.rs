@@ -35,19 +35,17 @@ pub fn examine(examination: &Examination) -> Vec<Finding> {
     let wanted = wanted.unwrap_or_default();
     let mut findings = vec![file, files::control(&examination.control_file)];
     let answer = running::ask(&wanted.socket);
-    // The limits that count are those of the process that runs; else ours, as it would inherit them.
-    let process = answer.as_ref().map_or("self".to_owned(), |status| status.pid.to_string());
-    findings.extend(examine_host(&Host::new("/"), &wanted, &process));
+    findings.extend(examine_host(&Host::new("/"), &wanted));
     findings.extend(running::findings(&wanted.socket, &answer));
     findings
 }
 
-/// All checks of a host. `process` is the one under `/proc` whose limits count: a number or `self`.
-pub fn examine_host(host: &Host, wanted: &Wanted, process: &str) -> Vec<Finding> {
+/// All checks of a host.
+pub fn examine_host(host: &Host, wanted: &Wanted) -> Vec<Finding> {
     let mut findings = vec![
         memory::hugepages(host, wanted),
         memory::hugetlbfs(host, wanted),
-        memory::memlock(host, wanted, process),
+        memory::memlock(host, wanted),
         cpu::exist(host, wanted),
         cpu::isolated(host, wanted),
         cpu::siblings(host, wanted),
@@ -73,7 +71,7 @@ mod tests {
     #[test]
     fn a_host_that_tells_nothing_is_not_called_well_or_ill_without_reason() {
         let (host, _root) = host::tests::made_up(&[("dev/net/tun", "")]);
-        let findings = examine_host(&host, &Wanted::default(), "self");
+        let findings = examine_host(&host, &Wanted::default());
         assert!(is_well(&findings), "{findings:#?}");
         assert!(findings.iter().any(|f| f.state == State::Unknown));
         let without_fix = |f: &&Finding| f.state == State::Wrong && f.fix.is_none();
@@ -83,7 +81,7 @@ mod tests {
     #[test]
     fn one_wrong_finding_is_enough() {
         let (host, _root) = host::tests::made_up(&[]);
-        let findings = examine_host(&host, &Wanted::default(), "self");
+        let findings = examine_host(&host, &Wanted::default());
         assert!(!is_well(&findings), "no /dev/net/tun");
         let json = serde_json::to_value(&findings).unwrap();
         let tap = json.as_array().unwrap().iter().find(|f| f["check"] == "tap").unwrap();

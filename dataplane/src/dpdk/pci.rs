@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(look(Some("mlx5_core"), "mlx5"), None);
         let text = look(Some("ixgbe"), "ixgbe").unwrap().to_string();
         assert!(
-            text.starts_with("the kernel's driver ixgbe has the device (interface eth2)"),
+            text.starts_with("the kernel's driver ixgbe has the device (interface eth2, "),
             "{text}"
         );
         assert!(text.contains("driver_override") && text.contains("0000:03:00.0"), "{text}");
