@@ -7,9 +7,11 @@
 //! way, past the store: what was observed is never stored.
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod events;
 pub mod health;
 pub mod http;

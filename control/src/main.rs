@@ -1,26 +1,15 @@
 //! The `sluice-control` program: arguments, log, signals.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sd_notify::NotifyState;
+use sluice_control::args::Arguments;
 use sluice_control::config::Config;
 use sluice_control::server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// Sluice's control process: HTTP API, desired state, health checks.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Validate the file, and that it goes together with the state there is; then exit.
-    #[arg(long)]
-    check: bool,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,10 +49,19 @@ async fn serve(config: &Config) -> Result<(), String> {
     let mut interrupt = handler(SignalKind::interrupt())?;
     let server = server::start(config).await.map_err(|e| e.to_string())?;
     println!("READY api=http://{}/api/v1", server.api);
+    tell_supervisor(NotifyState::Ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
     }
+    tell_supervisor(NotifyState::Stopping);
     server.stop().await;
     Ok(())
+}
+
+/// Tell systemd, if it started us and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the supervisor cannot be told our state");
+    }
 }

@@ -583,3 +583,78 @@ fn completions_need_no_api() {
         assert!(ran.stdout.contains("neighbours"), "{shell}");
     }
 }
+
+#[test]
+fn the_doctor_needs_no_control() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let socket = dir.path().join("dp.sock");
+    let dataplane = file(
+        "dataplane.toml",
+        &format!("[runtime]\nhugepages = false\n[control]\nsocket = \"{}\"\n", socket.display()),
+    );
+    let control = file("control.toml", "[control]\napi_listen = \"nowhere\"\n");
+    let look = |more: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.env("SLUICE_API", "http://127.0.0.1:9").args(["doctor", "--dataplane-file"]);
+        Ran::of(
+            command
+                .arg(&dataplane)
+                .arg("--control-file")
+                .arg(&control)
+                .args(more.split_whitespace()),
+        )
+    };
+    let found = look("");
+    assert_eq!((found.code, found.stderr.as_str()), (1, ""), "{}", found.stdout);
+    assert!(found.stdout.contains("WRONG        control-file"), "{}", found.stdout);
+    assert!(found.stdout.contains("none runs at"), "{}", found.stdout);
+    Dataplane::serve(&socket);
+    let json: Value = serde_json::from_str(&look("--json").stdout).unwrap();
+    assert_eq!(json["ok"], false);
+    let findings = json["findings"].as_array().unwrap();
+    let of = |check: &str| findings.iter().find(|f| f["check"] == check).unwrap();
+    assert_eq!(
+        (&of("dataplane")["state"], &of("hugepages")["state"]),
+        (&json!("ok"), &json!("ok"))
+    );
+    assert_eq!(of("control-file")["state"], "wrong");
+    assert!(of("control-file")["fix"].as_str().unwrap().starts_with("edit "));
+}
+
+#[test]
+fn control_tells_its_supervisor_when_it_is_ready_and_when_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().display();
+    let config = dir.path().join("control.toml");
+    let text = format!(
+        "[control]\napi_listen = \"127.0.0.1:0\"\nstate_file = \"{at}/state.json\"\n\
+         dataplane_socket = \"{at}/dp.sock\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let path = dir.path().join("notify.sock");
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut control = Command::new(env!("CARGO_BIN_EXE_sluice-control"))
+        .arg("--config")
+        .arg(&config)
+        .env("NOTIFY_SOCKET", &path)
+        .env("RUST_LOG", "off")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 256];
+    let mut hear = || {
+        let length = supervisor.recv(&mut said).unwrap();
+        String::from_utf8_lossy(&said[..length]).trim().to_owned()
+    };
+    assert_eq!(hear(), "READY=1");
+    let status = Command::new("kill").args(["-TERM", &control.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(hear(), "STOPPING=1");
+    assert!(control.wait().unwrap().success());
+}

@@ -4,6 +4,7 @@
 //! packet its verdict from the tables in [`table`] and the [`snapshot`], `worker` sends them out.
 //! `runtime` starts all this and is the main thread; only `dpdk` and `intrinsics` are unsafe.
 
+pub mod args;
 pub mod backoff;
 pub mod burst;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod intrinsics;
 pub mod kernel;
 pub mod ledger;
 pub mod pipeline;
+pub mod privileges;
 pub mod resolver;
 pub mod runtime;
 pub mod scheduler;

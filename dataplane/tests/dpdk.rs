@@ -150,21 +150,27 @@ fn ports_that_cannot_be_are_refused(eal: &Eal, pool: &Mempool) {
         error
     };
     let error = refuse(PortConfig { device: "net_nothing0".to_owned(), ..good.clone() });
-    assert!(matches!(error.cause, PortErrorCause::NotFound { .. }), "{error}");
+    assert!(matches!(*error.cause, PortErrorCause::NotFound { .. }), "{error}");
     assert!(error.to_string().contains("; DPDK says: "), "{error}");
     let error = refuse(PortConfig { device: "ffff:1f:1f.7".to_owned(), ..good.clone() });
-    assert!(matches!(error.cause, PortErrorCause::NotFound { .. }), "{error}");
+    // What is said depends on whether this machine has a PCI bus.
+    let no_device = PortErrorCause::NoSuchDevice;
+    assert!(
+        *error.cause == no_device || matches!(*error.cause, PortErrorCause::NotFound { .. }),
+        "{error}"
+    );
     let error = refuse(PortConfig { device: "eth0".to_owned(), ..good.clone() });
-    assert_eq!(error.cause, PortErrorCause::BadDevice);
+    assert_eq!(*error.cause, PortErrorCause::BadDevice);
     for queues in [0, 1000] {
         let error = refuse(PortConfig { queues, ..good.clone() });
         let text = error.to_string();
         assert!(text.contains(&format!("queues = {queues}: expected 1 to ")), "{text}");
+        assert!(text.contains("runtime.worker_cpus"), "{text}");
     }
     let error = refuse(PortConfig { mtu: 10, ..good.clone() });
     assert!(error.to_string().contains("mtu = 10: expected "), "{error}");
     let error = refuse(PortConfig { mtu: 9000, ..good });
-    assert!(matches!(error.cause, PortErrorCause::MbufTooSmall { .. }), "{error}");
+    assert!(matches!(*error.cause, PortErrorCause::MbufTooSmall { .. }), "{error}");
 }
 
 /// Capture file → port → ring port → capture file; and the oversized frame is dropped and counted.
@@ -205,12 +211,12 @@ fn frames_go_through_ports(eal: &Eal, pool: &Mempool, files: &CaptureFiles) {
     let counters = ring.stats();
     assert_eq!((counters.rx_packets, counters.tx_packets), (2 + 1023, 2 + 1023));
 
-    assert_eq!(ring.stop().unwrap_err().cause, PortErrorCause::QueuesInUse);
+    assert_eq!(*ring.stop().unwrap_err().cause, PortErrorCause::QueuesInUse);
     drop((ring_rx, ring_tx));
     ring.stop().unwrap();
     assert_eq!(ring.stats().rx_packets, 2 + 1023, "counters outlive the stop");
     ring.close().unwrap();
-    assert_eq!(disk.close().unwrap_err().cause, PortErrorCause::QueuesInUse);
+    assert_eq!(*disk.close().unwrap_err().cause, PortErrorCause::QueuesInUse);
     drop((disk_rx, disk_tx));
     let mut changed = frame(1514, 3);
     changed[14] = 99;

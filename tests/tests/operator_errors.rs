@@ -114,6 +114,7 @@ fn the_data_plane_refuses_a_wrong_file() {
         ("memory_mb", "memory_bm", &["runtime.memory_bm", "unknown key", "memory_mb"][..]),
         ("256", "\"256\"", &["runtime.memory_mb", "\"256\"", "expected"]),
         ("[1]", "[4095]", &["runtime.worker_cpus", "4095", "expected"]),
+        ("[1]", "[1, 1]", &["runtime.worker_cpus", "1 twice", "each CPU once"]),
         ("10.91.0.1/24", "10.91.0.1", &["port[wan].addresses", "10.91.0.1", "expected"]),
         ("2048", "1", &["limits.connections", "1", "1024"]),
         (
@@ -147,6 +148,11 @@ fn the_data_plane_refuses_what_the_machine_lacks() {
     expect(&said, &["wan", "net_nosuch0"]);
     let (said, _dir) = refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "0000:ff:1f.7");
     expect(&said, &["wan", "0000:ff:1f.7"]);
+
+    // A ring device has as many queues as EAL has threads: one.
+    let one_queue = DATAPLANE.replace("net_tap0,iface=sl-err0", "net_ring0");
+    let (said, _dir) = refuse(&program, &one_queue, "[1]", "[0, 1]");
+    expect(&said, &["port wan (net_ring0): queues = 2: expected 1 to 1", "worker_cpus"]);
 
     // A directory that cannot be made: its name is that of a file.
     let (said, _dir) =
@@ -273,4 +279,31 @@ fn the_cli_tells_an_unreachable_api_from_a_wrong_command_line() {
     expect(&String::from_utf8_lossy(&output.stderr), &[&free.to_string()]);
     let output = run(&program, &["service", "lits"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+#[ignore = "needs the release build; scripts/test runs it"]
+fn the_doctor_judges_files_by_the_programs_rules() {
+    let program = common::binaries().cli;
+    let dir = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text.replace("DIR", dir.path().to_str().unwrap())).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (dataplane, control) = (write("d.toml", DATAPLANE), write("c.toml", CONTROL));
+    let look = |dataplane: &str| {
+        let args = ["doctor", "--json", "--dataplane-file", dataplane, "--control-file", &control];
+        let output = run(&program, &args);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let file = json["findings"].as_array().unwrap().iter();
+        let file = file.clone().find(|f| f["check"] == "dataplane-file").unwrap().clone();
+        assert_eq!(output.status.code(), Some(i32::from(json["ok"] == false)), "{json}");
+        file
+    };
+    assert_eq!(look(&dataplane)["state"], "ok");
+    let wrong = write("w.toml", &DATAPLANE.replace("memory_mb", "memory_bm"));
+    let file = look(&wrong);
+    assert_eq!(file["state"], "wrong");
+    expect(file["message"].as_str().unwrap(), &["runtime.memory_bm is an unknown key"]);
 }

@@ -9,7 +9,7 @@ use sluice_api::{BackendId, DEFAULT_API_LISTEN};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the API refused the request: a field is wrong
+  1  the API refused the request: a field is wrong; doctor: something must be mended
   2  the command line, or a file given on it, is wrong
   3  the API cannot be reached
   4  there is no such service, backend, pool or port
@@ -72,6 +72,13 @@ pub(super) enum Command {
         /// The file; `-` is standard input.
         file: PathBuf,
     },
+    /// Look at this host: what keeps the data plane from starting or costs it speed, and what mends
+    /// it.
+    ///
+    /// Looks at hugepages, limits, CPUs, NUMA, the clock, IOMMU, vfio-pci, the ports' devices and
+    /// both configuration files, and asks the data plane if one runs. Needs no control and changes
+    /// nothing. Exit code 1 when something must be mended. As root it sees most.
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -371,6 +378,16 @@ pub(super) struct EventsArgs {
     /// Go on and print events as they come, until interrupted. With --json, one event a line.
     #[arg(long, short)]
     pub(super) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// The data plane's file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/dataplane.toml")]
+    pub(super) dataplane_file: PathBuf,
+    /// Control's file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/control.toml")]
+    pub(super) control_file: PathBuf,
 }
 
 fn weighted(text: &str) -> Result<(BackendId, Option<u16>), String> {

@@ -7,6 +7,7 @@ mod apply;
 mod args;
 mod backend;
 mod client;
+mod doctor;
 mod error;
 mod events;
 mod output;
@@ -37,7 +38,7 @@ struct Context {
 /// | code | meaning |
 /// |---|---|
 /// | 0 | done |
-/// | 1 | the API refused the request |
+/// | 1 | the API refused the request, or `doctor` found something wrong |
 /// | 2 | the command line or the file given is wrong |
 /// | 3 | the API cannot be reached |
 /// | 4 | there is no such resource |
@@ -47,13 +48,22 @@ pub fn main() -> ExitCode {
     // A wrong command line ends here, with exit code 2.
     let cli = Cli::parse();
     let json = cli.json;
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match cli.command {
+        Command::Doctor(args) => doctor::run(args, json),
+        _ => run(cli).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(error) => {
             error.report(json);
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command line of `sluice`, for its man pages and shell completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
@@ -81,6 +91,6 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Status => status::status(context).await,
         Command::Neighbours => status::neighbours(context).await,
         Command::Apply { file } => apply::run(context, &file).await,
-        Command::Completions { .. } => Ok(()),
+        Command::Completions { .. } | Command::Doctor(_) => Ok(()),
     }
 }

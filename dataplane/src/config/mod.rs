@@ -200,7 +200,7 @@ pub fn online_cpus() -> Result<Vec<u16>, ConfigError> {
 }
 
 /// CPUs of a list as the kernel writes it: `0-3,8`.
-fn parse_cpu_list(text: &str) -> Option<Vec<u16>> {
+pub(crate) fn parse_cpu_list(text: &str) -> Option<Vec<u16>> {
     let mut cpus = Vec::new();
     for part in text.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -6,12 +6,14 @@
 //! outlives that memory.
 #![allow(unsafe_code)]
 
+mod capabilities;
 mod clock;
 mod eal;
 mod lcore;
 mod mbuf;
 mod mempool;
 mod messages;
+mod pci;
 mod port;
 mod port_config;
 mod queue;
@@ -19,6 +21,7 @@ mod ring;
 mod rss;
 mod table_memory;
 
+pub use capabilities::{CapabilityError, limit_capabilities};
 pub use clock::Clock;
 pub use eal::{Eal, EalConfig, EalError, EalHandle};
 pub use lcore::{Lcore, LcoreError};

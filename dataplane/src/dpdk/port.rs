@@ -2,16 +2,19 @@
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rxconf, rte_eth_txconf};
 
-use super::port_config::{PortConfig, PortError, PortErrorCause, device_name, port_name};
+use super::port_config::{
+    PortConfig, PortError, PortErrorCause, check_mac, device_name, port_name,
+};
 use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
 use super::rss::{self, AskedFor, NoRss, Rss};
-use super::{Eal, EalHandle, Mempool, messages, strerror};
+use super::{Eal, EalHandle, Mempool, messages, pci, strerror};
 
 /// Ethernet header, VLAN tag and frame check sequence, as DPDK counts them for the largest frame.
 const FRAME_OVERHEAD_BYTES: u32 = 14 + 4 + 4;
@@ -68,7 +71,7 @@ impl Inner {
         PortError {
             port: self.name.clone(),
             device: self.device.clone(),
-            cause,
+            cause: Box::new(cause),
             messages: Vec::new(),
         }
     }
@@ -171,6 +174,7 @@ impl Port {
             promiscuous(&inner)?;
         }
         let mac = mac(&inner)?;
+        check_mac(&config.device, mac).map_err(|cause| inner.error(cause))?;
         let rss = rss::find_out(id, config, &asked_for);
         let inner = Arc::new(inner);
         let queues = 0..config.queues;
@@ -340,7 +344,7 @@ fn max_mtu(max_mtu: u16, max_frame_bytes: u32) -> u16 {
 fn find(config: &PortConfig) -> Result<u16, PortError> {
     let error = |cause| {
         let (port, device) = (config.name.clone(), config.device.clone());
-        Err(PortError { port, device, cause, messages: Vec::new() })
+        Err(PortError { port, device, cause: Box::new(cause), messages: Vec::new() })
     };
     if !is_vdev(&config.device) && !is_pci_address(device_name(&config.device)) {
         return error(PortErrorCause::BadDevice);
@@ -361,6 +365,12 @@ fn find(config: &PortConfig) -> Result<u16, PortError> {
     // SAFETY: as above.
     if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) } == 0 {
         return Ok(id);
+    }
+    // DPDK passes over a device that the kernel has, without a word.
+    if !is_vdev(&config.device)
+        && let Some(cause) = pci::refusal(Path::new("/"), &port_name(&config.device))
+    {
+        return error(cause);
     }
     let reason = if status < 0 { reason(status) } else { "it has no such port".to_owned() };
     error(PortErrorCause::NotFound { reason })

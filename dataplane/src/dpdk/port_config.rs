@@ -1,5 +1,7 @@
 //! How to open a port, and why it may fail.
 
+use sluice_wire::ether::MacAddr;
+
 /// How to open a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
@@ -32,7 +34,7 @@ pub struct PortError {
     /// [`PortConfig::device`].
     pub device: String,
     /// What was wrong.
-    pub cause: PortErrorCause,
+    pub cause: Box<PortErrorCause>,
     /// What DPDK and the driver logged about it, line by line.
     pub messages: Vec<String>,
 }
@@ -62,8 +64,33 @@ pub enum PortErrorCause {
         /// DPDK's words.
         reason: String,
     },
+    /// The kernel knows no PCI device at this address.
+    #[error("there is no such PCI device: expected one that `lspci -D` lists")]
+    NoSuchDevice,
+    /// A driver of the kernel has the PCI device, or none.
+    #[error("{}", other_driver(driver, interfaces, address))]
+    OtherDriver {
+        /// The driver's name; `none` without one.
+        driver: String,
+        /// Interfaces of the kernel that it is, separated by commas.
+        interfaces: String,
+        /// The device's address.
+        address: String,
+    },
+    /// A device without an address of its own, as a VF that its PF gave none.
+    #[error(
+        "its MAC address is {mac}: expected that of one station; set one for a VF, with \
+         `ip link set PF vf N mac ADDRESS`, before Sluice starts"
+    )]
+    Mac {
+        /// What the device says.
+        mac: MacAddr,
+    },
     /// More queues than the device has, or none.
-    #[error("queues = {wanted}: expected 1 to {most}, which its driver {driver} has here")]
+    #[error(
+        "queues = {wanted}: expected 1 to {most}, which its driver {driver} has here (each CPU in \
+         runtime.worker_cpus takes one)"
+    )]
     Queues {
         /// Asked for.
         wanted: u16,
@@ -107,6 +134,30 @@ pub enum PortErrorCause {
     /// Queues of the port are still owned by somebody who may poll them.
     #[error("its queues are still in use")]
     QueuesInUse,
+}
+
+fn other_driver(driver: &str, interfaces: &str, address: &str) -> String {
+    let bind = format!(
+        "bind it to vfio-pci, with `driverctl set-override {address} vfio-pci`, or `echo vfio-pci > \
+         /sys/bus/pci/devices/{address}/driver_override`, unbind and probe it again"
+    );
+    match (driver, interfaces) {
+        ("none", _) => format!("no driver has the device: {bind}"),
+        (_, "") => format!("the kernel's driver {driver} has the device: {bind}"),
+        _ => format!(
+            "the kernel's driver {driver} has the device (interface {interfaces}, which will vanish): \
+             {bind}"
+        ),
+    }
+}
+
+/// Whether a port can go by this MAC address: that of one station. Virtual wires do without.
+pub(super) fn check_mac(device: &str, mac: [u8; 6]) -> Result<(), PortErrorCause> {
+    let of_one_station = mac[0] & 1 == 0 && mac != [0; 6];
+    if of_one_station || is_vdev(device) {
+        return Ok(());
+    }
+    Err(PortErrorCause::Mac { mac: MacAddr(mac) })
 }
 
 /// The device's name within a device string: what stands before the first comma.
@@ -176,14 +227,29 @@ mod tests {
         let error = PortError {
             port: "lan".to_owned(),
             device: "net_tap0".to_owned(),
-            cause: PortErrorCause::Queues { wanted: 9, most: 1, driver: "net_tap".to_owned() },
+            cause: Box::new(PortErrorCause::Queues {
+                wanted: 9,
+                most: 1,
+                driver: "net_tap".to_owned(),
+            }),
             messages: Vec::new(),
         };
-        let text =
-            "port lan (net_tap0): queues = 9: expected 1 to 1, which its driver net_tap has here";
+        let text = "port lan (net_tap0): queues = 9: expected 1 to 1, which its driver net_tap has here \
+             (each CPU in runtime.worker_cpus takes one)";
         assert_eq!(error.to_string(), text);
         let messages = vec!["tap: no".to_owned(), "EAL: no".to_owned()];
         let error = PortError { messages, ..error };
         assert_eq!(error.to_string(), format!("{text}; DPDK says: tap: no; EAL: no"));
+    }
+
+    #[test]
+    fn a_device_has_the_address_of_one_station() {
+        assert_eq!(check_mac("0000:03:00.0", [2, 0, 0, 0, 0, 1]), Ok(()));
+        let error = check_mac("0000:03:00.0", [0; 6]).unwrap_err().to_string();
+        assert!(error.starts_with("its MAC address is 00:00:00:00:00:00: expected"), "{error}");
+        assert!(error.contains("vf N mac"), "{error}");
+        assert!(check_mac("0000:03:00.0", [0xff; 6]).is_err());
+        // DPDK's rings have no address at all.
+        assert_eq!(check_mac("net_ring0", [0; 6]), Ok(()));
     }
 }

@@ -9,11 +9,15 @@ mod requests;
 mod start;
 mod steering;
 mod thresholds;
+mod warnings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use sd_notify::NotifyState;
+
 use crate::config::Config;
+use crate::privileges;
 
 pub use start::{StartError, port_addresses};
 
@@ -28,12 +32,23 @@ pub fn run(config: Config) -> Result<(), StartError> {
     }
     abort_on_panic();
     let mut main = start::start(config)?;
+    let drivers = main.ports.iter().map(|port| port.port.driver());
+    privileges::limit(drivers, main.config.exception.enabled)?;
     println!("READY");
+    tell_supervisor(NotifyState::Ready);
     while !stop.load(Relaxed) {
         main.round();
     }
+    tell_supervisor(NotifyState::Stopping);
     main.stop();
     Ok(())
+}
+
+/// Tell systemd, if it started us and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the supervisor cannot be told our state");
+    }
 }
 
 /// A worker that panics must not leave the others limping: the process ends, a supervisor starts a

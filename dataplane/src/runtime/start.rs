@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,13 +18,15 @@ use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
+use super::warnings;
 use crate::backoff::{Backoff, LONGEST_NAP};
 use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{
-    Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError, Pages, Port,
-    PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue, spsc,
+    CapabilityError, Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError,
+    Pages, Port, PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue,
+    spsc,
 };
 use crate::events::EventLog;
 use crate::kernel::{self, KernelError, KernelPort};
@@ -67,6 +70,8 @@ pub enum StartError {
     Kernel(#[from] KernelError),
     #[error("worker {worker} cannot run on cpu {cpu}: {source}")]
     Worker { worker: usize, cpu: u16, source: LcoreError },
+    #[error(transparent)]
+    Capabilities(#[from] CapabilityError),
     #[error("no randomness from the kernel: {0}")]
     Random(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -216,6 +221,10 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         _eal: eal,
     };
     report(&main);
+    let ports = main.ports.iter().map(|p| (p.port.name(), p.port.socket(), p.link_up));
+    for warning in warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus) {
+        tracing::warn!("{warning}");
+    }
     Ok(main)
 }
 

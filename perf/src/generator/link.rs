@@ -61,7 +61,7 @@ impl Link {
             rx_descriptors: DESCRIPTORS,
             tx_descriptors: DESCRIPTORS,
             promiscuous: false,
-            rss_key: None,
+            rss_key: Box::default(),
         };
         let (port, rx, tx) = Port::open(eal, &config, &pool)?;
         let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
