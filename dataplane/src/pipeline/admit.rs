@@ -11,7 +11,7 @@ use sluice_wire::ipv4::PROTO_TCP;
 
 use super::forward::forward_one;
 use super::parse::is_martian;
-use super::{Tables, conn};
+use super::{Tables, conn, next_hop};
 use crate::burst::{BURST, Burst, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
@@ -122,6 +122,7 @@ fn make(
 ) -> Result<ConnRef, Verdict> {
     match insert(t, config, new, hash, now) {
         Ok(conn) => {
+            next_hop::note(t, conn, new);
             t.counters.conns.add(1);
             t.counters.conns_created.add(1);
             t.counters.backend(new.backend_slot).conns_created.add(1);

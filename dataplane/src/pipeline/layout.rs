@@ -39,6 +39,7 @@ impl Pipeline<MemFrame> {
             range_of(slice::from_ref(self)),
             range_of(t.neighbours.entries()),
             range_of(&t.cursors),
+            range_of(&t.last_hops),
             range_of(&t.wrr),
             t.steer.written(),
             range_of(slice::from_ref(&*t.plans)),

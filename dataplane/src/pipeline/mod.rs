@@ -155,6 +155,8 @@ pub struct Tables {
     own_ports: OwnPorts,
     /// By backend slot.
     cursors: Box<[Cursor]>,
+    /// By backend slot.
+    last_hops: Box<[next_hop::LastHop]>,
     /// By service slot.
     wrr: Box<[Wrr]>,
     wlc_start: usize,
@@ -201,6 +203,7 @@ impl<F: Frame> Pipeline<F> {
                 neighbours: Neighbours::new(config.neighbours, &egress),
                 own_ports: config.steering.owners.own_ports(config.worker),
                 cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),
+                last_hops: vec![next_hop::LastHop::default(); config.backend_slots].into(),
                 wrr: vec![Wrr::starting_at(u32::from(config.worker)); config.service_slots].into(),
                 wlc_start: config.worker as usize,
                 hasher,

@@ -4,7 +4,27 @@ use sluice_api::DropReason;
 
 use super::{Tables, ToMain};
 use crate::burst::Meta;
+use crate::table::conn::NewConn;
+use crate::table::conn_index::ConnRef;
+use crate::table::neighbour::NextHopRef;
 use crate::table::wheel::Millis;
+
+/// The next hop of a backend's last conn: its next one has the same, as a rule.
+#[derive(Clone, Copy, Default)]
+pub struct LastHop {
+    /// The backend's address, in host order.
+    towards: u32,
+    note: NextHopRef,
+}
+
+/// Note the next hop towards the backend in a new conn, if its last conn tells.
+#[inline(always)]
+pub fn note(t: &mut Tables, conn: ConnRef, new: &NewConn) {
+    let last = t.last_hops[new.backend_slot as usize];
+    if last.towards == new.backend_address {
+        t.conns.get_mut(conn).next_hops[0] = last.note;
+    }
+}
 
 /// Slot of the next hop of a packet with a conn.
 #[inline(always)]
@@ -23,9 +43,13 @@ fn look_up(meta: &Meta, t: &mut Tables, now: Millis) -> Result<u16, DropReason> 
     let towards = conn.destination(direction);
     let note = &mut conn.next_hops[direction];
     let hop = t.routes.lookup(towards).ok_or(DropReason::NoRoute)?;
-    *note = t.neighbours.slot_of(hop, now).map_err(|_| DropReason::NeighbourTableFull)?;
+    let found = t.neighbours.slot_of(hop, now).map_err(|_| DropReason::NeighbourTableFull)?;
+    *note = found;
+    if direction == 0 {
+        t.last_hops[conn.backend_slot() as usize] = LastHop { towards, note: found };
+    }
     t.counters.neighbours.set(t.neighbours.len() as u64);
-    t.neighbours.current(*note).ok_or(DropReason::NeighbourTableFull)
+    t.neighbours.current(found).ok_or(DropReason::NeighbourTableFull)
 }
 
 /// Tell the main thread, now and then, that a next hop is in use.

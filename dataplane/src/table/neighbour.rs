@@ -19,7 +19,7 @@ use crate::resolver::{NeighbourState, NeighbourUpdate};
 const WANT_EVERY_MS: u32 = 5_000;
 
 /// A conn's note of its next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHopRef {
     slot: u16,
     epoch: u16,
