@@ -149,10 +149,10 @@ fn the_data_plane_refuses_what_the_machine_lacks() {
     let (said, _dir) = refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "0000:ff:1f.7");
     expect(&said, &["wan", "0000:ff:1f.7"]);
 
-    // A ring device has as many queues as EAL has threads: one.
-    let one_queue = DATAPLANE.replace("net_tap0,iface=sl-err0", "net_ring0");
+    // A capture device has one queue.
+    let one_queue = DATAPLANE.replace("net_tap0,iface=sl-err0", "net_pcap0,iface=lo");
     let (said, _dir) = refuse(&program, &one_queue, "[1]", "[0, 1]");
-    expect(&said, &["port wan (net_ring0): queues = 2: expected 1 to 1", "worker_cpus"]);
+    expect(&said, &["port wan (net_pcap0,iface=lo): queues = 2: expected 1 to 1", "worker_cpus"]);
 
     // A directory that cannot be made: its name is that of a file.
     let (said, _dir) =

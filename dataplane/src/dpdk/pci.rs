@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::port_config::PortErrorCause;
+use super::port_config::{OtherDriver, PortErrorCause};
 
 /// Drivers that keep their device and share it with DPDK.
 const SHARING: [&str; 3] = ["mlx4_core", "mlx5_core", "mana"];
@@ -27,11 +27,11 @@ pub(super) fn refusal(root: &Path, address: &str) -> Option<PortErrorCause> {
             let entries = fs::read_dir(device.join("net")).into_iter().flatten().flatten();
             let interfaces: Vec<String> =
                 entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-            Some(PortErrorCause::OtherDriver {
-                driver: driver.unwrap_or("none").to_owned(),
+            Some(PortErrorCause::OtherDriver(Box::new(OtherDriver {
+                driver: driver.map(str::to_owned),
                 interfaces: interfaces.join(", "),
                 address: address.to_owned(),
-            })
+            })))
         }
     }
 }

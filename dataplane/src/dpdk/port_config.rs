@@ -68,15 +68,8 @@ pub enum PortErrorCause {
     #[error("there is no such PCI device: expected one that `lspci -D` lists")]
     NoSuchDevice,
     /// A driver of the kernel has the PCI device, or none.
-    #[error("{}", other_driver(driver, interfaces, address))]
-    OtherDriver {
-        /// The driver's name; `none` without one.
-        driver: String,
-        /// Interfaces of the kernel that it is, separated by commas.
-        interfaces: String,
-        /// The device's address.
-        address: String,
-    },
+    #[error(transparent)]
+    OtherDriver(Box<OtherDriver>),
     /// A device without an address of its own, as a VF that its PF gave none.
     #[error(
         "its MAC address is {mac}: expected that of one station; set one for a VF, with \
@@ -136,18 +129,38 @@ pub enum PortErrorCause {
     QueuesInUse,
 }
 
-fn other_driver(driver: &str, interfaces: &str, address: &str) -> String {
-    let bind = format!(
-        "bind it to vfio-pci, with `driverctl set-override {address} vfio-pci`, or `echo vfio-pci > \
-         /sys/bus/pci/devices/{address}/driver_override`, unbind and probe it again"
-    );
-    match (driver, interfaces) {
-        ("none", _) => format!("no driver has the device: {bind}"),
-        (_, "") => format!("the kernel's driver {driver} has the device: {bind}"),
-        _ => format!(
-            "the kernel's driver {driver} has the device (interface {interfaces}, which will vanish): \
-             {bind}"
-        ),
+/// A PCI device that DPDK cannot have, because of the driver that has it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", self.what(), self.mend())]
+pub struct OtherDriver {
+    /// The driver's name; absent when no driver has the device.
+    pub driver: Option<String>,
+    /// Interfaces of the kernel that it is, separated by commas.
+    pub interfaces: String,
+    /// The device's address.
+    pub address: String,
+}
+
+impl OtherDriver {
+    fn what(&self) -> String {
+        let OtherDriver { driver, interfaces, .. } = self;
+        match driver {
+            None => "no driver has the device".to_owned(),
+            Some(driver) if interfaces.is_empty() => {
+                format!("the kernel's driver {driver} has the device")
+            }
+            Some(driver) => format!(
+                "the kernel's driver {driver} has the device (interface {interfaces}, which will vanish)"
+            ),
+        }
+    }
+
+    fn mend(&self) -> String {
+        let address = &self.address;
+        format!(
+            "bind it to vfio-pci, with `driverctl set-override {address} vfio-pci`, or `echo \
+             vfio-pci > /sys/bus/pci/devices/{address}/driver_override`, unbind and probe it again"
+        )
     }
 }
 
