@@ -76,6 +76,8 @@ struct Bench<'a> {
 /// [`WireError`], in words that an operator can act on.
 pub fn run(options: &Options) -> Result<(), WireError> {
     options.check()?;
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    options.check_cpus(&cpus.iter().map(|cpu| cpu.id).collect::<Vec<_>>())?;
     let (dataplane, testpmd) = (options.dataplane()?, options.testpmd()?);
     let stop = stop_on_signals().map_err(WireError::generator("signals"))?;
     let prefix = format!("sluice-wire-{}-", std::process::id());

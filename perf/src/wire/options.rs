@@ -59,6 +59,20 @@ impl Options {
         Ok(())
     }
 
+    /// Whether both CPUs are among those that this process may use.
+    pub(super) fn check_cpus(&self, available: &[usize]) -> Result<(), WireError> {
+        for (flag, cpu) in
+            [("--generator-cpu", self.generator_cpu), ("--device-cpu", self.device_cpu)]
+        {
+            if !available.contains(&usize::from(cpu)) {
+                let known: Vec<String> = available.iter().map(ToString::to_string).collect();
+                let expected = format!("a CPU that this process may use: {}", known.join(", "));
+                return Err(WireError::Flag { flag, value: cpu.to_string(), expected });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn dataplane(&self) -> Result<PathBuf, WireError> {
         let beside = || {
             let own = std::env::current_exe().unwrap_or_default();
@@ -121,6 +135,16 @@ mod tests {
         let error = refused(|o| o.device_cpu = 0);
         assert!(error.starts_with("--device-cpu is 0: expected another CPU than"), "{error}");
         assert!(Options::for_test().check().is_ok());
+    }
+
+    #[test]
+    fn cpus_that_are_not_there_are_named() {
+        let mut options = Options::for_test();
+        (options.generator_cpu, options.device_cpu) = (0, 9);
+        let error = options.check_cpus(&[0, 1]).unwrap_err().to_string();
+        assert_eq!(error, "--device-cpu is 9: expected a CPU that this process may use: 0, 1");
+        options.device_cpu = 1;
+        assert!(options.check_cpus(&[0, 1]).is_ok());
     }
 
     #[test]
