@@ -48,7 +48,9 @@ impl Template {
             let l4 = ip
                 .and(Delta::between_u16(old.src_port, key.src_port))
                 .and(Delta::between_u16(old.dst_port, key.dst_port));
-            view.ip.rewrite_addresses(key.src, key.dst, ip);
+            view.ip.src.set(key.src);
+            view.ip.dst.set(key.dst);
+            view.ip.checksum.set(ip.apply(view.ip.checksum()));
             view.src_port.set(key.src_port);
             view.dst_port.set(key.dst_port);
             let sum = l4.apply(u16::from_be_bytes([self.bytes[50], self.bytes[51]]));

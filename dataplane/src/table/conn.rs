@@ -489,9 +489,7 @@ impl NewConn {
             let l4_delta = ip_delta
                 .and(Delta::between_u16(client.src_port, back.dst_port))
                 .and(Delta::between_u16(client.dst_port, back.src_port));
-            let in_packets =
-                |delta: Delta| if cfg!(target_endian = "little") { delta.swapped() } else { delta };
-            (line.ip_delta, line.l4_delta) = (in_packets(ip_delta), in_packets(l4_delta));
+            (line.ip_delta, line.l4_delta) = (ip_delta.in_packets(), l4_delta.in_packets());
         }
         line
     }

@@ -168,11 +168,11 @@ impl Delta {
         Delta(self.0 ^ (inverse as u16).wrapping_neg())
     }
 
-    /// The same change to checksums whose two bytes were read in the other order: the sum does not
-    /// care, so a packet's bytes need not be turned around (RFC 1071, 2 (B)).
+    /// The same change to checksums that are read from packets as they lie: the sum does not care
+    /// for byte order, so they need not be turned around (RFC 1071, 2 (B)).
     #[inline]
-    pub const fn swapped(self) -> Self {
-        Delta(self.0.swap_bytes())
+    pub const fn in_packets(self) -> Self {
+        Delta(self.0.to_be())
     }
 
     /// A checksum after the change. For IPv4 headers, TCP and ICMP. This is RFC 1624's equation 4,

@@ -173,12 +173,11 @@ impl NatHead {
     }
 
     /// Take one hop from a TTL that is at least 1, and mend the IPv4 checksum for that and for
-    /// `delta`, in the byte order of [`set_tuple`](Self::set_tuple).
+    /// `delta`, which is one [in packets](Delta::in_packets).
     #[inline(always)]
     pub fn take_hop(&mut self, delta: Delta) {
         /// TTL is the upper half of its word: `~m + m'` is the same for every m that is >= 0x100.
-        const ONE_HOP: Delta =
-            Delta::between_u16(u16::from_ne_bytes([1, 0]), u16::from_ne_bytes([0, 0]));
+        const ONE_HOP: Delta = Delta::between_u16(0x0100, 0x0000).in_packets();
         self.0[22] = self.0[22].wrapping_sub(1);
         let sum = u16::from_ne_bytes([self.0[24], self.0[25]]);
         self.0[24..26].copy_from_slice(&ONE_HOP.apply(delta.apply(sum)).to_ne_bytes());
@@ -201,7 +200,8 @@ impl NatHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etherparse::PacketBuilder;
+    use crate::ipv4::{self, Ipv4Header};
+    use etherparse::{Ipv4HeaderSlice, PacketBuilder};
     use proptest::prelude::*;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -273,7 +273,76 @@ mod tests {
         }
     }
 
+    /// A frame around this IPv4 header, whose checksum is made right.
+    fn around(header: &Ipv4Header) -> [u8; 42] {
+        let mut frame = [0; 42];
+        let mut header = *header;
+        header.fill_checksum();
+        frame[14..34].copy_from_slice(header.as_bytes());
+        frame
+    }
+
+    fn header_of(frame: &[u8]) -> Ipv4Header {
+        Ipv4Header::read_from_bytes(&frame[14..34]).unwrap()
+    }
+
+    fn known() -> Ipv4Header {
+        header_of(&frame(false, &[]))
+    }
+
+    #[test]
+    fn ttl_runs_down_with_a_right_checksum_for_every_start() {
+        for protocol in 0..=255 {
+            let mut bytes = around(&Ipv4Header { ttl: 255, protocol, ..known() });
+            for ttl in (1..255).rev() {
+                let head = NatHead::of(&mut bytes).unwrap();
+                assert_eq!(head.ttl(), ttl + 1);
+                head.take_hop(Delta::NONE);
+                assert_eq!(bytes, around(&Ipv4Header { ttl, protocol, ..known() }));
+            }
+        }
+    }
+
+    #[test]
+    fn ttl_at_the_checksums_edge() {
+        // Find ids that put the checksum where RFC 1141's sum goes wrong: the result must be the
+        // fully computed 0x0000, not 0xffff.
+        let mut seen_zero = false;
+        for id in 0..=u16::MAX {
+            let header = Ipv4Header { id: id.into(), ..known() };
+            let mut bytes = around(&header);
+            NatHead::of(&mut bytes).unwrap().take_hop(Delta::NONE);
+            let full = around(&Ipv4Header { ttl: header.ttl - 1, ..header });
+            assert_eq!(bytes, full, "id {id:#06x}");
+            seen_zero |= header_of(&bytes).checksum() == 0;
+        }
+        assert!(seen_zero);
+        assert!(NatHead::of(&mut [0; 41]).is_none());
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn rewritten_headers_have_the_checksum_etherparse_computes(
+            bytes: [u8; 20], src: u32, dst: u32, ttl in 2u8..,
+        ) {
+            let mut header = Ipv4Header::read_from_bytes(&bytes).unwrap();
+            (header.version_ihl, header.ttl) = (0x45, ttl);
+            header.flags_fragment = ipv4::FLAG_DF.into();
+            let delta = Delta::between_u32(header.src_u32(), src)
+                .and(Delta::between_u32(header.dst_u32(), dst));
+            let mut frame = around(&header);
+            let head = NatHead::of(&mut frame).unwrap();
+            head.take_hop(delta.in_packets());
+            head.set_tuple((u64::from(src) << 32 | u64::from(dst)).to_be(), 0);
+            let packet = header_of(&frame);
+            let theirs = Ipv4HeaderSlice::from_slice(packet.as_bytes()).unwrap().to_header();
+            prop_assert_eq!(packet.checksum(), theirs.calc_header_checksum());
+            prop_assert_eq!((packet.src_u32(), packet.dst_u32(), packet.ttl), (src, dst, ttl - 1));
+            prop_assert!(packet.checksum_is_valid());
+        }
+
         #[test]
         fn any_flipped_bit_under_a_checksum_is_found(
             is_tcp: bool, payload in prop::collection::vec(any::<u8>(), 0..100), bit in 0usize..160,

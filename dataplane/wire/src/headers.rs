@@ -84,6 +84,7 @@ const _: () = assert!(size_of::<Ipv4Header>() == ipv4::HEADER_BYTES);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow_head::NatHead;
     use crate::{Delta, TcpHeader, tcp};
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
@@ -157,14 +158,13 @@ mod tests {
             ).and(Delta::between_u32(u32::from_be_bytes(old.dst), u32::from_be_bytes(new.dst)));
             let l4 = addresses.and(Delta::between(&old.ports, &new.ports));
 
-            let view = Ipv4Frame::parse_mut(&mut frame).unwrap();
-            view.set_macs(new.macs[1].into(), new.macs[0].into());
-            view.ip.rewrite_addresses(
-                u32::from_be_bytes(new.src), u32::from_be_bytes(new.dst), addresses,
-            );
-            prop_assert!(view.ip.decrement_ttl());
-            view.src_port = U16::new(new.ports[0]);
-            view.dst_port = U16::new(new.ports[1]);
+            let head = NatHead::of(&mut frame).unwrap();
+            head.set_macs(&[new.macs[1], new.macs[0]].concat().try_into().unwrap());
+            head.take_hop(addresses.in_packets());
+            let to = [new.src, new.dst].concat().try_into().unwrap();
+            let [src_port, dst_port] = new.ports.map(u16::to_be_bytes);
+            let ports = [src_port, dst_port].concat().try_into().unwrap();
+            head.set_tuple(u64::from_ne_bytes(to), u32::from_ne_bytes(ports));
             let (header, _) = TcpHeader::mut_from_prefix(&mut frame[L4_OFFSET..]).unwrap();
             header.set_checksum(l4.apply(header.checksum()));
 

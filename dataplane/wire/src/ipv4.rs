@@ -6,7 +6,7 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::WireError;
-use crate::checksum::{self, Delta};
+use crate::checksum;
 
 /// Length of a header without options, in bytes.
 pub const HEADER_BYTES: usize = 20;
@@ -181,30 +181,6 @@ impl Ipv4Header {
         self.checksum = U16::new(checksum::compute(self.as_bytes()));
     }
 
-    /// Take one hop from the TTL and mend the checksum. `false`, and nothing changed, when none is
-    /// left for another link: the packet must not be forwarded (RFC 1812, 5.3.1).
-    #[inline]
-    #[must_use]
-    pub fn decrement_ttl(&mut self) -> bool {
-        /// TTL is the upper half of its word: `~m + m'` is the same for every m that is >= 0x100.
-        const ONE_HOP: Delta = Delta::between_u16(0x0100, 0x0000);
-        if self.ttl <= 1 {
-            return false;
-        }
-        self.ttl -= 1;
-        self.checksum = U16::new(ONE_HOP.apply(self.checksum.get()));
-        true
-    }
-
-    /// Replace both addresses (host order) and mend the checksum by `delta`, the change from the
-    /// old pair to the new.
-    #[inline]
-    pub fn rewrite_addresses(&mut self, src: u32, dst: u32, delta: Delta) {
-        self.src = U32::new(src);
-        self.dst = U32::new(dst);
-        self.checksum = U16::new(delta.apply(self.checksum.get()));
-    }
-
     /// Whether the TCP or UDP checksum in `l4`, which is all that it covers, is right.
     #[inline(always)]
     pub fn l4_checksum_is_valid(&self, l4: &[u8]) -> bool {
@@ -223,7 +199,7 @@ pub fn checksum_is_valid(header_with_options: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv4Options};
+    use etherparse::{IpNumber, Ipv4Options};
     use proptest::prelude::*;
 
     /// The header in Wikipedia's article on its checksum: a UDP packet of 115 bytes.
@@ -305,46 +281,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn ttl_runs_down_with_a_right_checksum_for_every_start() {
-        for protocol in 0..=255 {
-            let mut packet = header(&KNOWN);
-            packet.ttl = 255;
-            packet.protocol = protocol;
-            packet.fill_checksum();
-            for ttl in (1..255).rev() {
-                assert!(packet.decrement_ttl());
-                assert_eq!(packet.ttl, ttl);
-                let mut full = packet;
-                full.fill_checksum();
-                assert_eq!(packet, full);
-            }
-            let expired = packet;
-            assert!(!packet.decrement_ttl());
-            assert_eq!(packet, expired);
-            packet.ttl = 0;
-            assert!(!packet.decrement_ttl());
-        }
-    }
-
-    #[test]
-    fn ttl_at_the_checksums_edge() {
-        // Find ids that put the checksum where RFC 1141's sum goes wrong: the result must be the
-        // fully computed 0x0000, not 0xffff.
-        let mut seen_zero = false;
-        for id in 0..=u16::MAX {
-            let mut packet = header(&KNOWN);
-            packet.id = U16::new(id);
-            packet.fill_checksum();
-            assert!(packet.decrement_ttl());
-            let mut full = packet;
-            full.fill_checksum();
-            assert_eq!(packet.checksum(), full.checksum(), "id {id:#06x}");
-            seen_zero |= packet.checksum() == 0;
-        }
-        assert!(seen_zero);
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
@@ -381,24 +317,6 @@ mod tests {
             if options.is_empty() {
                 prop_assert!(ours.checksum_is_valid());
             }
-        }
-
-        #[test]
-        fn rewritten_headers_have_the_checksum_etherparse_computes(
-            bytes: [u8; 20], src: u32, dst: u32, ttl in 2u8..,
-        ) {
-            let mut packet = header(&bytes);
-            packet.version_ihl = 0x45;
-            packet.ttl = ttl;
-            packet.flags_fragment = U16::new(FLAG_DF);
-            packet.fill_checksum();
-            let delta = Delta::between_u32(packet.src_u32(), src)
-                .and(Delta::between_u32(packet.dst_u32(), dst));
-            packet.rewrite_addresses(src, dst, delta);
-            prop_assert!(packet.decrement_ttl());
-            let theirs = Ipv4HeaderSlice::from_slice(packet.as_bytes()).unwrap().to_header();
-            prop_assert_eq!(packet.checksum(), theirs.calc_header_checksum());
-            prop_assert!(packet.checksum_is_valid());
         }
 
         #[test]
