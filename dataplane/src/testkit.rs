@@ -100,6 +100,19 @@ pub fn config() -> Config {
     Config::parse(FILE, &[0]).expect("the test's own file is valid")
 }
 
+/// The ports of that file, as a pipeline knows them.
+pub fn ports(config: &Config) -> Vec<PortInfo> {
+    let ports = config.ports.iter().zip(PORT_MACS);
+    ports
+        .map(|(port, mac)| PortInfo {
+            mac,
+            mtu: port.mtu,
+            address: port.addresses[0].address(),
+            has_exception: true,
+        })
+        .collect()
+}
+
 /// A flow from an address and port to another.
 pub fn flow(protocol: Protocol, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> FlowKey {
     FlowKey {
@@ -266,17 +279,7 @@ impl Harness {
         let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
         let backend_slots = slots::backend_slots(limits.backends) as usize;
         let counters = Arc::new(WorkerCounters::new(backend_slots, PORT_MACS.len()));
-        let ports = config
-            .ports
-            .iter()
-            .zip(PORT_MACS)
-            .map(|(port, mac)| PortInfo {
-                mac,
-                mtu: port.mtu,
-                address: port.addresses[0].address(),
-                has_exception: true,
-            })
-            .collect();
+        let ports = ports(&config);
         let pipeline_config = PipelineConfig {
             worker,
             workers,

@@ -7,7 +7,7 @@ use sluice_api::{Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotService};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::frame::Frame;
-use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, PortInfo, Steering};
+use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, Steering};
 use sluice_dataplane::slots::{self, Slots};
 use sluice_dataplane::snapshot::Compiled;
 use sluice_dataplane::table::route::RouteTable;
@@ -59,17 +59,7 @@ impl<F: Frame> Setup<F> {
         let own = sluice_dataplane::runtime::port_addresses(&config);
         let compiled = Compiled::new(&snapshot, &slots, &own, &Compiled::empty(&own));
         let backend_slots = slots::backend_slots(limits.1) as usize;
-        let ports = config
-            .ports
-            .iter()
-            .zip(testkit::PORT_MACS)
-            .map(|(port, mac)| PortInfo {
-                mac,
-                mtu: port.mtu,
-                address: port.addresses[0].address(),
-                has_exception: true,
-            })
-            .collect();
+        let ports = testkit::ports(&config);
         let pipeline_config = PipelineConfig {
             worker: 0,
             workers: 1,
