@@ -187,12 +187,6 @@ impl<F> Burst<F> {
         self.frames.iter_mut().zip(&mut self.metas)
     }
 
-    /// Packets that no stage has decided about.
-    #[inline(always)]
-    pub fn live(&mut self) -> impl Iterator<Item = (&mut F, &mut Meta)> {
-        self.iter_mut().filter(|(_, meta)| meta.verdict == Verdict::Continue)
-    }
-
     /// Do something with each of some packets; those for which it says so are the result.
     #[inline(always)]
     pub fn filter(&mut self, which: Mask, f: impl FnMut(&mut F, &mut Meta) -> bool) -> Mask {

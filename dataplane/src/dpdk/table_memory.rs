@@ -28,7 +28,6 @@ pub struct TableMemory<T> {
     len: usize,
     map: NonNull<libc::c_void>,
     map_bytes: usize,
-    is_reserved: bool,
 }
 
 // SAFETY: it owns its items, as a Vec does.
@@ -65,14 +64,7 @@ impl<T: Clone> TableMemory<T> {
             // else knows of it.
             unsafe { items.add(index).write(value.clone()) };
         }
-        TableMemory { items, len, map, map_bytes, is_reserved }
-    }
-}
-
-impl<T> TableMemory<T> {
-    /// Whether it lies in reserved huge pages.
-    pub fn is_reserved(&self) -> bool {
-        self.is_reserved
+        TableMemory { items, len, map, map_bytes }
     }
 }
 
