@@ -52,6 +52,9 @@ impl Counter {
     }
 }
 
+/// Counters in a cache line: as many beside others keep any two workers' apart.
+const PADDING: usize = 8;
+
 /// Traffic in one direction.
 #[derive(Debug, Default)]
 pub struct Forwarded {
@@ -97,11 +100,6 @@ impl BackendCounters {
     }
 }
 
-/// Conns now (gauge) by service slot: a cache line of them.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct ServiceConns([Counter; 8]);
-
 /// What one worker received by one port: one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -144,7 +142,8 @@ pub struct WorkerCounters {
     pub view_epoch: Counter,
     drops: [Counter; DropReason::COUNT],
     queues: Box<[QueueCounters]>,
-    services: Box<[ServiceConns]>,
+    /// Conns now (gauge) by service slot, with a line of nothing on either side.
+    services: Box<[Counter]>,
     backends: Box<[BackendCounters]>,
 }
 
@@ -166,7 +165,7 @@ impl WorkerCounters {
             view_epoch: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             queues: (0..ports).map(|_| QueueCounters::default()).collect(),
-            services: (0..service_slots.div_ceil(8)).map(|_| ServiceConns::default()).collect(),
+            services: (0..service_slots + 2 * PADDING).map(|_| Counter::default()).collect(),
             backends: (0..backend_slots).map(|_| BackendCounters::default()).collect(),
         }
     }
@@ -194,13 +193,13 @@ impl WorkerCounters {
     /// Conns of a service slot (gauge).
     #[inline(always)]
     pub fn service_conns(&self, slot: u16) -> &Counter {
-        &self.services[usize::from(slot) / 8].0[usize::from(slot) % 8]
+        &self.services[usize::from(slot) + PADDING]
     }
 
-    /// Conns of all service slots, eight to a line.
+    /// Conns of all service slots.
     #[inline(always)]
-    pub fn services(&self) -> &[ServiceConns] {
-        &self.services
+    pub fn services(&self) -> &[Counter] {
+        &self.services[PADDING..self.services.len() - PADDING]
     }
 
     /// Counters of a backend slot.

@@ -1,5 +1,7 @@
 //! A pipeline without ports, and packets to feed it: for tests, simulation, fuzzers and benches.
 
+mod team;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -29,6 +31,8 @@ use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
 use crate::tally::WorkerView;
+
+pub use team::Team;
 
 /// Network of clients, behind port 0: 192.0.2.0/24; the port has .1, clients come through .254.
 pub const CLIENT_PORT: u16 = 0;
@@ -281,7 +285,7 @@ impl Harness {
         steering: Steering,
     ) -> Self {
         let config = config();
-        let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
+        let limits = test_limits();
         let backend_slots = slots::backend_slots(limits.backends) as usize;
         let service_slots = slots::service_slots(limits.services) as usize;
         let counters = Arc::new(WorkerCounters::new(service_slots, backend_slots, PORT_MACS.len()));
@@ -325,7 +329,7 @@ impl Harness {
     /// Forward by another snapshot, which must be valid.
     pub fn apply(&mut self, snapshot: &Snapshot) {
         let own = self.config.port_addresses();
-        let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
+        let limits = test_limits();
         assert_eq!(validate::snapshot(snapshot, &limits, &own), []);
         self.slots.assign(snapshot).expect("there is room for the test's services");
         let own = own_addresses(&self.config);
@@ -387,6 +391,11 @@ impl Harness {
         let count = |reason: &DropReason| (*reason, self.drops(*reason));
         DropReason::ALL.iter().map(count).filter(|(_, count)| *count > 0).collect()
     }
+}
+
+/// Table sizes of all pipelines here.
+fn test_limits() -> Limits {
+    Limits { services: 64, backends: 4_096, ..Limits::default() }
 }
 
 fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {

@@ -94,7 +94,7 @@ pub fn admit<F: Frame>(
             if conn::track(meta, t, config, now) {
                 return forward_one(frame, meta, t, now);
             }
-            plan = plan_one(t, config, meta, 0);
+            plan = plan_late(t, config, meta);
         }
         let made = match plan {
             Plan::Make(new) => make(t, config, &new, meta.hash, now),
@@ -146,6 +146,13 @@ fn plan_one(t: &mut Tables, config: &Compiled, meta: &Meta, planned: usize) -> P
         Ok(new) => Plan::Make(new),
         Err(verdict) => Plan::Refuse(verdict),
     }
+}
+
+/// The same in the second pass, where it is rare.
+#[cold]
+#[inline(never)]
+fn plan_late(t: &mut Tables, config: &Compiled, meta: &Meta) -> Plan {
+    plan_one(t, config, meta, 0)
 }
 
 #[inline(always)]

@@ -359,6 +359,11 @@ impl<F: Frame> Pipeline<F> {
         (!conn.is_none() && conns.get(conn).is_full_nat()).then(|| conns.get(conn).from_backend())
     }
 
+    /// Packets that wait for MAC addresses.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// What this worker sees of the others.
     pub fn view(&self) -> &WorkerView {
         &self.tables.view
