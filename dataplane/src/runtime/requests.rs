@@ -207,7 +207,8 @@ impl MainLoop {
         let workers = self.workers.len() as u64;
         let limits = &self.config.limits;
         let ((services, service_slots), (backends, backend_slots)) = self.slots.usage();
-        let counter_bytes = self.workers.iter().map(|w| w.counters.bytes() as u64).sum();
+        let counter_bytes: u64 = self.workers.iter().map(|w| w.counters.bytes() as u64).sum();
+        let slot_bytes = counter_bytes + self.tally.bytes() as u64;
         let usage = |table: &str, used: u64, capacity: u64, bytes: u64| TableUsage {
             table: table.to_owned(),
             used,
@@ -223,7 +224,7 @@ impl MainLoop {
             ),
             usage("neighbours", self.resolver.len() as u64, self.resolver.capacity() as u64, 0),
             usage("services", services as u64, service_slots as u64, 0),
-            usage("backends", backends as u64, backend_slots as u64, counter_bytes),
+            usage("backends", backends as u64, backend_slots as u64, slot_bytes),
             usage(
                 "mbufs",
                 u64::from(self.mempool.in_use()),

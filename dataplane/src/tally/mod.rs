@@ -143,6 +143,11 @@ impl Tally {
         self.publish_epoch();
     }
 
+    /// Memory of all views, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.views.iter().map(|view| view.bytes()).sum()
+    }
+
     /// A slot is free: no worker has, or makes, conns on it.
     pub fn release(&mut self, freed: Freed) {
         match freed {
