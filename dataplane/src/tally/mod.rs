@@ -349,3 +349,6 @@ fn publish_backend(views: &[Arc<WorkerView>], slot: u32, limit: &Limit) {
         view.set_backend_quota(slot, *quota);
     }
 }
+
+#[cfg(test)]
+mod tests;
