@@ -62,7 +62,7 @@ impl Simulation {
         self.team.receive(worker, port, bytes)
     }
 
-    fn from_client(&mut self, now: u32) {
+    fn client_sends(&mut self, now: u32) {
         let id = (self.random.below(3), self.random.below(600));
         let key = client(id.0, id.1);
         if self.conns.get(&id).is_some_and(|conn| conn.ends.saturating_sub(now) < 2 * SLOT_MS) {
@@ -100,7 +100,7 @@ impl Simulation {
         traffic.conns_created += u64::from(is_new);
     }
 
-    fn from_backend(&mut self, now: u32) {
+    fn backend_sends(&mut self, now: u32) {
         let ids: Vec<_> = self.conns.keys().copied().collect();
         if ids.is_empty() {
             return;
@@ -212,8 +212,8 @@ fn workers_add_up_to_what_one_would_count() {
             let now = simulation.team.workers[0].now;
             for _ in 0..simulation.random.below(80) {
                 match simulation.random.below(10) {
-                    0..=4 => simulation.from_client(now),
-                    5..=8 => simulation.from_backend(now),
+                    0..=4 => simulation.client_sends(now),
+                    5..=8 => simulation.backend_sends(now),
                     _ => simulation.nonsense(),
                 }
             }

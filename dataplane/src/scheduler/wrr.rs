@@ -85,7 +85,7 @@ impl Wrr {
     pub const fn of_worker(worker: u16, workers: u16) -> Self {
         let workers = if workers == 0 { 1 } else { workers as u64 };
         // Rounded up, as the pick is found by rounding down.
-        Wrr { position: FRESH | ((worker as u64) << 32).div_ceil(workers) % FRESH }
+        Wrr { position: FRESH | (((worker as u64) << 32).div_ceil(workers) % FRESH) }
     }
 
     /// A number that is another after each pick.

@@ -58,9 +58,11 @@ pub struct Tally {
     /// Where the next pass begins: a service, and a backend of it.
     next: (usize, usize),
     next_pass_at_ms: u64,
-    /// Limits that wait for workers to hear of them before anything is granted.
-    holds: bool,
     epoch: u64,
+    /// Epoch of the last snapshot, and how many services are to be looked at at once when all
+    /// workers have seen it: some of their limits may grant nothing before that.
+    adopted_epoch: u64,
+    waiting: usize,
     /// Slots that a worker may have made conns on, by slot.
     used_services: Vec<bool>,
     used_backends: Vec<bool>,
@@ -84,8 +86,9 @@ impl Tally {
             services: Vec::new(),
             next: (0, 0),
             next_pass_at_ms: 0,
-            holds: false,
             epoch: 0,
+            adopted_epoch: 0,
+            waiting: 0,
             used_services: vec![false; service_slots],
             used_backends: vec![false; backend_slots],
         }
@@ -137,9 +140,10 @@ impl Tally {
                 self.services.push(ServiceTally { slot, limit, reads, backends });
             }
         }
-        self.next = (0, 0);
-        self.next_pass_at_ms = 0;
-        self.holds = true;
+        // On from about where the last pass was: snapshots may come faster than a turn is done.
+        self.next = (self.next.0.checked_rem(self.services.len()).unwrap_or(0), 0);
+        self.waiting = self.services.len();
+        self.adopted_epoch = self.epoch;
         self.publish_epoch();
     }
 
@@ -166,8 +170,8 @@ impl Tally {
         if alone || self.services.is_empty() {
             return;
         }
-        let settled = self.holds && self.epoch_seen() == self.epoch;
-        if now_ms >= self.next_pass_at_ms || settled {
+        let heard = self.waiting > 0 && self.epoch_seen() >= self.adopted_epoch;
+        if now_ms >= self.next_pass_at_ms || heard {
             self.next_pass_at_ms = now_ms + PASS_MS;
             self.pass();
         }
@@ -227,8 +231,8 @@ impl Tally {
                 break;
             }
             (index, from) = ((index + 1) % services.len(), 0);
-            if index == 0 {
-                self.holds &= known.epoch < self.epoch;
+            if known.epoch >= self.adopted_epoch {
+                self.waiting = self.waiting.saturating_sub(1);
             }
             if looked_at >= BACKENDS_PER_PASS {
                 break;

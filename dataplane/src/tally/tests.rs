@@ -58,6 +58,24 @@ fn every_backend_has_its_turn() {
     }
 }
 
+/// Health checks may make a snapshot more often than all backends can be looked at.
+#[test]
+fn every_backend_has_its_turn_while_snapshots_come() {
+    let services: Vec<_> = (1..60).map(|port| web(port, Scheduler::Wlc, 20)).collect();
+    let mut team = Team::new(&snapshot(1, services.clone()), 4_096, 2);
+    for client in 0..20 * 59 {
+        assert!(send(&mut team, 0, 1 + (client % 59) as u16, client, TcpFlags::SYN));
+    }
+    for generation in 2..20 {
+        team.apply(&snapshot(generation, services.clone()));
+        team.pass();
+    }
+    for service in &services {
+        let others: u32 = readings(&team, service).iter().map(|r| r.others).sum();
+        assert_eq!(others, 20, "{}", service.name);
+    }
+}
+
 #[test]
 fn limits_of_many_backends_are_divided_anew_in_turn() {
     let service = limited(web(1, Scheduler::Wrr, 600), 2);
