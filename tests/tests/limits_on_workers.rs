@@ -284,7 +284,7 @@ fn the_only_backend_with_room_is_found() {
         let mut team = Team::new(&snapshot(1, service(scheduler, 0, &limits)), 4_096, 1);
         (0..2_000).for_each(|number| assert!(open(&mut team, 0, number), "{scheduler}"));
         let conns = counts(&team);
-        assert!(conns[171] >= 1_700 && conns[1..].iter().all(|c| *c > 0 || *c == 0));
+        assert!(conns[171] >= 1_700, "{scheduler}: {conns:?}");
         assert!(conns[1..].iter().enumerate().all(|(b, c)| b == 170 || *c <= 1), "{scheduler}");
     }
 }
