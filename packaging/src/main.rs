@@ -18,11 +18,12 @@ struct Args {
 }
 
 /// The programs of the package whose command lines a library tells.
-fn programs() -> [Command; 3] {
+fn programs() -> [Command; 4] {
     [
         sluice_control::cli::command(),
         sluice_control::args::Arguments::command(),
         sluice_dataplane::args::Args::command(),
+        sluice_perf::Args::command(),
     ]
 }
 
@@ -46,7 +47,7 @@ fn write(program: Command, directory: &Path) -> io::Result<()> {
     let mut documented = program.clone().disable_help_subcommand(true);
     documented.build();
     // Daemons are for administrators.
-    let section = if name == "sluice" { "1" } else { "8" };
+    let section = if matches!(&*name, "sluice" | "sluice-perf") { "1" } else { "8" };
     manual(&documented, &name, section, &man)?;
     for (shell, folder, file) in [
         (Shell::Bash, "bash", name.clone()),
@@ -86,9 +87,14 @@ mod tests {
             write(program, directory.path()).unwrap();
         }
         let read = |path: &str| fs::read_to_string(directory.path().join(path)).unwrap();
-        for page in
-            ["sluice.1", "sluice-service-create.1", "sluice-control.8", "sluice-dataplane.8"]
-        {
+        for page in [
+            "sluice.1",
+            "sluice-service-create.1",
+            "sluice-control.8",
+            "sluice-dataplane.8",
+            "sluice-perf.1",
+            "sluice-perf-pipeline.1",
+        ] {
             let text = read(&format!("man/{page}"));
             assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{page}: {text}");
         }
@@ -98,7 +104,9 @@ mod tests {
         let create = read("man/sluice-service-create.1").replace("\\-", "-");
         assert!(create.contains("sluice service create") && create.contains("--api"), "{create}");
         assert!(!directory.path().join("man/sluice-help.1").exists());
-        for file in ["bash/sluice", "zsh/_sluice-control", "fish/sluice-dataplane.fish"] {
+        for file in
+            ["bash/sluice", "zsh/_sluice-control", "fish/sluice-dataplane.fish", "bash/sluice-perf"]
+        {
             assert!(read(file).contains("sluice"), "{file}");
         }
     }

@@ -1,3 +1,55 @@
-//! What `sluice-perf` and the criterion benches share: the pieces of the packet path.
+//! Measures Sluice, beside a reference measured in the same run: the program `sluice-perf`, and the
+//! pieces of the packet path that it shares with the criterion benches.
 
+mod count;
+mod generator;
+mod leftovers;
+mod origin;
 pub mod pieces;
+mod pipeline;
+mod setup;
+mod traffic;
+mod wire;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measure Sluice's packet path.
+#[derive(Parser)]
+#[command(name = "sluice-perf", version)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The worker's stages in process, on real mbufs, without device I/O; beside each figure the
+    /// floor: the same bursts with nothing but their MAC addresses swapped.
+    Pipeline(pipeline::Options),
+    /// Instructions, and lines of memory touched, per packet and per operation of each piece: as
+    /// valgrind's callgrind counts them, the same on every machine. Needs neither DPDK's set-up nor
+    /// root.
+    Count(count::Options),
+    /// Send packets over any DPDK device, and measure what comes back: rate, loss, latency.
+    Gen(Box<generator::Options>),
+    /// The whole program end to end over memif, beside testpmd: packets per second and latency.
+    /// Takes two CPUs whole, needs root for hugepages.
+    Wire(wire::Options),
+}
+
+/// Do what was asked for, and print what was measured; the exit code.
+///
+/// # Errors
+/// Why nothing was measured, in words for whoever called the program.
+pub fn run(args: Args) -> Result<ExitCode, Box<dyn Error>> {
+    match args.command {
+        Command::Pipeline(options) => pipeline::run(options)?,
+        Command::Count(options) => return Ok(count::run(&options)?),
+        Command::Gen(options) => generator::run(&options)?,
+        Command::Wire(options) => wire::run(&options)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

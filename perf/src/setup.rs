@@ -41,14 +41,25 @@ pub struct Setup<F> {
 impl<F: Frame> Setup<F> {
     /// A pipeline for `conns` conns, one service in this mode, with Maglev.
     pub fn one_service(mode: Mode, conns: u32) -> Self {
-        let mut service = testkit::service("web", SERVICE_PORT, Protocol::Tcp, mode, BACKENDS);
-        service.scheduler = Scheduler::Maglev;
-        service.maglev_slots = 65_537;
-        Self::new(vec![service], conns)
+        Self::new(vec![web(mode)], conns)
+    }
+
+    /// The pipeline of worker number so of so many, for one service in full-NAT with Maglev.
+    pub fn one_of(worker: (u16, u16), steering: Steering, conns: u32) -> Self {
+        Self::worker(vec![web(Mode::FullNat)], conns, worker, steering)
     }
 
     /// A pipeline for `conns` conns and these services.
     pub fn new(services: Vec<SnapshotService>, conns: u32) -> Self {
+        Self::worker(services, conns, (0, 1), Steering::by_handover(1))
+    }
+
+    fn worker(
+        services: Vec<SnapshotService>,
+        conns: u32,
+        (worker, workers): (u16, u16),
+        steering: Steering,
+    ) -> Self {
         let backends: usize = services.iter().map(|s| s.backends.len()).sum();
         let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
         let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
@@ -62,9 +73,9 @@ impl<F: Frame> Setup<F> {
         let backend_slots = slots::backend_slots(limits.1) as usize;
         let ports = testkit::ports(&config);
         let pipeline_config = PipelineConfig {
-            worker: 0,
-            workers: 1,
-            steering: Steering::by_handover(1),
+            worker,
+            workers,
+            steering,
             conns,
             neighbours: 4_096,
             service_slots: slots::service_slots(limits.0) as usize,
@@ -82,4 +93,11 @@ impl<F: Frame> Setup<F> {
         let pipeline = Pipeline::new(pipeline_config, counters, view, 1_000);
         Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
     }
+}
+
+fn web(mode: Mode) -> SnapshotService {
+    let mut service = testkit::service("web", SERVICE_PORT, Protocol::Tcp, mode, BACKENDS);
+    service.scheduler = Scheduler::Maglev;
+    service.maglev_slots = 65_537;
+    service
 }

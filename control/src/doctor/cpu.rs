@@ -32,11 +32,12 @@ pub fn exist(host: &Host, wanted: &Wanted) -> Finding {
         );
     }
     if let Some(twice) = (1..workers.len()).find(|&n| workers[..n].contains(&workers[n])) {
-        return Finding::wrong(
-            CHECK,
-            format!("CPU {} has two workers", workers[twice]),
-            "name each CPU once in worker_cpus",
-        );
+        let message = format!("CPU {} has two workers", workers[twice]);
+        let fix = "name each CPU once in worker_cpus";
+        return match wanted.share_cpus {
+            true => Finding::warning(CHECK, format!("{message}: fit for a trial only"), fix),
+            false => Finding::wrong(CHECK, message, fix),
+        };
     }
     let main = wanted.main_cpu.or(online.first().copied()).unwrap_or_default();
     Finding::ok(CHECK, format!("workers on {}, the main thread on {main}", commas(&workers)))
@@ -202,7 +203,11 @@ mod tests {
         let missing = look("[runtime]\nmain_cpu = 9\nworker_cpus = [1, 7]");
         assert_eq!(missing.state, State::Wrong);
         assert_eq!(missing.message, "CPU 7,9 is not online; online are 0,1,2,3");
-        assert_eq!(look("[runtime]\nworker_cpus = [1, 2, 1]").message, "CPU 1 has two workers");
+        let twice = look("[runtime]\nworker_cpus = [1, 2, 1]");
+        assert_eq!((twice.state, twice.message.as_str()), (State::Wrong, "CPU 1 has two workers"));
+        let trial = look("[runtime]\nworker_cpus = [1, 2, 1]\nshare_cpus = true");
+        assert_eq!(trial.state, State::Warning);
+        assert_eq!(trial.message, "CPU 1 has two workers: fit for a trial only");
         let (bare, _root) = made_up(&[]);
         assert_eq!(exist(&bare, &Wanted::default()).state, State::Unknown);
     }

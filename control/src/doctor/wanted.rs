@@ -12,6 +12,8 @@ pub struct Wanted {
     pub main_cpu: Option<u16>,
     /// CPUs of the workers; one worker on the last CPU that is online when empty.
     pub worker_cpus: Vec<u16>,
+    /// Whether workers may share a CPU.
+    pub share_cpus: bool,
     /// Whether workers always poll.
     pub busy: bool,
     /// Whether DPDK's memory is to lie in hugepages.
@@ -48,6 +50,7 @@ impl Wanted {
                 .and_then(Value::as_array)
                 .map(|cpus| cpus.iter().filter_map(cpu).collect())
                 .unwrap_or_default(),
+            share_cpus: field("runtime", "share_cpus").and_then(Value::as_bool).unwrap_or(false),
             busy: field("runtime", "idle").and_then(Value::as_str) == Some("busy"),
             hugepages: field("runtime", "hugepages").and_then(Value::as_bool).unwrap_or(true),
             memory_mb: memory.and_then(|mb| u64::try_from(mb).ok()).unwrap_or(512),

@@ -115,8 +115,10 @@ drop_reasons! {
     MtuExceeded = "mtu_exceeded",
     /// The ring to the worker that owns the conn is full.
     HandoverRingFull = "handover_ring_full",
-    /// The way to or from the kernel's exception port is full, or there is no exception port.
+    /// The way to or from the kernel's exception port is full.
     ExceptionRingFull = "exception_ring_full",
+    /// For the host's own address, and the port has no exception port to the kernel.
+    NoExceptionPort = "no_exception_port",
     /// The port's transmit queue did not take it.
     TxQueueFull = "tx_queue_full",
     /// No memory for a packet of our own or for growing this one.

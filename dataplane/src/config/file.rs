@@ -19,6 +19,7 @@ const SECTIONS: &[&str] = &["runtime", "control", "limits", "port", "route", "ex
 const RUNTIME: &[&str] = &[
     "main_cpu",
     "worker_cpus",
+    "share_cpus",
     "idle",
     "hugepages",
     "memory_mb",
@@ -110,6 +111,7 @@ fn runtime(report: &mut Report<'_>, file: &Section<'_>, online_cpus: &[u16]) -> 
         worker_cpus: section
             .integers(report, "worker_cpus", "CPU numbers")
             .unwrap_or_else(|| vec![last]),
+        share_cpus: section.boolean(report, "share_cpus").unwrap_or(false),
         idle: choice(report, &section, "idle", &Idle::NAMES),
         hugepages: section.boolean(report, "hugepages").unwrap_or(true),
         memory_mb: section.integer(report, "memory_mb", 64..=1_048_576).unwrap_or(512),

@@ -48,8 +48,10 @@ pub struct Config {
 pub struct Runtime {
     /// CPU of the main thread, which never polls. Default: the first that is online.
     pub main_cpu: u16,
-    /// CPU of each worker, each once. Default: one worker, on the last CPU that is online.
+    /// CPU of each worker. Default: one worker, on the last CPU that is online.
     pub worker_cpus: Vec<u16>,
+    /// Whether workers may share a CPU, for trials on small machines. Default: each has its own.
+    pub share_cpus: bool,
     /// What a worker does when no packets come.
     pub idle: Idle,
     /// Whether DPDK's memory is in hugepages (default) or in ordinary pages.

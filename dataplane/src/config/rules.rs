@@ -9,8 +9,8 @@ use super::file::{PortDraft, RouteDraft};
 use super::report::Report;
 use super::{Idle, InterfaceAddress, MAX_PORTS, Prefix, Route, Runtime, joined};
 
-/// Every CPU exists, no two workers share one, and a main thread shares one only with a worker
-/// that lets go of it.
+/// Every CPU exists, no two workers share one unless that is asked for, and whoever shares one lets
+/// go of it.
 pub(super) fn check_cpus(report: &mut Report<'_>, runtime: &Runtime, online: &[u16]) {
     let exists = format!("a CPU that is online: {}", joined(online));
     if !online.contains(&runtime.main_cpu) {
@@ -21,10 +21,15 @@ pub(super) fn check_cpus(report: &mut Report<'_>, runtime: &Runtime, online: &[u
         if !online.contains(cpu) {
             report.problem("runtime.worker_cpus", cpu, &exists);
         }
-        if seen.contains(cpu) {
-            report.problem("runtime.worker_cpus", format!("{cpu} twice"), "each CPU once");
+        if seen.contains(cpu) && !runtime.share_cpus {
+            let expected = "each CPU once; for a trial, share_cpus = true lets workers share one";
+            report.problem("runtime.worker_cpus", format!("{cpu} twice"), expected);
         }
         seen.push(*cpu);
+    }
+    if runtime.idle == Idle::Busy && runtime.share_cpus {
+        let expected = "false, as with idle = \"busy\" no worker lets go of its CPU";
+        report.problem("runtime.share_cpus", true, expected);
     }
     if runtime.idle == Idle::Busy && seen.contains(&runtime.main_cpu) {
         let expected = "a CPU without a worker, as idle = \"busy\" leaves the main thread no time; \

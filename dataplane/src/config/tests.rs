@@ -143,7 +143,7 @@ fn every_problem_is_reported_with_its_place() {
         [
             "2:8: runtime.idle is \"lazy\": expected \"adaptive\" or \"busy\"",
             "3:1: runtime.memory is an unknown key: expected one of the keys main_cpu, worker_cpus, \
-             idle, hugepages, memory_mb, file_prefix, eal_args, verify_l4_checksum",
+             share_cpus, idle, hugepages, memory_mb, file_prefix, eal_args, verify_l4_checksum",
             "4:1: port[lan].device is absent: expected a DPDK device string, as \
              \"net_af_xdp0,iface=l0\", or a PCI address",
             "6:7: port[lan].mtu is 100: expected an integer from 576 to 9216",
@@ -216,7 +216,21 @@ fn cpus_must_exist_and_be_used_once() {
         with("[runtime]\nworker_cpus = [1, 4, 1]"),
         [
             "2:15: runtime.worker_cpus is 4: expected a CPU that is online: 0, 1, 2, 3",
-            "2:15: runtime.worker_cpus is 1 twice: expected each CPU once",
+            "2:15: runtime.worker_cpus is 1 twice: expected each CPU once; for a trial, share_cpus \
+             = true lets workers share one",
+        ]
+    );
+    let shared = |idle| {
+        let more = format!("share_cpus = true\nidle = \"{idle}\"");
+        format!("[runtime]\nworker_cpus = [1, 2, 1]\n{more}\n{PORTS}")
+    };
+    let config = Config::parse(&shared("adaptive"), CPUS).unwrap();
+    assert_eq!(config.runtime.worker_cpus, [1, 2, 1]);
+    assert_eq!(
+        problems(&shared("busy")),
+        [
+            "3:14: runtime.share_cpus is true: expected false, as with idle = \"busy\" no worker lets \
+          go of its CPU"
         ]
     );
     assert_eq!(

@@ -67,7 +67,11 @@ fn decide<F: Frame>(
     }
     match (told, target) {
         // The kernel may have asked, through its exception port.
-        (_, Some(Address::Port(port))) if !is_request && for_us => Verdict::Kernel { port },
+        (_, Some(Address::Port(port)))
+            if !is_request && for_us && t.ports[port as usize].has_exception =>
+        {
+            Verdict::Kernel { port }
+        }
         (true, _) => Verdict::Drop(DropReason::ArpConsumed),
         (false, _) => Verdict::Drop(DropReason::ArpQueueFull),
     }

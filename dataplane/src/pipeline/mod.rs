@@ -297,7 +297,7 @@ impl<F: Frame> Pipeline<F> {
                     sink.to_kernel(port, frame);
                 }
                 Verdict::Kernel { .. } => {
-                    counters.drop_count(DropReason::ExceptionRingFull).add(1);
+                    counters.drop_count(DropReason::NoExceptionPort).add(1);
                 }
                 Verdict::Hold { neighbour } => {
                     let waiting = self.held.iter().filter(|h| h.neighbour == neighbour).count();

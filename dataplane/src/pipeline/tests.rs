@@ -365,6 +365,20 @@ fn arp_is_answered_for_vips_local_addresses_and_own_addresses_only() {
 }
 
 #[test]
+fn without_an_exception_port_nothing_is_for_the_kernel() {
+    let mut h = web(Mode::FullNat, 1);
+    h.pipeline.tables.ports.iter_mut().for_each(|port| port.has_exception = false);
+    let (sender, own) = (Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 1));
+    let ssh = flow(Protocol::Tcp, (sender, 5_000), (own, 22));
+    // An answer to our own question is no loss; what only the kernel could take is.
+    let reply = arp::build_arp(arp::OP_REPLY, PEER_MAC, sender, PORT_MACS[0], own, PORT_MACS[0]);
+    let ssh = packet(PORT_MACS[0], &ssh, TcpFlags::SYN, b"");
+    let out = h.receive(CLIENT_PORT, [reply.to_vec(), ssh]);
+    assert!(out.to_kernel.is_empty() && out.transmitted.is_empty());
+    assert_eq!(h.all_drops(), [(DropReason::ArpConsumed, 1), (DropReason::NoExceptionPort, 1)],);
+}
+
+#[test]
 fn pings_are_answered_and_other_traffic_to_own_addresses_goes_to_the_kernel() {
     let mut h = web(Mode::FullNat, 1);
     let from = Ipv4Addr::new(192, 0, 2, 9);

@@ -65,21 +65,26 @@ impl Frame for Buffer {
 }
 
 /// What left the pipeline.
-pub struct Lane(pub Vec<Buffer>);
+pub struct Lane {
+    /// To ports and the kernel.
+    pub sent: Vec<Buffer>,
+    /// To other workers: which one, and the port by which it came in.
+    pub handed_over: Vec<(u16, u16, Buffer)>,
+}
 
 impl Sink<Buffer> for Lane {
     #[inline(always)]
     fn transmit(&mut self, _port: u16, frame: Buffer) {
-        self.0.push(frame);
+        self.sent.push(frame);
     }
-    fn hand_over(&mut self, _worker: u16, _in_port: u16, frame: Buffer) {
-        self.0.push(frame);
+    fn hand_over(&mut self, worker: u16, in_port: u16, frame: Buffer) {
+        self.handed_over.push((worker, in_port, frame));
     }
     fn to_kernel(&mut self, _port: u16, frame: Buffer) {
-        self.0.push(frame);
+        self.sent.push(frame);
     }
     #[inline(always)]
     fn transmit_all(&mut self, _port: u16, frames: &mut Vec<Buffer>) {
-        self.0.append(frames);
+        self.sent.append(frames);
     }
 }

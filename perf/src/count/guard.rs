@@ -103,6 +103,7 @@ pub fn check(before: &Report, after: &Report, percent: u32) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Count, FILE};
     use super::*;
 
     #[test]
@@ -112,5 +113,29 @@ mod tests {
         assert_eq!(change(100.0, 96.0, 3, 0.0), Change::Better);
         assert_eq!(change(1.0, 1.1, 3, 0.2), Change::None);
         assert_eq!(change(0.0, 0.3, 3, 0.2), Change::Worse);
+    }
+
+    /// The recorded figures, which `--check` holds the code to, do not grow with the workers.
+    #[test]
+    fn a_packet_takes_the_same_whatever_the_number_of_workers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("results").join(FILE);
+        let report = read(&path).unwrap();
+        let of = |name: &str| report.scenarios[name].clone();
+        // New conns are checked against the owner's rule where there is more than one worker.
+        let established = ["1-worker", "2-workers", "4-workers", "8-workers"];
+        for (kind, workers) in
+            [("rss-established", &established[..]), ("rss-new", &established[1..])]
+        {
+            let counts = workers.iter().map(|workers| of(&format!("{kind}-{workers}")));
+            let counts: Vec<Count> = counts.collect();
+            for count in &counts {
+                let more = count.instructions - counts[0].instructions;
+                assert!(more.abs() < 2.0, "{kind}: {counts:?}");
+                assert!((count.lines - counts[0].lines).abs() < 0.25, "{kind}: {counts:?}");
+            }
+        }
+        // A packet that is handed over is parsed twice; there is no third time.
+        let alone = of("rss-established-1-worker").instructions;
+        assert!(of("handover-8-workers").instructions < 2.0 * alone);
     }
 }

@@ -1,6 +1,6 @@
 //! The part that runs under callgrind: make a scenario ready, then run what is counted.
 
-use sluice_perf::pieces::PIECES;
+use crate::pieces::PIECES;
 
 use super::CountError;
 use super::packets::SCENARIOS;

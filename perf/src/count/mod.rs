@@ -14,6 +14,8 @@ mod callgrind;
 mod guard;
 mod inside;
 mod packets;
+mod runner;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,19 +1,17 @@
 //! Whole packets through the whole pipeline, burst by burst.
 
 use sluice_api::Mode;
-use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::pipeline::ToMain;
-use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
+use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
 use sluice_dataplane::table::wheel::SLOT_MS;
-use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT, Random};
+use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
-use super::buffer::{Buffer, Lane};
 use super::inside::counted;
+use super::runner::Runner;
+use super::workers;
 use crate::setup::Setup;
-use crate::traffic::{Template, below, client};
-use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
+use crate::traffic::{below, client};
 
 /// Conns in the table: their lines are many times the simulated cache.
 const FLOWS: u32 = 8_192;
@@ -34,79 +32,18 @@ pub const SCENARIOS: &[Scenario] = &[
     ("not-ours", "packet", not_ours),
     ("syn-flood-full-table", "packet", syn_flood_full_table),
     ("expiry", "conn", expiry),
+    ("rss-established-1-worker", "packet", || workers::rss_established(1)),
+    ("rss-established-2-workers", "packet", || workers::rss_established(2)),
+    ("rss-established-4-workers", "packet", || workers::rss_established(4)),
+    ("rss-established-8-workers", "packet", || workers::rss_established(8)),
+    ("rss-new-1-worker", "packet", || workers::rss_new(1)),
+    ("rss-new-2-workers", "packet", || workers::rss_new(2)),
+    ("rss-new-4-workers", "packet", || workers::rss_new(4)),
+    ("rss-new-8-workers", "packet", || workers::rss_new(8)),
+    ("handover-2-workers", "packet", || workers::handover(2)),
+    ("handover-4-workers", "packet", || workers::handover(4)),
+    ("handover-8-workers", "packet", || workers::handover(8)),
 ];
-
-struct Runner {
-    setup: Setup<Buffer>,
-    burst: Burst<Buffer>,
-    lane: Lane,
-}
-
-impl Runner {
-    fn new(mode: Mode, conns: u32) -> Self {
-        let lane = Lane(Vec::with_capacity(2 * BURST));
-        Runner { setup: Setup::one_service(mode, conns), burst: Burst::default(), lane }
-    }
-
-    /// Send a packet of each flow; counted or not.
-    fn send(
-        &mut self,
-        port: u16,
-        flags: TcpFlags,
-        flows: impl IntoIterator<Item = FlowKey>,
-        count: bool,
-    ) -> u64 {
-        let mut template = Template::new(port, client(0), flags);
-        let mut buffers = Buffer::all(flows.into_iter().map(|key| template.with(key)));
-        let packets = buffers.len() as u64;
-        while !buffers.is_empty() {
-            let count_here = buffers.len().min(BURST);
-            self.burst.frames_mut().extend(buffers.drain(..count_here));
-            let Runner { setup, burst, lane } = self;
-            let mut run = || {
-                burst.received(|_| Meta::received(port, false));
-                setup.pipeline.process(burst, &setup.compiled, setup.now, lane);
-            };
-            if count {
-                counted(&mut run)
-            } else {
-                run()
-            }
-            self.answer_wants();
-        }
-        packets
-    }
-
-    fn answer_wants(&mut self) {
-        self.lane.0.clear();
-        let Setup { pipeline, .. } = &mut self.setup;
-        let messages: Vec<ToMain> = pipeline.take_messages().collect();
-        for message in messages {
-            if let ToMain::Want { port, address } = message {
-                let state = NeighbourState::Reachable(testkit::PEER_MAC);
-                let update = NeighbourUpdate { port, address, state };
-                pipeline.update_neighbour(&update, &mut self.lane);
-            }
-        }
-        self.lane.0.clear();
-    }
-
-    /// Established conns; the flows of their replies, in full-NAT.
-    fn bring_up(&mut self, flows: u32) -> Vec<FlowKey> {
-        self.send(CLIENT_PORT, TcpFlags::SYN, (0..flows).map(client), false);
-        let reply = |i| self.setup.pipeline.reply_flow(&client(i));
-        let replies: Vec<FlowKey> = (0..flows).filter_map(reply).collect();
-        let syn_ack = TcpFlags::SYN.with(TcpFlags::ACK);
-        self.send(BACKEND_PORT, syn_ack, replies.iter().copied(), false);
-        self.send(CLIENT_PORT, TcpFlags::ACK, (0..flows).map(client), false);
-        assert_eq!(self.setup.pipeline.conns().len(), flows as usize, "all conns were made");
-        replies
-    }
-
-    fn dropped(&self) -> u64 {
-        self.setup.pipeline.counters().dropped()
-    }
-}
 
 fn order(seed: u64, flows: u32) -> impl Iterator<Item = u32> {
     let mut random = Random(seed);

@@ -107,10 +107,13 @@ fn dataplane_toml(site: &Site, wire: Wire, worker_cpus: &[u16]) -> String {
         Wire::Tap => ("net_tap0,iface=wan0", "net_tap1,iface=lan0"),
     };
     let prefix = site.netns("lab");
+    // More workers than the machine has CPUs.
+    let share_cpus = (1..worker_cpus.len()).any(|n| worker_cpus[..n].contains(&worker_cpus[n]));
     format!(
         r#"[runtime]
 main_cpu = 0
 worker_cpus = {worker_cpus:?}
+share_cpus = {share_cpus}
 idle = "adaptive"
 hugepages = false
 memory_mb = 512

@@ -1,5 +1,5 @@
-//! Two workers on two-queue taps: packets arrive at the worker that does not own their conn and are
-//! handed over, and no client notices. Needs root.
+//! Several workers on taps with as many queues: packets arrive at workers that do not own their conn
+//! and are handed over, and no client notices. Needs root.
 
 mod common;
 
@@ -10,8 +10,20 @@ use sluice_tests::lab::topology::Wire;
 
 #[test]
 #[ignore = "needs root, for network namespaces; scripts/test runs it"]
-fn no_request_fails_when_conns_belong_to_the_other_worker() {
-    let mut lab = common::lab_with_sluice("sluice-tap", Wire::Tap, vec![0, 1]);
+fn no_request_fails_with_two_workers() {
+    no_request_fails("sluice-tap2", vec![0, 1]);
+}
+
+/// Two on each CPU: how they take turns is the kernel's business.
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn no_request_fails_with_four_workers() {
+    no_request_fails("sluice-tap4", vec![0, 1, 0, 1]);
+}
+
+fn no_request_fails(prefix: &str, worker_cpus: Vec<u16>) {
+    let workers = worker_cpus.len();
+    let mut lab = common::lab_with_sluice(prefix, Wire::Tap, worker_cpus);
 
     let before = lab.stats().unwrap();
     for (service, kind) in [("web", Kind::Page), ("web-dr", Kind::Page), ("echo", Kind::Udp)] {
@@ -28,9 +40,9 @@ fn no_request_fails_when_conns_belong_to_the_other_worker() {
     assert_eq!(downloads.errors(), []);
 
     let after = lab.stats().unwrap();
-    assert_eq!(after.workers.len(), 2);
+    assert_eq!(after.workers.len(), workers);
     for (new, old) in after.workers.iter().zip(&before.workers) {
-        // Both took part: each received packets, owned conns, and gave foreign packets away.
+        // All took part: each received packets, owned conns, and gave foreign packets away.
         assert!(new.rx_packets > old.rx_packets + 1_000, "{new:?}");
         assert!(new.conns_created > old.conns_created + 100, "{new:?}");
         assert!(new.handed_over > old.handed_over, "{new:?}");
@@ -39,7 +51,7 @@ fn no_request_fails_when_conns_belong_to_the_other_worker() {
     for port in lab.ports().unwrap() {
         assert_eq!(port["steering"], "handover", "{port}");
         let queues = port["counters"]["queues"].as_array().unwrap();
-        assert_eq!(queues.len(), 2, "{port}");
+        assert_eq!(queues.len(), workers, "{port}");
         assert!(queues.iter().all(|q| q["rx_packets"].as_u64() > Some(100)), "{port}");
         assert_eq!(port["counters"]["mis_steered"], 0, "{port}");
     }
