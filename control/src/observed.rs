@@ -243,6 +243,7 @@ mod tests {
                 address: [10, 0, 0, 1].into(),
                 port: 80,
                 weight: 100,
+                max_conns: None,
                 state: admin,
                 healthy,
             }];

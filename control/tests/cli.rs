@@ -102,10 +102,16 @@ impl Dataplane {
             port: s.port,
             protocol: s.protocol,
             traffic,
+            max_conns: s.max_conns,
             backends: s
                 .backends
                 .iter()
-                .map(|b| BackendStats { address: b.address, port: b.port, traffic })
+                .map(|b| BackendStats {
+                    address: b.address,
+                    port: b.port,
+                    traffic,
+                    max_conns: b.max_conns,
+                })
                 .collect(),
         });
         Stats {
@@ -286,8 +292,8 @@ fn backends_and_their_states() {
     let lab = Lab::start().with_web();
     lab.ok("backend add web 10.0.0.3:80 --weight 7 --zone a --state down");
     let list = lab.ok("backend list web");
-    assert_eq!(row(&list, "10.0.0.1:80")[..5], ["10.0.0.1:80", "3", "-", "up", "unchecked"]);
-    assert_eq!(row(&list, "10.0.0.3:80")[..5], ["10.0.0.3:80", "7", "a", "down", "unchecked"]);
+    assert_eq!(row(&list, "10.0.0.1:80")[..6], ["10.0.0.1:80", "3", "-", "-", "up", "unchecked"]);
+    assert_eq!(row(&list, "10.0.0.3:80")[..6], ["10.0.0.3:80", "7", "-", "a", "down", "unchecked"]);
     let text = list.lines().collect::<Vec<_>>();
     assert_eq!(text[1].find(" 3 "), text[3].find(" 7 "), "weights are aligned:\n{list}");
 
@@ -306,6 +312,44 @@ fn backends_and_their_states() {
     let health = lab.json("backend list web")["backends"][0]["health"].clone();
     assert_ne!(health, json!("unchecked"));
     assert_eq!(lab.json("backend list web")["backends"][1]["health"], "unchecked", "it is down");
+}
+
+#[test]
+fn limits_of_conns() {
+    let lab = Lab::start().with_web();
+    lab.ok("service set web --max-conns 1000");
+    lab.ok("backend add web 10.0.0.3:80 --max-conns 4294967295");
+    assert!(lab.ok("backend max-conns web 10.0.0.1:80 5").contains("while it has 5"));
+    let show = lab.ok("service show web");
+    assert!(show.contains("max conns     1000\n"), "{show}");
+    assert_eq!(row(&show, "10.0.0.1:80")[2], "5");
+    assert_eq!(row(&lab.ok("backend list web"), "10.0.0.3:80")[2], "4294967295");
+
+    // Beside what is used of them.
+    let stats = lab.ok("stats web");
+    assert!(stats.lines().next().unwrap().contains("MAX CONNS"), "{stats}");
+    assert_eq!(row(&stats, "web")[1..3], ["1,234", "1,000"]);
+    assert_eq!(row(&stats, "10.0.0.1:80")[1..3], ["1,234", "5"]);
+    assert_eq!(row(&stats, "10.0.0.2:8080")[1..3], ["1,234", "-"]);
+
+    lab.ok("backend max-conns web 10.0.0.1:80 none");
+    lab.ok("backend max-conns web 10.0.0.3:80 none");
+    lab.ok("service set web --no-max-conns");
+    assert_eq!(lab.json("service show web")["max_conns"], Value::Null);
+    assert!(!lab.ok("stats web").contains("MAX CONNS"));
+
+    for wrong in ["0", "-1", "many", "4294967296"] {
+        for command in [
+            format!("service set web --max-conns={wrong}"),
+            format!("backend add web 10.0.0.4:80 --max-conns={wrong}"),
+            format!("backend max-conns web 10.0.0.1:80 -- {wrong}"),
+        ] {
+            let refused = lab.run(&command);
+            assert_eq!(refused.code, 2, "{command}");
+            let expected = format!("max_conns {wrong:?}: expected 1 to 4294967295");
+            assert!(refused.stderr.contains(&expected), "{command}: {}", refused.stderr);
+        }
+    }
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn files_that_are_wrong_are_refused_with_every_reason() {
         ),
         (
             web.replace("weight = 50", "wait = 50"),
-            "service[web].backend[10.0.0.2:8080].wait is 50: expected a known field: address, port, weight, zone, state",
+            "service[web].backend[10.0.0.2:8080].wait is 50: expected a known field: address, port, weight, max_conns, zone, state",
         ),
         (
             web.replace("port = 80\n", "port = 1979-05-27\n"),

@@ -2,7 +2,8 @@
 //! them when somebody asks. No read-modify-write, no lock, no shared writable line (design,
 //! invariant 1).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sluice_api::DropReason;
 use sluice_api::stats::Traffic;
@@ -31,12 +32,28 @@ impl Counter {
         self.0.store(value, Relaxed);
     }
 
+    /// Set it, such that who [observes](Self::observe) it sees all that was counted before: gauges
+    /// only, owning worker only.
+    #[inline(always)]
+    pub fn publish(&self, value: u64) {
+        self.0.store(value, Release);
+    }
+
+    /// A value that was [published](Self::publish), from any thread.
+    #[inline(always)]
+    pub fn observe(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+
     /// Its value, from any thread.
     #[inline(always)]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
+
+/// Counters in a cache line: as many beside others keep any two workers' apart.
+const PADDING: usize = 8;
 
 /// Traffic in one direction.
 #[derive(Debug, Default)]
@@ -119,16 +136,20 @@ pub struct WorkerCounters {
     pub busy_polls: Counter,
     /// Poll rounds without.
     pub idle_polls: Counter,
-    /// Generation of the snapshot in use (gauge): what the main thread waits for.
+    /// Generation of the snapshot in use (gauge, published): what the main thread waits for.
     pub generation: Counter,
+    /// Epoch of its view that the worker went by in all of its last round (gauge, published).
+    pub view_epoch: Counter,
     drops: [Counter; DropReason::COUNT],
     queues: Box<[QueueCounters]>,
+    /// Conns now (gauge) by service slot, with a line of nothing on either side.
+    services: Box<[Counter]>,
     backends: Box<[BackendCounters]>,
 }
 
 impl WorkerCounters {
-    /// Counters for this many backend slots and ports.
-    pub fn new(backend_slots: usize, ports: usize) -> Self {
+    /// Counters for this many service slots, backend slots and ports.
+    pub fn new(service_slots: usize, backend_slots: usize, ports: usize) -> Self {
         WorkerCounters {
             rx_packets: Counter::default(),
             tx_packets: Counter::default(),
@@ -141,15 +162,20 @@ impl WorkerCounters {
             busy_polls: Counter::default(),
             idle_polls: Counter::default(),
             generation: Counter::default(),
+            view_epoch: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             queues: (0..ports).map(|_| QueueCounters::default()).collect(),
+            services: (0..service_slots + 2 * PADDING).map(|_| Counter::default()).collect(),
             backends: (0..backend_slots).map(|_| BackendCounters::default()).collect(),
         }
     }
 
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.backends) + size_of_val(&*self.queues)
+        size_of::<Self>()
+            + size_of_val(&*self.services)
+            + size_of_val(&*self.backends)
+            + size_of_val(&*self.queues)
     }
 
     /// Packets dropped for a reason.
@@ -162,6 +188,18 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn queue(&self, port: u16) -> &QueueCounters {
         &self.queues[usize::from(port)]
+    }
+
+    /// Conns of a service slot (gauge).
+    #[inline(always)]
+    pub fn service_conns(&self, slot: u16) -> &Counter {
+        &self.services[usize::from(slot) + PADDING]
+    }
+
+    /// Conns of all service slots.
+    #[inline(always)]
+    pub fn services(&self) -> &[Counter] {
+        &self.services[PADDING..self.services.len() - PADDING]
     }
 
     /// Counters of a backend slot.

@@ -57,10 +57,12 @@ impl Ledger {
     }
 
     /// Free the slots that nothing refers to any more, and remember what they counted.
-    pub fn reclaim(&mut self, slots: &mut Slots) {
+    /// `released` hears of each.
+    pub fn reclaim(&mut self, slots: &mut Slots, mut released: impl FnMut(Freed)) {
         let mut freed = Vec::new();
         slots.reclaim(|slot| self.conns(slot), |f| freed.push(f));
         for freed in freed {
+            released(freed);
             match freed {
                 Freed::Backend { service, slot } => {
                     let traffic = self.backend(slot);
@@ -95,6 +97,7 @@ impl Ledger {
                             .backend(&(slot, b.id()))
                             .map(|s| self.backend(s))
                             .unwrap_or_default(),
+                        max_conns: b.max_conns,
                     })
                     .collect();
                 ServiceStats {
@@ -103,6 +106,7 @@ impl Ledger {
                     port: service.port,
                     protocol: service.protocol,
                     traffic: total.get(&slot).copied().unwrap_or_default(),
+                    max_conns: service.max_conns,
                     backends,
                 }
             })
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_the_main_thread_drops_counts_too() {
-        let threads: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0, 0))).collect();
+        let threads: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0, 0, 0))).collect();
         let ledger = Ledger::new(vec![threads[0].clone()], threads[1].clone());
         threads.iter().for_each(|t| t.drop_count(DropReason::ExceptionRingFull).add(2));
         assert_eq!(ledger.drops(), [("exception_ring_full".to_owned(), 4)].into());
@@ -149,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_service_keeps_what_its_former_backends_had_and_a_new_one_starts_at_zero() {
-        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(100, 0))).collect();
-        let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0, 0)));
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0, 100, 0))).collect();
+        let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0, 0, 0)));
         let mut slots = Slots::new(1, 1);
         let first = snapshot(&[1]);
         slots.assign(&first).unwrap();
@@ -160,7 +164,7 @@ mod tests {
 
         let second = snapshot(&[2]);
         slots.assign(&second).unwrap();
-        ledger.reclaim(&mut slots);
+        ledger.reclaim(&mut slots, |_| {});
         // The slot's next owner.
         let third = snapshot(&[2, 3]);
         slots.assign(&third).unwrap();

@@ -25,5 +25,6 @@ pub mod scheduler;
 pub mod slots;
 pub mod snapshot;
 pub mod table;
+pub mod tally;
 pub mod testkit;
 pub mod worker;

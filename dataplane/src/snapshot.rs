@@ -36,6 +36,8 @@ pub struct CompiledBackend {
     pub address: u32,
     /// Its L4 port.
     pub port: u16,
+    /// Whether it has a limit of conns, and with it a quota on each worker.
+    pub is_limited: bool,
 }
 
 /// How a service picks, with what was computed for it.
@@ -44,7 +46,7 @@ pub enum Picker {
     Maglev(MaglevTable, HashOn),
     /// The cycle; where a worker stands in it is the worker's.
     Wrr(WrrTable),
-    /// Conns are counted by the worker.
+    /// Conns are counted by the worker, and by its view those of the others.
     Wlc,
     /// Weighted by a hash of the client address.
     SourceHash(SourceHashTable),
@@ -64,6 +66,10 @@ pub struct CompiledService {
     pub weights: Box<[u16]>,
     /// Local addresses (full-NAT), in host order.
     pub local_addresses: Box<[u32]>,
+    /// Whether it has a limit of conns, and with it a quota on each worker.
+    pub is_limited: bool,
+    /// Whether it or any of its backends has one.
+    pub has_limits: bool,
     source: SnapshotService,
 }
 
@@ -279,6 +285,7 @@ impl CompiledService {
                 slot: slots.backend(&(slot, b.id())).expect("slots were assigned"),
                 address: b.address.to_bits(),
                 port: b.port,
+                is_limited: b.max_conns.is_some(),
             })
             .collect();
         let weighted: Vec<_> = service
@@ -302,6 +309,9 @@ impl CompiledService {
             backends,
             weights,
             local_addresses,
+            is_limited: service.max_conns.is_some(),
+            has_limits: service.max_conns.is_some()
+                || service.backends.iter().any(|b| b.max_conns.is_some()),
             source: service.clone(),
         }
     }

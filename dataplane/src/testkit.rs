@@ -1,5 +1,7 @@
 //! A pipeline without ports, and packets to feed it: for tests, simulation, fuzzers and benches.
 
+mod team;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -28,6 +30,9 @@ use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
+use crate::tally::WorkerView;
+
+pub use team::Team;
 
 /// Network of clients, behind port 0: 192.0.2.0/24; the port has .1, clients come through .254.
 pub const CLIENT_PORT: u16 = 0;
@@ -191,6 +196,7 @@ pub fn service(
         scheduler: Scheduler::Wrr,
         hash_on: HashOn::FiveTuple,
         maglev_slots: 251,
+        max_conns: None,
         pool: (mode == Mode::FullNat).then(|| "lan".to_owned()),
         timeouts: Timeouts::default(),
         backends: (1..=backends)
@@ -198,6 +204,7 @@ pub fn service(
                 address: Ipv4Addr::from_bits(0x0a00_0100 + u32::from(i)),
                 port,
                 weight: 1,
+                max_conns: None,
                 state: AdminState::Up,
                 healthy: true,
             })
@@ -247,6 +254,8 @@ pub struct Harness {
     pub slots: Slots,
     /// Its counters.
     pub counters: Arc<WorkerCounters>,
+    /// What it sees of the other workers: nothing, unless a test has a tally over several.
+    pub view: Arc<WorkerView>,
     /// The time; tests set it.
     pub now: Millis,
     /// MAC address that every next hop is found to have; unresolved when absent.
@@ -276,9 +285,11 @@ impl Harness {
         steering: Steering,
     ) -> Self {
         let config = config();
-        let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
+        let limits = test_limits();
         let backend_slots = slots::backend_slots(limits.backends) as usize;
-        let counters = Arc::new(WorkerCounters::new(backend_slots, PORT_MACS.len()));
+        let service_slots = slots::service_slots(limits.services) as usize;
+        let counters = Arc::new(WorkerCounters::new(service_slots, backend_slots, PORT_MACS.len()));
+        let view = Arc::new(WorkerView::new(service_slots, backend_slots));
         let ports = ports(&config);
         let pipeline_config = PipelineConfig {
             worker,
@@ -286,7 +297,7 @@ impl Harness {
             steering,
             conns,
             neighbours: 1_024,
-            service_slots: slots::service_slots(limits.services) as usize,
+            service_slots,
             backend_slots,
             ports,
             routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
@@ -295,10 +306,16 @@ impl Harness {
             pages: Pages::Transparent,
         };
         let mut harness = Harness {
-            pipeline: Pipeline::new(pipeline_config, Arc::clone(&counters), 1_000),
+            pipeline: Pipeline::new(
+                pipeline_config,
+                Arc::clone(&counters),
+                Arc::clone(&view),
+                1_000,
+            ),
             compiled: Compiled::empty(&own_addresses(&config)),
             slots: Slots::new(limits.services, limits.backends),
             counters,
+            view,
             now: 1_000,
             resolve_to: Some(PEER_MAC),
             messages: Vec::new(),
@@ -312,7 +329,7 @@ impl Harness {
     /// Forward by another snapshot, which must be valid.
     pub fn apply(&mut self, snapshot: &Snapshot) {
         let own = self.config.port_addresses();
-        let limits = Limits { services: 64, backends: 4_096, ..Limits::default() };
+        let limits = test_limits();
         assert_eq!(validate::snapshot(snapshot, &limits, &own), []);
         self.slots.assign(snapshot).expect("there is room for the test's services");
         let own = own_addresses(&self.config);
@@ -352,6 +369,12 @@ impl Harness {
         }
     }
 
+    /// Tell the main thread what this worker goes by, as at the end of each round.
+    pub fn acknowledge(&self) {
+        self.counters.generation.publish(self.compiled.generation);
+        self.counters.view_epoch.publish(self.view.epoch());
+    }
+
     /// Let time pass, and conns expire.
     pub fn pass(&mut self, ms: u32) {
         self.now = self.now.wrapping_add(ms);
@@ -368,6 +391,11 @@ impl Harness {
         let count = |reason: &DropReason| (*reason, self.drops(*reason));
         DropReason::ALL.iter().map(count).filter(|(_, count)| *count > 0).collect()
     }
+}
+
+/// Table sizes of all pipelines here.
+fn test_limits() -> Limits {
+    Limits { services: 64, backends: 4_096, ..Limits::default() }
 }
 
 fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {

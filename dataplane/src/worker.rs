@@ -15,6 +15,7 @@ use crate::pipeline::{EXPIRE_PER_ROUND, Pipeline, PipelineConfig, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
 use crate::snapshot::Compiled;
 use crate::table::wheel::Millis;
+use crate::tally::WorkerView;
 
 /// Neighbour updates taken in one round.
 const UPDATES_PER_ROUND: usize = 64;
@@ -148,6 +149,8 @@ pub struct WorkerParts {
     pub config: Arc<ArcSwap<Compiled>>,
     /// Its counters.
     pub counters: Arc<WorkerCounters>,
+    /// What it sees of the other workers.
+    pub view: Arc<WorkerView>,
     /// The clock.
     pub clock: Clock,
     /// What it does when there is nothing to do.
@@ -176,7 +179,7 @@ impl Worker {
     /// A worker from its parts. Its tables are taken here: call it on the worker's own thread.
     pub fn new(parts: WorkerParts) -> Self {
         let now = now_ms(&parts.clock);
-        let pipeline = Pipeline::new(parts.pipeline, Arc::clone(&parts.counters), now);
+        let pipeline = Pipeline::new(parts.pipeline, Arc::clone(&parts.counters), parts.view, now);
         let lanes = Lanes {
             counters: parts.counters,
             ports: parts.tx.into_iter().map(|q| Lane::new(q, DropReason::TxQueueFull)).collect(),
@@ -224,6 +227,7 @@ impl Worker {
         let now = now_ms(&self.clock);
         let Worker { pipeline, rx, lanes, from_workers, config, updates, messages, .. } = self;
         let config: &Compiled = config.load();
+        let view_epoch = pipeline.view().epoch();
         let mut packets = 0;
         for (port, queue) in rx.iter_mut().enumerate() {
             packets += queue.burst(burst.frames_mut(), BURST);
@@ -248,7 +252,9 @@ impl Worker {
         // The queues drop these themselves.
         let too_long = rx.iter().map(RxQueue::multi_segment_drops).sum();
         lanes.counters.drop_count(DropReason::FrameTooLong).set(too_long);
-        lanes.counters.generation.set(config.generation);
+        lanes.counters.generation.publish(config.generation);
+        // Last: whoever sees it sees all that this round made by these quotas and those before.
+        lanes.counters.view_epoch.publish(view_epoch);
         packets
     }
 }

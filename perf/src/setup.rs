@@ -12,6 +12,7 @@ use sluice_dataplane::slots::{self, Slots};
 use sluice_dataplane::snapshot::Compiled;
 use sluice_dataplane::table::route::RouteTable;
 use sluice_dataplane::table::wheel::Millis;
+use sluice_dataplane::tally::WorkerView;
 use sluice_dataplane::testkit;
 
 /// Local addresses of the pool: enough local ports for 16 million conns to four backends.
@@ -85,8 +86,11 @@ impl<F: Frame> Setup<F> {
             verify_l4_checksum: true,
             pages: Pages::Transparent,
         };
-        let counters = Arc::new(WorkerCounters::new(backend_slots, testkit::PORT_MACS.len()));
-        let pipeline = Pipeline::new(pipeline_config, counters, 1_000);
+        let service_slots = pipeline_config.service_slots;
+        let ports = testkit::PORT_MACS.len();
+        let counters = Arc::new(WorkerCounters::new(service_slots, backend_slots, ports));
+        let view = Arc::new(WorkerView::new(service_slots, backend_slots));
+        let pipeline = Pipeline::new(pipeline_config, counters, view, 1_000);
         Setup { pipeline, compiled: Arc::new(compiled), now: 1_000, snapshot, slots, own }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use hyper::Method;
@@ -186,6 +187,7 @@ fn definition() -> Value {
         scheduler: Scheduler::default(),
         hash_on: HashOn::default(),
         maglev_slots: 0,
+        max_conns: Some(NonZeroU32::MIN),
         pool: Some(String::new()),
         timeouts: Timeouts::default(),
         health_check: Some(HealthCheck::default()),
@@ -193,6 +195,7 @@ fn definition() -> Value {
             address: nobody,
             port: 0,
             weight: 0,
+            max_conns: Some(NonZeroU32::MIN),
             zone: Some(String::new()),
             state: AdminState::default(),
         }],

@@ -1,6 +1,7 @@
 //! The command line: which commands there are and what each takes.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -116,6 +117,9 @@ pub(super) enum ServiceCommand {
         /// Take the pool away, as for mode dr.
         #[arg(long, conflicts_with = "pool")]
         no_pool: bool,
+        /// Take the limit of conns away.
+        #[arg(long, conflicts_with = "max_conns")]
+        no_max_conns: bool,
         /// Check backends no more: all count as healthy.
         #[arg(long, conflicts_with_all = CHECK_IDS)]
         no_check: bool,
@@ -153,6 +157,9 @@ pub(super) struct ServiceFields {
     /// Slots of the Maglev table, a prime.
     #[arg(long, value_name = "N")]
     pub(super) maglev_slots: Option<u32>,
+    /// Most conns at a time, over all backends and workers.
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(super) max_conns: Option<NonZeroU32>,
     /// Name of the pool of local addresses; full-NAT needs one.
     #[arg(long, value_name = "POOL")]
     pub(super) pool: Option<String>,
@@ -196,7 +203,7 @@ pub(super) struct CheckFields {
     pub(super) check_status: Vec<u16>,
 }
 
-const FIELD_IDS: [&str; 19] = [
+const FIELD_IDS: [&str; 20] = [
     "vip",
     "port",
     "protocol",
@@ -204,6 +211,7 @@ const FIELD_IDS: [&str; 19] = [
     "scheduler",
     "hash_on",
     "maglev_slots",
+    "max_conns",
     "pool",
     "timeouts",
     "backends",
@@ -243,6 +251,9 @@ pub(super) enum BackendCommand {
         /// Its share relative to the service's other backends.
         #[arg(long)]
         weight: Option<u16>,
+        /// Most conns at a time, over all workers.
+        #[arg(long, value_name = "N", value_parser = limit)]
+        max_conns: Option<NonZeroU32>,
         /// The zone it stands in.
         #[arg(long)]
         zone: Option<String>,
@@ -261,6 +272,14 @@ pub(super) enum BackendCommand {
         at: BackendAt,
         /// The new weight.
         weight: u16,
+    },
+    /// Set how many conns a backend may have at a time; new ones beyond go to other backends.
+    MaxConns {
+        #[command(flatten)]
+        at: BackendAt,
+        /// The new limit, or `none`.
+        #[arg(value_name = "N|none", value_parser = limit_or_none)]
+        max_conns: Limit,
     },
     /// Let a backend keep its conns, but give it no new ones.
     Drain {
@@ -396,6 +415,21 @@ fn weighted(text: &str) -> Result<(BackendId, Option<u16>), String> {
     Ok((id.parse()?, Some(weight)))
 }
 
+/// A limit of conns, or that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit(pub(super) Option<NonZeroU32>);
+
+fn limit(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("max_conns {text:?}: expected 1 to {}", u32::MAX))
+}
+
+fn limit_or_none(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    limit(text).map(|limit| Limit(Some(limit))).map_err(|error| format!("{error}, or none"))
+}
+
 fn timeout(text: &str) -> Result<(String, u32), String> {
     let expected = || format!("{text:?}: expected NAME=MS, as in tcp_established_ms=900000");
     let (name, ms) = text.split_once('=').ok_or_else(expected)?;
@@ -418,6 +452,12 @@ mod tests {
         assert_eq!(weighted("10.0.0.1:80=0"), Ok(("10.0.0.1:80".parse().unwrap(), Some(0))));
         assert!(weighted("10.0.0.1:80=65536").unwrap_err().contains("0 to 65535"));
         assert!(weighted("10.0.0.1").unwrap_err().contains("ADDRESS:PORT"));
+        assert_eq!(limit("7"), Ok(NonZeroU32::new(7).unwrap()));
+        for wrong in ["0", "-1", "many", "4294967296"] {
+            assert!(limit(wrong).unwrap_err().contains("expected 1 to 4294967295"));
+        }
+        assert_eq!(limit_or_none("none"), Ok(Limit(None)));
+        assert!(limit_or_none("0").unwrap_err().ends_with("1 to 4294967295, or none"));
         assert_eq!(timeout("udp_one_way_ms=5"), Ok(("udp_one_way_ms".to_owned(), 5)));
         assert!(timeout("udp_one_way_ms").is_err());
         assert!(timeout("udp_one_way_ms=5s").is_err());

@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::args::{BackendAt, BackendCommand};
+use super::args::{BackendAt, BackendCommand, Limit};
 use super::client::path;
 use super::error::CliError;
 use super::table::{Table, duration, field, items};
@@ -17,10 +17,14 @@ pub(super) async fn run(context: &Context, command: BackendCommand) -> Result<()
             let answer = client.get(&path(&["services", &service, "backends"])).await?;
             output.answer(&answer.body, |body| table(items(body, "backends")))
         }
-        BackendCommand::Add { at, weight, zone, state } => {
+        BackendCommand::Add { at, weight, max_conns, zone, state } => {
             let mut body = json!({"address": at.backend.address, "port": at.backend.port});
-            let optional =
-                [("weight", json!(weight)), ("zone", json!(zone)), ("state", json!(state))];
+            let optional = [
+                ("weight", json!(weight)),
+                ("max_conns", json!(max_conns)),
+                ("zone", json!(zone)),
+                ("state", json!(state)),
+            ];
             for (name, value) in optional.into_iter().filter(|(_, value)| !value.is_null()) {
                 body[name] = value;
             }
@@ -36,6 +40,15 @@ pub(super) async fn run(context: &Context, command: BackendCommand) -> Result<()
             let (path, body) = (path_of(&at, Some("weight")), json!({"weight": weight}));
             let answer = client.change(Method::PUT, &path, Some(&body)).await?;
             output.answer(&answer.body, |_| done(&at, &format!("weight is {weight}")))
+        }
+        BackendCommand::MaxConns { at, max_conns: Limit(limit) } => {
+            let body = json!({"max_conns": limit});
+            let answer = client.change(Method::PATCH, &path_of(&at, None), Some(&body)).await?;
+            let says = match limit {
+                Some(limit) => format!("takes no new conns while it has {limit}"),
+                None => "has no limit of conns".to_owned(),
+            };
+            output.answer(&answer.body, |_| done(&at, &says))
         }
         BackendCommand::Drain { at } => state(context, &at, "drain").await,
         BackendCommand::Up { at } => state(context, &at, "up").await,
@@ -67,13 +80,23 @@ fn done(at: &BackendAt, what: &str) -> String {
 
 /// Backends with their configured and observed state.
 pub(super) fn table(backends: &[Value]) -> String {
-    let mut table = Table::new(&["BACKEND", ">WEIGHT", "ZONE", "STATE", "HEALTH", "FOR", "REASON"]);
+    let mut table = Table::new(&[
+        "BACKEND",
+        ">WEIGHT",
+        ">MAX CONNS",
+        "ZONE",
+        "STATE",
+        "HEALTH",
+        "FOR",
+        "REASON",
+    ]);
     let now = now_ms();
     for backend in backends {
         let since = backend["health_since_ms"].as_u64().filter(|since| *since > 0);
         table.row(vec![
             format!("{}:{}", field(backend, "address"), field(backend, "port")),
             field(backend, "weight"),
+            field(backend, "max_conns"),
             field(backend, "zone"),
             field(backend, "state"),
             field(backend, "health"),

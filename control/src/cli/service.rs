@@ -41,10 +41,13 @@ pub(super) async fn run(context: &Context, command: ServiceCommand) -> Result<()
             let answer = client.change(Method::POST, "/services", Some(&body)).await?;
             output.answer(&answer.body, |_| format!("service {} created", field(&body, "name")))
         }
-        ServiceCommand::Set { name, fields, no_pool, no_check } => {
+        ServiceCommand::Set { name, fields, no_pool, no_max_conns, no_check } => {
             let mut patch = object(&fields);
             if no_pool {
                 patch.insert("pool".to_owned(), Value::Null);
+            }
+            if no_max_conns {
+                patch.insert("max_conns".to_owned(), Value::Null);
             }
             if no_check {
                 patch.insert("health_check".to_owned(), Value::Null);
@@ -109,6 +112,7 @@ fn object(fields: &ServiceFields) -> Map<String, Value> {
         scheduler,
         hash_on,
         maglev_slots,
+        max_conns,
         pool,
         timeouts,
         check,
@@ -123,6 +127,7 @@ fn object(fields: &ServiceFields) -> Map<String, Value> {
         ("scheduler", json!(scheduler)),
         ("hash_on", json!(hash_on)),
         ("maglev_slots", json!(maglev_slots)),
+        ("max_conns", json!(max_conns)),
         ("pool", json!(pool)),
         ("timeouts", if timeouts.is_empty() { Value::Null } else { Value::Object(timeouts) }),
         ("health_check", check_object(check)),
@@ -192,6 +197,7 @@ fn show(service: &Value) -> String {
         },
     );
     line("pool", field(service, "pool"));
+    line("max conns", field(service, "max_conns"));
     line("health check", check(&service["health_check"]));
     let protocol = field(service, "protocol");
     let timeouts = service["timeouts"].as_object().into_iter().flatten();

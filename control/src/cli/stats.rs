@@ -1,6 +1,7 @@
 //! `sluice stats`: the data plane's counters, once or again and again with rates.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -103,18 +104,20 @@ fn services(reading: &Reading) -> &[ServiceStats] {
     }
 }
 
-fn rows(services: &[ServiceStats]) -> impl Iterator<Item = (Row, &Traffic)> {
+/// What has traffic, with its `max_conns`.
+fn rows(services: &[ServiceStats]) -> impl Iterator<Item = (Row, &Traffic, Option<NonZeroU32>)> {
     services.iter().flat_map(|service| {
         let of_backends = service.backends.iter().map(|backend| {
             let id = format!("{}:{}", backend.address, backend.port);
-            ((service.name.clone(), Some(id)), &backend.traffic)
+            ((service.name.clone(), Some(id)), &backend.traffic, backend.max_conns)
         });
-        std::iter::once(((service.name.clone(), None), &service.traffic)).chain(of_backends)
+        let of_service = ((service.name.clone(), None), &service.traffic, service.max_conns);
+        std::iter::once(of_service).chain(of_backends)
     })
 }
 
 fn traffic_of(reading: &Reading) -> HashMap<Row, Traffic> {
-    rows(services(reading)).map(|(row, traffic)| (row, *traffic)).collect()
+    rows(services(reading)).map(|(row, traffic, _)| (row, *traffic)).collect()
 }
 
 /// `rates` is absent for a single print; the reading before is absent for the first of many.
@@ -143,13 +146,17 @@ fn render(args: &StatsArgs, reading: &Reading, rates: Option<&Option<Before>>) -
 
 fn traffic(services: &[ServiceStats], rates: Option<&Option<Before>>) -> String {
     let mut columns = vec!["SERVICE", "BACKEND", ">CONNS"];
+    let has_limits = rows(services).any(|(.., max_conns)| max_conns.is_some());
+    if has_limits {
+        columns.push(">MAX CONNS");
+    }
     columns.extend(if rates.is_some() {
         [">CONNS/s", ">PACKETS IN/s", ">BYTES IN/s", ">PACKETS OUT/s", ">BYTES OUT/s"]
     } else {
         [">CREATED", ">PACKETS IN", ">BYTES IN", ">PACKETS OUT", ">BYTES OUT"]
     });
     let mut table = Table::new(&columns);
-    for (row, now) in rows(services) {
+    for (row, now, max_conns) in rows(services) {
         let counters =
             |t: &Traffic| [t.conns_created, t.packets_in, t.bytes_in, t.packets_out, t.bytes_out];
         let mut cells = match &row {
@@ -157,6 +164,9 @@ fn traffic(services: &[ServiceStats], rates: Option<&Option<Before>>) -> String 
             (service, None) => vec![service.clone(), String::new()],
         };
         cells.push(integer(now.conns));
+        if has_limits {
+            cells.push(max_conns.map_or("-".to_owned(), |limit| integer(limit.get().into())));
+        }
         match rates {
             None => cells.extend(counters(now).map(integer)),
             Some(before) => {

@@ -176,6 +176,22 @@ impl Scrape {
         )?;
         output.family(
             MetricType::Gauge,
+            "backend_max_conns",
+            "Most conns it may have; absent without a limit",
+            backends()
+                .filter_map(|(labels, backend, _)| Some((labels, backend.max_conns?.get().into()))),
+        )?;
+        output.family(
+            MetricType::Gauge,
+            "service_max_conns",
+            "Most conns it may have; absent without a limit",
+            self.state.services.iter().filter_map(|service| {
+                let labels = vec![("service", service.name.as_str())];
+                Some((labels, service.max_conns?.get().into()))
+            }),
+        )?;
+        output.family(
+            MetricType::Gauge,
             "backend_healthy",
             "1 when its checks pass, 0 when they fail or none has passed yet; absent when unchecked",
             backends()

@@ -6,6 +6,7 @@
 //! and a test holds them against the serde definitions.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -99,6 +100,7 @@ pub fn set_identity(
 }
 
 const WEIGHT: &str = "0 to 65535";
+const MAX_CONNS: &str = "1 to 4294967295";
 const PORT: &str = "1 to 65535";
 const ADDRESS: &str = "an IPv4 address, as \"10.0.0.1\"";
 
@@ -119,6 +121,7 @@ fn read_service(
     let hash_on = fields.or_default("hash_on", word, "\"source\" or \"5-tuple\"");
     let slots = format!("a prime from {}", check::range_text(&validate::MAGLEV_SLOTS));
     let maglev_slots = fields.or("maglev_slots", default_maglev_slots(), number, &slots);
+    let max_conns = fields.option("max_conns", limit, MAX_CONNS);
     let pool = fields.option("pool", text, "the name of a pool");
     let timeouts = match fields.take("timeouts") {
         Some(value) => read_timeouts(value, &format!("{path}.timeouts"), fields.problems),
@@ -142,6 +145,7 @@ fn read_service(
         scheduler,
         hash_on,
         maglev_slots,
+        max_conns,
         pool,
         timeouts: timeouts?,
         health_check,
@@ -176,10 +180,11 @@ fn read_backend(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option
     let address = fields.required("address", address, ADDRESS);
     let port = fields.required("port", number, PORT);
     let weight = fields.or("weight", default_weight(), number, WEIGHT);
+    let max_conns = fields.option("max_conns", limit, MAX_CONNS);
     let zone = fields.option("zone", text, "a string");
     let state = fields.or_default("state", word, "\"up\", \"drain\" or \"down\"");
     fields.close();
-    Some(Backend { address: address?, port: port?, weight, zone, state })
+    Some(Backend { address: address?, port: port?, weight, max_conns, zone, state })
 }
 
 fn read_timeouts(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<Timeouts> {
@@ -380,6 +385,10 @@ fn number<T: TryFrom<u64>>(value: &Value) -> Option<T> {
     T::try_from(value.as_u64()?).ok()
 }
 
+fn limit(value: &Value) -> Option<NonZeroU32> {
+    NonZeroU32::new(number(value)?)
+}
+
 /// A variant of an enum, by its name.
 fn word<T: DeserializeOwned>(value: &Value) -> Option<T> {
     serde_json::from_value(value.clone()).ok()
@@ -425,7 +434,7 @@ mod tests {
         json!({
             "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp",
             "mode": "full-nat", "scheduler": "wlc", "hash_on": "source", "maglev_slots": 251,
-            "pool": "local",
+            "max_conns": 4_294_967_295u32, "pool": "local",
             "timeouts": {
                 "tcp_syn_sent_ms": 1, "tcp_syn_received_ms": 2, "tcp_established_ms": 3,
                 "tcp_fin_wait_ms": 4, "tcp_last_ack_ms": 5, "tcp_time_wait_ms": 6,
@@ -437,7 +446,8 @@ mod tests {
                 "expected_status": [200, 204]
             },
             "backends": [
-                {"address": "10.0.0.1", "port": 80, "weight": 7, "zone": "a", "state": "drain"}
+                {"address": "10.0.0.1", "port": 80, "weight": 7, "max_conns": 1, "zone": "a",
+                 "state": "drain"}
             ]
         })
     }
@@ -490,6 +500,26 @@ mod tests {
             assert!(problems.iter().any(|p| p == expected), "{expected} not in {problems:#?}");
         }
         assert!(problems.iter().any(|p| p.starts_with("service[web].colour is \"red\": expected")));
+    }
+
+    #[test]
+    fn limits_of_conns() {
+        for wrong in [json!(0), json!(-1), json!(1.5), json!("100"), json!(4_294_967_296u64)] {
+            let mut json = full_service();
+            json["max_conns"] = wrong.clone();
+            json["backends"][0]["max_conns"] = wrong.clone();
+            let problems = service(json, Spelling::Json, "new").unwrap_err();
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            let expected = ["", ".backends[10.0.0.1:80]"].map(|of| {
+                format!("services[web]{of}.max_conns is {wrong}: expected 1 to 4294967295")
+            });
+            assert_eq!(lines, expected);
+        }
+        let mut json = full_service();
+        json["max_conns"] = Value::Null;
+        json["backends"][0].as_object_mut().unwrap().remove("max_conns");
+        let none = service(json, Spelling::Json, "new").unwrap();
+        assert_eq!((none.max_conns, none.backends[0].max_conns), (None, None));
     }
 
     #[test]

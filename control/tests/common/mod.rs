@@ -134,10 +134,16 @@ impl Memory {
             port: s.port,
             protocol: s.protocol,
             traffic,
+            max_conns: s.max_conns,
             backends: s
                 .backends
                 .iter()
-                .map(|b| BackendStats { address: b.address, port: b.port, traffic })
+                .map(|b| BackendStats {
+                    address: b.address,
+                    port: b.port,
+                    traffic,
+                    max_conns: b.max_conns,
+                })
                 .collect(),
         };
         Stats {

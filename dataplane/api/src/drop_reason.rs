@@ -95,6 +95,10 @@ drop_reasons! {
     NoConn = "no_conn",
     /// The service has no backend that takes new conns.
     NoBackend = "no_backend",
+    /// The service has as many conns as its `max_conns` allows.
+    ServiceLimit = "service_limit",
+    /// All backends that take new conns have as many as their `max_conns` allows.
+    BackendLimit = "backend_limit",
     /// The conn table is full.
     ConnTableFull = "conn_table_full",
     /// All local ports towards the chosen backend are in use.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -63,9 +64,9 @@ pub enum Scheduler {
     /// Maglev consistent hashing (Eisenbud et al., NSDI 2016), weighted.
     #[default]
     Maglev,
-    /// Weighted round robin; exact per worker.
+    /// Weighted round robin: exact over every round of a worker.
     Wrr,
-    /// Weighted least connections, counted per worker.
+    /// Weighted least connections, over all workers.
     Wlc,
     /// Weighted choice by a hash of the client address.
     SourceHash,
@@ -197,6 +198,10 @@ pub struct Backend {
     /// Its share relative to the service's other backends: 0 (no new conns) to 65,535.
     #[serde(default = "default_weight")]
     pub weight: u16,
+    /// Most conns that it may have in this service at a time, over all workers, 1 to 4,294,967,295;
+    /// new ones beyond go to other backends. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
     /// The zone it stands in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -326,6 +331,10 @@ pub struct Service {
     /// Slots of the Maglev table: a prime from 251 to 655,373.
     #[serde(default = "default_maglev_slots")]
     pub maglev_slots: u32,
+    /// Most conns that it may have at a time, over all backends and workers, 1 to 4,294,967,295;
+    /// new ones beyond are dropped. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
     /// The pool of local addresses; full-NAT needs one, DR takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,

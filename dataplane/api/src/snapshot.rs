@@ -1,6 +1,7 @@
 //! The desired state as the data plane needs it: whole, immutable, numbered.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ pub struct SnapshotService {
     pub hash_on: HashOn,
     /// Slots of the Maglev table.
     pub maglev_slots: u32,
+    /// Most conns over all backends and workers; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
     /// Name of its pool (full-NAT).
     pub pool: Option<String>,
     /// Idle timeouts of its conns.
@@ -56,6 +60,9 @@ pub struct SnapshotBackend {
     pub port: u16,
     /// Its configured weight.
     pub weight: u16,
+    /// Most conns over all workers; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
     /// What the operator wants it to do.
     pub state: AdminState,
     /// What the health checks say.
@@ -86,6 +93,7 @@ impl SnapshotService {
             scheduler: service.scheduler,
             hash_on: service.hash_on,
             maglev_slots: service.maglev_slots,
+            max_conns: service.max_conns,
             pool: service.pool.clone(),
             timeouts: service.timeouts,
             backends: service
@@ -95,6 +103,7 @@ impl SnapshotService {
                     address: b.address,
                     port: b.port,
                     weight: b.weight,
+                    max_conns: b.max_conns,
                     state: b.state,
                     healthy: healthy(b),
                 })

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -239,6 +240,9 @@ pub struct ServiceStats {
     /// Traffic, including that of backends that are gone.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// Most conns it may have; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
     /// Per backend.
     pub backends: Vec<BackendStats>,
 }
@@ -253,6 +257,9 @@ pub struct BackendStats {
     /// Traffic.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// Most conns it may have; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
 }
 
 /// Fill of a table.

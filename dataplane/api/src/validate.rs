@@ -342,7 +342,14 @@ mod tests {
 
     fn backend(address: [u8; 4], port: u16) -> SnapshotBackend {
         let (weight, state) = (100, AdminState::Up);
-        SnapshotBackend { address: address.into(), port, weight, state, healthy: true }
+        SnapshotBackend {
+            address: address.into(),
+            port,
+            weight,
+            max_conns: None,
+            state,
+            healthy: true,
+        }
     }
 
     fn service(name: &str, vip: [u8; 4]) -> SnapshotService {
@@ -355,6 +362,7 @@ mod tests {
             scheduler: Scheduler::Maglev,
             hash_on: HashOn::FiveTuple,
             maglev_slots: 65_537,
+            max_conns: None,
             pool: Some("main".to_owned()),
             timeouts: Timeouts::default(),
             backends: vec![backend([10, 1, 0, 1], 80), backend([10, 1, 0, 2], 8_080)],

@@ -9,14 +9,14 @@
 use sluice_api::{DropReason, Mode};
 use sluice_wire::ipv4::PROTO_TCP;
 
+use super::choose::choose;
 use super::forward::forward_one;
 use super::parse::is_martian;
 use super::{Tables, conn, next_hop};
 use crate::burst::{BURST, Burst, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
-use crate::scheduler::{pick_least_connections, source_hash};
-use crate::snapshot::{Address, Compiled, CompiledBackend, CompiledService, Picker};
+use crate::snapshot::{Address, Compiled, CompiledBackend};
 use crate::table::conn::{InsertError, NewConn};
 use crate::table::conn_index::ConnRef;
 use crate::table::conn_state::ConnState;
@@ -94,7 +94,7 @@ pub fn admit<F: Frame>(
             if conn::track(meta, t, config, now) {
                 return forward_one(frame, meta, t, now);
             }
-            plan = plan_one(t, config, meta, 0);
+            plan = plan_late(t, config, meta);
         }
         let made = match plan {
             Plan::Make(new) => make(t, config, &new, meta.hash, now),
@@ -130,6 +130,7 @@ fn make(
         }
         Err(reason) => {
             t.counters.backend(new.backend_slot).conns.subtract(1);
+            t.counters.service_conns(new.service_slot).subtract(1);
             if new.from_backend.is_some() {
                 t.cursors[new.backend_slot as usize].release();
             }
@@ -145,6 +146,13 @@ fn plan_one(t: &mut Tables, config: &Compiled, meta: &Meta, planned: usize) -> P
         Ok(new) => Plan::Make(new),
         Err(verdict) => Plan::Refuse(verdict),
     }
+}
+
+/// The same in the second pass, where it is rare.
+#[cold]
+#[inline(never)]
+fn plan_late(t: &mut Tables, config: &Compiled, meta: &Meta) -> Plan {
+    plan_one(t, config, meta, 0)
 }
 
 #[inline(always)]
@@ -169,7 +177,7 @@ fn plan_conn(
     if t.conns.free() <= planned {
         return Err(Verdict::Drop(DropReason::ConnTableFull));
     }
-    let backend = pick(t, service, &key).ok_or(Verdict::Drop(DropReason::NoBackend))?;
+    let backend = choose(t, config, service, &key).map_err(Verdict::Drop)?;
     let from_backend = match service.mode {
         Mode::FullNat => {
             let addresses = &service.local_addresses;
@@ -181,6 +189,7 @@ fn plan_conn(
         Mode::Dr => None,
     };
     t.counters.backend(backend.slot).conns.add(1);
+    t.counters.service_conns(service.slot).add(1);
     Ok(NewConn {
         from_client: key,
         from_backend,
@@ -241,6 +250,7 @@ fn insert_elsewhere(
         slot: new.backend_slot,
         address: flow.src,
         port: flow.src_port,
+        is_limited: false,
     });
     let (Some(service), Some(backend)) = (config.service(&new.from_client), backend) else {
         return Err(DropReason::LocalPortsExhausted);
@@ -299,21 +309,4 @@ fn check_source(config: &Compiled, tuple: &Tuple) -> Result<(), DropReason> {
         true => Err(DropReason::MartianSource),
         false => Ok(()),
     }
-}
-
-fn pick(t: &mut Tables, service: &CompiledService, key: &FlowKey) -> Option<CompiledBackend> {
-    let weights = &service.weights;
-    let index = match &service.picker {
-        Picker::Maglev(table, hash_on) => {
-            usize::from(table.lookup(CompiledService::maglev_hash(*hash_on, key))?)
-        }
-        Picker::Wrr(table) => usize::from(t.wrr[service.slot as usize].pick(table)?),
-        Picker::Wlc => {
-            t.wlc_start = t.wlc_start.wrapping_add(1);
-            let conns = |i: usize| t.counters.backend(service.backends[i].slot).conns.get() as u32;
-            pick_least_connections(weights, conns, t.wlc_start)?
-        }
-        Picker::SourceHash(table) => usize::from(table.lookup(source_hash(key.src))?),
-    };
-    service.backends.get(index).copied()
 }

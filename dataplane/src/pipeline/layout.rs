@@ -25,7 +25,9 @@ impl WorkerCounters {
     /// Where the worker writes, the main thread reads.
     fn written(&self) -> Vec<Range<usize>> {
         let queues = slice::from_ref(self.queue(0));
-        vec![range_of(slice::from_ref(self)), range_of(queues), range_of(self.backends())]
+        let services = range_of(self.services());
+        let backends = range_of(self.backends());
+        vec![range_of(slice::from_ref(self)), range_of(queues), services, backends]
     }
 }
 
@@ -41,6 +43,7 @@ impl Pipeline<MemFrame> {
             range_of(&t.cursors),
             range_of(&t.last_hops),
             range_of(&t.wrr),
+            range_of(&t.full),
             t.steer.written(),
             range_of(slice::from_ref(&*t.plans)),
             room(t.outbox.as_ptr(), OUTBOX),

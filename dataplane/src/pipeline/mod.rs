@@ -4,6 +4,7 @@
 
 mod admit;
 mod arp;
+mod choose;
 mod conn;
 mod egress;
 mod exception;
@@ -40,6 +41,7 @@ use crate::table::local_port::{Cursor, OwnPorts};
 use crate::table::neighbour::{EgressPort, Neighbours};
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
+use crate::tally::WorkerView;
 
 use icmp_error::RateLimit;
 use parse::Undecided;
@@ -160,6 +162,10 @@ pub struct Tables {
     /// By service slot.
     wrr: Box<[Wrr]>,
     wlc_start: usize,
+    /// By service slot.
+    full: Box<[choose::Full]>,
+    view: Arc<WorkerView>,
+    workers: u16,
     hasher: FlowHasher,
     ports: Box<[PortInfo]>,
     /// By port: what sound packets to it have in common.
@@ -188,9 +194,14 @@ pub struct Pipeline<F> {
 }
 
 impl<F: Frame> Pipeline<F> {
-    /// A pipeline with all its memory taken; `counters` has `config.backend_slots` slots, and as
-    /// many ports.
-    pub fn new(config: PipelineConfig, counters: Arc<WorkerCounters>, now: Millis) -> Self {
+    /// A pipeline with all its memory taken; `counters` and `view` have the slots of `config`, and
+    /// `counters` as many ports.
+    pub fn new(
+        config: PipelineConfig,
+        counters: Arc<WorkerCounters>,
+        view: Arc<WorkerView>,
+        now: Millis,
+    ) -> Self {
         let hasher = FlowHasher::new(config.seed);
         let egress: Vec<EgressPort> =
             config.ports.iter().map(|p| EgressPort { mac: p.mac, mtu: p.mtu }).collect();
@@ -204,8 +215,12 @@ impl<F: Frame> Pipeline<F> {
                 own_ports: config.steering.owners.own_ports(config.worker),
                 cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),
                 last_hops: vec![next_hop::LastHop::default(); config.backend_slots].into(),
-                wrr: vec![Wrr::starting_at(u32::from(config.worker)); config.service_slots].into(),
+                wrr: vec![Wrr::of_worker(config.worker, config.workers); config.service_slots]
+                    .into(),
                 wlc_start: config.worker as usize,
+                full: vec![choose::Full::default(); config.service_slots].into(),
+                view,
+                workers: config.workers,
                 hasher,
                 stations: config.ports.iter().map(|p| p.mac.into()).collect(),
                 ports: config.ports.into_boxed_slice(),
@@ -344,6 +359,16 @@ impl<F: Frame> Pipeline<F> {
         (!conn.is_none() && conns.get(conn).is_full_nat()).then(|| conns.get(conn).from_backend())
     }
 
+    /// Packets that wait for MAC addresses.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What this worker sees of the others.
+    pub fn view(&self) -> &WorkerView {
+        &self.tables.view
+    }
+
     /// The counters.
     pub fn counters(&self) -> &WorkerCounters {
         &self.tables.counters
@@ -355,6 +380,7 @@ fn forget(conn: &Conn, counters: &WorkerCounters, cursors: &mut [Cursor]) {
     counters.conns.subtract(1);
     counters.conns_expired.add(1);
     counters.backend(conn.backend_slot()).conns.subtract(1);
+    counters.service_conns(conn.service_slot()).subtract(1);
     if conn.is_full_nat() {
         cursors[conn.backend_slot() as usize].release();
     }

@@ -28,6 +28,7 @@ use crate::pipeline::{Steering, ToMain};
 use crate::resolver::{Action, NeighbourUpdate, Resolver};
 use crate::slots::Slots;
 use crate::snapshot::Compiled;
+use crate::tally::Tally;
 
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
@@ -95,12 +96,16 @@ pub struct MainLoop {
     pub slots: Slots,
     /// Counters by service and backend.
     pub ledger: Ledger,
+    /// Conns over all workers, and what each may make of them.
+    pub tally: Tally,
     /// What this thread drops.
     pub counters: Arc<WorkerCounters>,
     /// What happened.
     pub events: EventLog,
     /// Tables that fill up.
     pub thresholds: Thresholds,
+    /// Services and backends that come near their `max_conns`.
+    pub limit_thresholds: Thresholds,
     /// VIPs and local addresses announced since start.
     pub announced: Vec<Ipv4Addr>,
     /// Random per start.
@@ -133,6 +138,7 @@ impl MainLoop {
         self.act();
         self.flush();
         work += self.answer_control();
+        self.tally.round(now_ms);
         if now_ms >= self.slow_check_at_ms {
             self.slow_check_at_ms = now_ms + SLOW_CHECK_MS;
             self.slow_checks(now_ms);
@@ -298,6 +304,8 @@ impl MainLoop {
         self.check_steering();
         let tables = self.tables();
         self.thresholds.check(&tables, &mut self.events);
+        let limits = self.limits();
+        self.limit_thresholds.check(&limits, &mut self.events);
         self.free_former();
     }
 
@@ -306,7 +314,8 @@ impl MainLoop {
         self.former.retain(|compiled| Arc::strong_count(compiled) > 1);
         let adopted = self.workers_generation() >= self.compiled.load().generation;
         if adopted && self.slots.has_retired() {
-            self.ledger.reclaim(&mut self.slots);
+            let tally = &mut self.tally;
+            self.ledger.reclaim(&mut self.slots, |freed| tally.release(freed));
         }
     }
 

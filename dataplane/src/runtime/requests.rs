@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use sluice_api::message::{Request, Response};
@@ -11,7 +12,7 @@ use sluice_api::stats::{
 };
 use sluice_api::{Mode, Problem, Snapshot, validate};
 
-use super::main_loop::MainLoop;
+use super::main_loop::{MainLoop, WorkerHandle};
 use crate::ledger;
 use crate::snapshot::Compiled;
 
@@ -64,6 +65,8 @@ impl MainLoop {
         // Slots of removed backends whose conns have ended since are free for the new ones.
         self.free_former();
         self.slots.assign(&snapshot).map_err(|problem| vec![problem])?;
+        // Quotas come before the limits that they are for.
+        self.tally.adopt(&snapshot, &self.slots);
         let compiled = Compiled::new(&snapshot, &self.slots, &self.port_addresses(), &current);
         let ours: HashSet<Ipv4Addr> = compiled.announced_addresses().collect();
         self.announced.retain(|address| ours.contains(address));
@@ -204,7 +207,8 @@ impl MainLoop {
         let workers = self.workers.len() as u64;
         let limits = &self.config.limits;
         let ((services, service_slots), (backends, backend_slots)) = self.slots.usage();
-        let counter_bytes = self.workers.iter().map(|w| w.counters.bytes() as u64).sum();
+        let counter_bytes: u64 = self.workers.iter().map(|w| w.counters.bytes() as u64).sum();
+        let slot_bytes = counter_bytes + self.tally.bytes() as u64;
         let usage = |table: &str, used: u64, capacity: u64, bytes: u64| TableUsage {
             table: table.to_owned(),
             used,
@@ -220,7 +224,7 @@ impl MainLoop {
             ),
             usage("neighbours", self.resolver.len() as u64, self.resolver.capacity() as u64, 0),
             usage("services", services as u64, service_slots as u64, 0),
-            usage("backends", backends as u64, backend_slots as u64, counter_bytes),
+            usage("backends", backends as u64, backend_slots as u64, slot_bytes),
             usage(
                 "mbufs",
                 u64::from(self.mempool.in_use()),
@@ -230,6 +234,34 @@ impl MainLoop {
         ];
         tables.extend(self.local_ports());
         tables
+    }
+
+    /// Conns of services and backends that have a `max_conns`, beside it.
+    pub fn limits(&self) -> Vec<TableUsage> {
+        let Some(snapshot) = &self.snapshot else { return Vec::new() };
+        let usage = |what: String, used: u64, limit: NonZeroU32| TableUsage {
+            table: what,
+            used,
+            capacity: u64::from(limit.get()),
+            bytes: 0,
+        };
+        let mut limits = Vec::new();
+        for service in &snapshot.services {
+            let slot = self.slots.service(&service.name).unwrap_or_default();
+            if let Some(limit) = service.max_conns {
+                let conns = |w: &WorkerHandle| w.counters.service_conns(slot).get();
+                let used = self.workers.iter().map(conns).sum();
+                limits.push(usage(format!("service {}", service.name), used, limit));
+            }
+            for backend in &service.backends {
+                let slot = self.slots.backend(&(slot, backend.id()));
+                if let (Some(limit), Some(slot)) = (backend.max_conns, slot) {
+                    let what = format!("backend {} of service {}", backend.id(), service.name);
+                    limits.push(usage(what, self.ledger.conns(slot), limit));
+                }
+            }
+        }
+        limits
     }
 
     /// Use of each pool's local ports towards the backend, on the worker, where it is highest: a

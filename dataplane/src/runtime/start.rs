@@ -37,6 +37,7 @@ use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
 use crate::table::toeplitz::RssKey;
+use crate::tally::{Tally, WorkerView};
 use crate::worker::{Worker, WorkerParts};
 
 /// Mbufs that a ring between two threads holds.
@@ -144,11 +145,15 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let mut from_main = Some(from_main);
 
     let (main_ports, mut queues) = split_queues(opened, exceptions, port_rss, workers);
-    let mut handles = Vec::new();
+    let (service_slots, backend_slots) =
+        (pipeline_config.service_slots, pipeline_config.backend_slots);
+    let (mut handles, mut views) = (Vec::new(), Vec::new());
     let mut conn_table_bytes = 0;
     for (worker, cpu) in config.runtime.worker_cpus.iter().copied().enumerate() {
         let counters =
-            Arc::new(WorkerCounters::new(pipeline_config.backend_slots, config.ports.len()));
+            Arc::new(WorkerCounters::new(service_slots, backend_slots, config.ports.len()));
+        let view = Arc::new(WorkerView::new(service_slots, backend_slots));
+        views.push(Arc::clone(&view));
         let updates = Arc::new(ArrayQueue::new(MESSAGES));
         let (to_main, for_kernel) = spsc(&eal, &format!("kernel-{worker}"), RING)?;
         let pipeline = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
@@ -171,6 +176,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             updates: Arc::clone(&updates),
             config: Arc::clone(&compiled),
             counters: Arc::clone(&counters),
+            view,
             clock,
             backoff: Backoff::new(config.runtime.idle, LONGEST_NAP),
             stop: Arc::clone(&stop_workers),
@@ -186,7 +192,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             waiting: VecDeque::new(),
         });
     }
-    let counters = Arc::new(WorkerCounters::new(0, 0));
+    let counters = Arc::new(WorkerCounters::new(0, 0, 0));
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
         resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
@@ -194,6 +200,12 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         ledger: Ledger::new(
             handles.iter().map(|h| Arc::clone(&h.counters)).collect(),
             Arc::clone(&counters),
+        ),
+        tally: Tally::new(
+            views,
+            handles.iter().map(|h| Arc::clone(&h.counters)).collect(),
+            service_slots,
+            backend_slots,
         ),
         counters,
         workers: handles,
@@ -207,7 +219,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         steering,
         slots: Slots::new(config.limits.services, config.limits.backends),
         events: EventLog::default(),
-        thresholds: Thresholds::default(),
+        thresholds: Thresholds::of_tables(),
+        limit_thresholds: Thresholds::of_limits(),
         announced: Vec::new(),
         boot_id: random_u64()?,
         conn_table_bytes,

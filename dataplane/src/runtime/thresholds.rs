@@ -1,4 +1,5 @@
-//! Tells of tables that fill up before it hurts: an event at 80 %, and one when it is over.
+//! Tells of tables that fill up, and of conns that come near a `max_conns`, before it hurts: an event
+//! at 80 %, and one when it is over.
 
 use std::collections::HashSet;
 
@@ -6,26 +7,54 @@ use sluice_api::stats::TableUsage;
 
 use crate::events::EventLog;
 
-/// Which tables are known to be filling up.
-#[derive(Default)]
+/// Which tables, or limits, are known to be filling up.
 pub struct Thresholds {
     filling: HashSet<String>,
+    /// Kinds of the events: it fills up, and it is over.
+    kinds: [&'static str; 2],
+    /// What fills up, and what then happens.
+    words: [&'static str; 2],
 }
 
 impl Thresholds {
-    /// Look at the tables; call about once a second.
+    /// For tables.
+    pub fn of_tables() -> Self {
+        Thresholds {
+            filling: HashSet::new(),
+            kinds: ["table-80-percent", "table-recovered"],
+            words: ["in use", "when it is full, new ones are refused"],
+        }
+    }
+
+    /// For services and backends with a `max_conns`.
+    pub fn of_limits() -> Self {
+        Thresholds {
+            filling: HashSet::new(),
+            kinds: ["limit-80-percent", "limit-recovered"],
+            words: ["conns", "at max_conns it takes no new ones"],
+        }
+    }
+
+    /// Look at all of them; call about once a second.
     pub fn check(&mut self, tables: &[TableUsage], events: &mut EventLog) {
+        if !self.filling.is_empty() {
+            let names: HashSet<&str> = tables.iter().map(|table| table.table.as_str()).collect();
+            self.filling.retain(|name| names.contains(name.as_str()));
+        }
+        let ([filling, recovered], [unit, then]) = (self.kinds, self.words);
         for table in tables {
             let percent = table.used * 100 / table.capacity.max(1);
-            let name = &table.table;
+            let (name, used, capacity) = (&table.table, table.used, table.capacity);
             if percent >= 80 && self.filling.insert(name.clone()) {
-                let (used, capacity) = (table.used, table.capacity);
                 events.add(
-                    "table-80-percent",
-                    format!("{name}: {used} of {capacity} in use ({percent} %); when it is full, new ones are refused"),
+                    filling,
+                    format!("{name}: {used} of {capacity} {unit} ({percent} %); {then}"),
                 );
             } else if percent < 70 && self.filling.remove(name) {
-                events.add("table-recovered", format!("{name}: back to {percent} % in use"));
+                events.add(
+                    recovered,
+                    format!("{name}: back to {used} of {capacity} {unit} ({percent} %)"),
+                );
             }
         }
     }
@@ -36,8 +65,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut thresholds = Thresholds::of_limits();
+        let mut events = EventLog::default();
+        let table = TableUsage { table: "service a".to_owned(), used: 9, capacity: 10, bytes: 0 };
+        for tables in [&[table.clone()][..], &[], &[table]] {
+            thresholds.check(tables, &mut events);
+        }
+        let said: Vec<_> = events.since(0).into_iter().map(|e| (e.kind, e.message)).collect();
+        let message = "service a: 9 of 10 conns (90 %); at max_conns it takes no new ones";
+        let expected = ("limit-80-percent".to_owned(), message.to_owned());
+        assert_eq!(said, [expected.clone(), expected]);
+    }
+
+    #[test]
     fn one_event_when_it_fills_and_one_when_it_recovers() {
-        let mut thresholds = Thresholds::default();
+        let mut thresholds = Thresholds::of_tables();
         let mut events = EventLog::default();
         for used in [10, 79, 80, 95, 75, 85, 69, 10, 81] {
             let table = TableUsage { table: "conns".to_owned(), used, capacity: 100, bytes: 0 };

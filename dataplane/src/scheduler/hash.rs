@@ -40,6 +40,33 @@ pub(super) const fn slot_of(hash: u64, slots: usize) -> usize {
     (((hash >> 32) * slots as u64) >> 32) as usize
 }
 
+/// How many choices in a row are looked at for one that takes a new conn, before all backends are
+/// looked through: with half of the backends full, one in 2^64 conns gets that far.
+pub(super) const CHOICES: usize = 64;
+
+/// The first backend from a hash's slot on that takes a new conn, of [`CHOICES`] slots: as its slots
+/// lie anywhere, what a full backend cannot take is spread over all others by weight (Mirrokni,
+/// Thorup, Zadimoghaddam, "Consistent hashing with bounded loads", SODA 2018).
+pub(super) fn next_slot_that_takes(
+    slots: &[u16],
+    hash: u64,
+    takes: impl Fn(u16) -> bool,
+) -> Option<u16> {
+    let (before, from) = slots.split_at(slot_of(hash, slots.len()));
+    let mut choices = from.iter().chain(before).take(CHOICES).copied();
+    choices.find(|index| takes(*index))
+}
+
+/// The first backend of weight above 0, from `start` on, that takes a new conn.
+pub fn first_that_takes(
+    weights: &[u16],
+    start: u64,
+    takes: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let start = (start as usize).min(weights.len());
+    (start..weights.len()).chain(0..start).find(|index| weights[*index] > 0 && takes(*index))
+}
+
 /// The order in which a backend wishes for the slots of a table: Maglev's `offset` and `skip`
 /// (NSDI 2016, 3.4). Over a prime number of slots it visits each once.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@
 use sluice_api::BackendId;
 
 use super::MAX_SERVICE_BACKENDS;
-use super::hash::{Preference, is_prime, slot_of};
+use super::hash::{Preference, is_prime, next_slot_that_takes, slot_of};
 
 const NONE: u16 = u16::MAX;
 
@@ -96,6 +96,12 @@ impl MaglevTable {
     #[inline]
     pub fn lookup(&self, hash: u64) -> Option<u16> {
         self.slots.get(slot_of(hash, self.slots.len())).copied()
+    }
+
+    /// As [`lookup`](Self::lookup), going on from slot to slot while the backend does not take the
+    /// conn; `None` when that of 64 slots in a row does not.
+    pub fn lookup_where(&self, hash: u64, takes: impl Fn(u16) -> bool) -> Option<u16> {
+        next_slot_that_takes(&self.slots, hash, takes)
     }
 
     /// How many slots there are: 0 in an empty table.

@@ -10,8 +10,12 @@
 //! |---|---|---|---|
 //! | Maglev | [`MaglevTable`] | O(1) | none |
 //! | source hash | [`SourceHashTable`] | O(1) | none |
-//! | weighted round robin | [`WrrTable`] | O(1), O(log n) for weights that share no divisor | [`Wrr`], 4 bytes |
+//! | weighted round robin | [`WrrTable`] | O(1), O(log n) for weights that share no divisor | [`Wrr`], 8 bytes |
 //! | weighted least connections | nothing | O(n) | the conn counts |
+//!
+//! Backends may be full: then every scheduler has a way on to another choice, the same on all
+//! workers where the choice is. Workers do not share their state; what that means for the balance
+//! over all of them is said at each scheduler, and held by `tests/tests/scheduling_on_workers.rs`.
 
 mod hash;
 mod maglev;
@@ -19,7 +23,7 @@ mod source_hash;
 mod wlc;
 mod wrr;
 
-pub use hash::{flow_hash, source_hash};
+pub use hash::{first_that_takes, flow_hash, source_hash};
 pub use maglev::MaglevTable;
 pub use source_hash::SourceHashTable;
 pub use wlc::pick_least_connections;

@@ -13,7 +13,7 @@
 use sluice_api::BackendId;
 
 use super::MAX_SERVICE_BACKENDS;
-use super::hash::{draw_seed, slot_of};
+use super::hash::{draw_seed, next_slot_that_takes, slot_of};
 
 /// Never to depend on the number of backends: another number of slots is another table.
 const SLOTS: usize = 65_536;
@@ -80,6 +80,12 @@ impl SourceHashTable {
     #[inline]
     pub fn lookup(&self, hash: u64) -> Option<u16> {
         self.slots.get(slot_of(hash, self.slots.len())).copied()
+    }
+
+    /// As [`lookup`](Self::lookup), going on from slot to slot while the backend does not take the
+    /// conn; `None` when that of 64 slots in a row does not.
+    pub fn lookup_where(&self, hash: u64, takes: impl Fn(u16) -> bool) -> Option<u16> {
+        next_slot_that_takes(&self.slots, hash, takes)
     }
 
     /// Whether no backend takes new conns.

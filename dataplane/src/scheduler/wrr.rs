@@ -6,9 +6,16 @@
 //! one is a walk over a line on which each backend has a stretch as long as its weight, in steps of
 //! about 1/φ of its length that have no common divisor with it: so each point is met once per
 //! cycle, and the visits to any stretch are nearly evenly spaced (three-distance theorem).
+//!
+//! N workers go through the same cycle, each by itself, from places that lie evenly apart. Of all
+//! picks together, from any moment on, each backend has its due to within less than 2 N (short cycle)
+//! or 5 N (long one), as each worker keeps it to within 2 or 5 for itself; and exactly its due
+//! whenever each worker has gone through whole cycles.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+
+use super::hash::CHOICES;
 
 /// Longest cycle that is laid out as a list: 8 KiB. Weights between 1 and 100 of up to 40
 /// backends fit whatever they are, equal ones of 4,096.
@@ -32,8 +39,12 @@ enum Cycle {
 /// backends or weights, it goes on from the same position, and every cycle from there on is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wrr {
-    position: u32,
+    /// Before the first pick, [`FRESH`] and a part of the cycle in 2^32-ths.
+    position: u64,
 }
+
+/// Above all positions.
+const FRESH: u64 = 1 << 32;
 
 impl WrrTable {
     /// A table for backends of these effective weights; picks give indices into this very slice.
@@ -69,10 +80,34 @@ impl WrrTable {
 }
 
 impl Wrr {
-    /// A place to start from, of which anything will do: another for each worker keeps them from
-    /// all beginning with the same backend.
-    pub const fn starting_at(position: u32) -> Self {
-        Wrr { position }
+    /// Where a worker of so many starts: as far from the others as can be, so that a few conns on
+    /// many workers do not all go to the first backends.
+    pub const fn of_worker(worker: u16, workers: u16) -> Self {
+        let workers = if workers == 0 { 1 } else { workers as u64 };
+        // Rounded up, as the pick is found by rounding down.
+        Wrr { position: FRESH | (((worker as u64) << 32).div_ceil(workers) % FRESH) }
+    }
+
+    /// A number that is another after each pick.
+    pub(crate) const fn seed(&self) -> u64 {
+        self.position
+    }
+
+    /// Where to pick in a cycle of so many, which are not 0: positions come from another table, or
+    /// are the first, at times only.
+    #[inline(always)]
+    fn position_in(&self, total: u32) -> u32 {
+        match self.position {
+            at if at < u64::from(total) => at as u32,
+            fresh if fresh >= FRESH => (((fresh - FRESH) * u64::from(total)) >> 32) as u32,
+            other => other as u32 % total,
+        }
+    }
+
+    /// The next backend that takes a new conn, of 64 picks; those that do not have had their turn.
+    pub fn pick_where(&mut self, table: &WrrTable, takes: impl Fn(u16) -> bool) -> Option<u16> {
+        let mut picks = std::iter::from_fn(|| self.pick(table)).take(CHOICES);
+        picks.find(|index| takes(*index))
     }
 
     /// The index of the next backend; `None` when none takes new conns. O(1), and O(log n) for a
@@ -81,21 +116,19 @@ impl Wrr {
     pub fn pick(&mut self, table: &WrrTable) -> Option<u16> {
         match &table.cycle {
             Cycle::Sequence(sequence) => {
-                let len = sequence.len() as u32;
-                // Positions come from another table, or from `starting_at`, at times only.
-                let at = if self.position < len {
-                    self.position
-                } else {
-                    self.position.checked_rem(len)?
-                };
-                self.position = if at + 1 == len { 0 } else { at + 1 };
-                Some(sequence[at as usize])
+                if sequence.is_empty() {
+                    return None;
+                }
+                let at = self.position_in(sequence.len() as u32) as usize;
+                self.position = if at + 1 == sequence.len() { 0 } else { at as u64 + 1 };
+                Some(sequence[at])
             }
             Cycle::Walk { ends, step } => {
                 let total = *ends.last()?;
-                let at = if self.position < total { self.position } else { self.position % total };
-                // at + step, less total once it gets there, without overflow.
-                self.position = if *step >= total - at { *step - (total - at) } else { at + *step };
+                let at = self.position_in(total);
+                let next = u64::from(at) + u64::from(*step);
+                self.position =
+                    if next >= u64::from(total) { next - u64::from(total) } else { next };
                 Some(ends.partition_point(|end| *end <= at) as u16)
             }
         }
@@ -174,9 +207,9 @@ mod tests {
         for weights in [&[][..], &[0], &[0, 0, 0]] {
             let table = WrrTable::build(weights);
             assert_eq!(table.cycle(), 0);
-            let mut state = Wrr::starting_at(7);
+            let mut state = Wrr::of_worker(3, 4);
             assert_eq!(state.pick(&table), None);
-            assert_eq!(state, Wrr::starting_at(7));
+            assert_eq!(state, Wrr::of_worker(3, 4));
         }
     }
 
@@ -195,10 +228,18 @@ mod tests {
 
     #[test]
     fn workers_that_start_apart_begin_apart() {
-        let table = WrrTable::build(&[1, 1, 1]);
-        let first: Vec<_> = (0..4).map(|w| Wrr::starting_at(w).pick(&table).unwrap()).collect();
-        assert_eq!(first, [0, 1, 2, 0]);
-        assert!(Wrr::starting_at(u32::MAX).pick(&table).is_some());
+        let first = |weights: &[u16], workers: u16| -> Vec<u16> {
+            let table = WrrTable::build(weights);
+            (0..workers).map(|w| Wrr::of_worker(w, workers).pick(&table).unwrap()).collect()
+        };
+        assert_eq!(first(&[1, 1, 1], 3), [0, 1, 2]);
+        assert_eq!(first(&[1; 12], 4), [0, 3, 6, 9]);
+        // Not the first backends, however many there are and however long the cycle.
+        assert_eq!(first(&[1; 4_000], 4), [0, 1_000, 2_000, 3_000]);
+        let long: Vec<u16> = (0..1_000).map(|i| 60_000 + i).collect();
+        let mut first = first(&long, 8);
+        first.dedup_by_key(|index| *index / 100);
+        assert_eq!(first.len(), 8, "{first:?}");
     }
 
     #[test]
@@ -208,7 +249,7 @@ mod tests {
         let table = WrrTable::build(&weights);
         assert_eq!(table.cycle(), 65_535 * 65_535 - 1);
         for start in [0, table.cycle() - 1, table.cycle(), u32::MAX] {
-            let mut state = Wrr::starting_at(start);
+            let mut state = Wrr { position: start.into() };
             let counts = count(&picks(&mut state, &table, 65_535 * 3), weights.len());
             // Three rounds, nearly evenly spread.
             assert!(counts.iter().all(|c| (1..=5).contains(c)));
@@ -248,7 +289,7 @@ mod tests {
             prop_assume!(table.cycle() > 0);
             let divisor = weights.iter().copied().fold(0, gcd).max(1);
             let total = f64::from(table.cycle());
-            let mut state = Wrr::starting_at(start);
+            let mut state = Wrr { position: start.into() };
             let mut counts = vec![0u32; weights.len()];
             for picked in 1..=table.cycle() {
                 counts[usize::from(state.pick(&table).unwrap())] += 1;

@@ -132,6 +132,12 @@ impl Conn {
         self.backend_slot
     }
 
+    /// Slot of the service's counters and timeouts.
+    #[inline(always)]
+    pub fn service_slot(&self) -> u16 {
+        self.service_slot
+    }
+
     /// Where it stands.
     #[inline(always)]
     pub fn state(&self) -> ConnState {

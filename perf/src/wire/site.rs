@@ -111,6 +111,7 @@ fn snapshot() -> Snapshot {
         scheduler: Scheduler::Maglev,
         hash_on: HashOn::FiveTuple,
         maglev_slots: 65_537,
+        max_conns: None,
         pool: Some("wire".to_owned()),
         timeouts: Timeouts::default(),
         backends: (0..SERVERS)
@@ -118,6 +119,7 @@ fn snapshot() -> Snapshot {
                 address: (FIRST_SERVER + i).into(),
                 port: SERVICE_PORT,
                 weight: 100,
+                max_conns: None,
                 state: AdminState::Up,
                 healthy: true,
             })

@@ -1,0 +1,358 @@
+//! Counts conns over all workers, which share nothing, and tells each what it must know of the
+//! others: for least connections how many conns a backend has elsewhere, for limits how many conns
+//! the worker itself may have ([ADR 0012](../../../docs/adr/0012-services-on-all-workers.md)).
+//!
+//! The main thread owns this. In passes it reads the workers' counters and writes their
+//! [`WorkerView`]s; nothing on the packet path waits for it. Only what needs it is looked at:
+//! services that schedule by least connections, and whatever has a `max_conns`.
+
+mod quota;
+mod view;
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use sluice_api::{Scheduler, Snapshot};
+
+pub use quota::Division;
+pub use view::{Reading, WorkerView};
+
+use crate::counters::WorkerCounters;
+use crate::slots::{Freed, Slots};
+
+/// Time between two passes, in ms.
+pub const PASS_MS: u64 = 10;
+/// Backends looked at in one pass, at most: it bounds the time that the main thread takes, 14 to
+/// 34 ns for each of them and worker. Those of one service up to this many are looked at together.
+pub const BACKENDS_PER_PASS: usize = 256;
+
+/// A limit, and since when its quotas are what they are.
+struct Limit {
+    division: Division,
+    /// Quotas are in effect when every worker has seen this epoch…
+    epoch: u64,
+    /// …and goes by this generation: before, it may not ask for quotas at all.
+    generation: u64,
+}
+
+struct BackendTally {
+    slot: u32,
+    limit: Option<Limit>,
+}
+
+struct ServiceTally {
+    slot: u16,
+    limit: Option<Limit>,
+    /// Whether its scheduler wants to know of the other workers' conns.
+    reads: bool,
+    /// Those that are looked at: all, or those with limits.
+    backends: Vec<BackendTally>,
+}
+
+/// Conns over all workers; the main thread owns it.
+pub struct Tally {
+    views: Vec<Arc<WorkerView>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    services: Vec<ServiceTally>,
+    /// Where the next pass begins: a service, and a backend of it.
+    next: (usize, usize),
+    next_pass_at_ms: u64,
+    epoch: u64,
+    /// Epoch of the last snapshot, and how many services are to be looked at at once when all
+    /// workers have seen it: some of their limits may grant nothing before that.
+    adopted_epoch: u64,
+    waiting: usize,
+    /// Slots that a worker may have made conns on, by slot.
+    used_services: Vec<bool>,
+    used_backends: Vec<bool>,
+    /// Conns by worker, to work with.
+    own: Vec<u32>,
+}
+
+impl Tally {
+    /// A tally over these workers: their views and their counters, in the same order.
+    pub fn new(
+        views: Vec<Arc<WorkerView>>,
+        counters: Vec<Arc<WorkerCounters>>,
+        service_slots: usize,
+        backend_slots: usize,
+    ) -> Self {
+        assert_eq!(views.len(), counters.len(), "each worker has a view and counters");
+        Tally {
+            own: vec![0; views.len()],
+            views,
+            counters,
+            services: Vec::new(),
+            next: (0, 0),
+            next_pass_at_ms: 0,
+            epoch: 0,
+            adopted_epoch: 0,
+            waiting: 0,
+            used_services: vec![false; service_slots],
+            used_backends: vec![false; backend_slots],
+        }
+    }
+
+    /// Prepare for a snapshot whose slots are assigned. Call it before any worker can see that
+    /// snapshot: then none ever goes by a limit without a quota.
+    ///
+    /// Something new gets even quotas at once. A limit on something that has or may have conns
+    /// already grants nothing before every worker has heard of it, as until then some may be
+    /// making conns without regard to it; the same goes for a limit that is lowered by more than was
+    /// not granted yet. That takes a round of each worker.
+    pub fn adopt(&mut self, snapshot: &Snapshot, slots: &Slots) {
+        let mut old = Limits::of(std::mem::take(&mut self.services));
+        let seen = self.epoch_seen();
+        let adopted = self.generation_adopted();
+        self.epoch += 1;
+        for service in &snapshot.services {
+            let slot = slots.service(&service.name).expect("slots were assigned");
+            let reads = self.views.len() > 1 && service.scheduler == Scheduler::Wlc;
+            let change =
+                Change { seen, adopted, epoch: self.epoch, generation: snapshot.generation };
+            let limit = service.max_conns.map(|limit| {
+                self.read_service(slot);
+                let is_new = !self.used_services[usize::from(slot)];
+                change.apply(old.services.remove(&slot), limit, is_new, &self.own)
+            });
+            if let Some(limit) = &limit {
+                publish_service(&self.views, slot, limit);
+            }
+            let mut backends = Vec::new();
+            for backend in &service.backends {
+                let slot = slots.backend(&(slot, backend.id())).expect("slots were assigned");
+                let limit = backend.max_conns.map(|limit| {
+                    self.read_backend(slot);
+                    let is_new = !self.used_backends[slot as usize];
+                    change.apply(old.backends.remove(&slot), limit, is_new, &self.own)
+                });
+                if let Some(limit) = &limit {
+                    publish_backend(&self.views, slot, limit);
+                }
+                self.used_backends[slot as usize] = true;
+                if reads || limit.is_some() {
+                    backends.push(BackendTally { slot, limit });
+                }
+            }
+            self.used_services[usize::from(slot)] = true;
+            if limit.is_some() || !backends.is_empty() {
+                self.services.push(ServiceTally { slot, limit, reads, backends });
+            }
+        }
+        // On from about where the last pass was: snapshots may come faster than a turn is done.
+        self.next = (self.next.0.checked_rem(self.services.len()).unwrap_or(0), 0);
+        self.waiting = self.services.len();
+        self.adopted_epoch = self.epoch;
+        self.publish_epoch();
+    }
+
+    /// Memory of all views, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.views.iter().map(|view| view.bytes()).sum()
+    }
+
+    /// A slot is free: no worker has, or makes, conns on it.
+    pub fn release(&mut self, freed: Freed) {
+        match freed {
+            Freed::Backend { slot, .. } => {
+                self.used_backends[slot as usize] = false;
+                self.views.iter().for_each(|view| view.set_reading(slot, Reading::default()));
+            }
+            Freed::Service { slot } => self.used_services[usize::from(slot)] = false,
+        }
+    }
+
+    /// Make a pass when one is due: every [`PASS_MS`], or as soon as the workers have heard of new
+    /// limits.
+    pub fn round(&mut self, now_ms: u64) {
+        let alone = self.views.len() < 2;
+        if alone || self.services.is_empty() {
+            return;
+        }
+        let heard = self.waiting > 0 && self.epoch_seen() >= self.adopted_epoch;
+        if now_ms >= self.next_pass_at_ms || heard {
+            self.next_pass_at_ms = now_ms + PASS_MS;
+            self.pass();
+        }
+    }
+
+    /// Look at up to [`BACKENDS_PER_PASS`] backends, and at their services.
+    pub fn pass(&mut self) {
+        let known = Known { epoch: self.epoch_seen(), generation: self.generation_adopted() };
+        let next_epoch = self.epoch + 1;
+        let mut changed = false;
+        let mut looked_at = 0;
+        let mut services = std::mem::take(&mut self.services);
+        let (mut index, mut from) = self.next;
+        for _ in 0..services.len() {
+            let service = &mut services[index];
+            let room = BACKENDS_PER_PASS - looked_at;
+            // A service is read at once, so that its backends are comparable, or in large pieces.
+            if looked_at > 0 && service.backends.len() - from > room {
+                break;
+            }
+            if from == 0
+                && let Some(limit) = &mut service.limit
+                && known.covers(limit)
+            {
+                self.read_service(service.slot);
+                if limit.division.divide(&self.own) {
+                    limit.epoch = next_epoch;
+                    publish_service(&self.views, service.slot, limit);
+                    changed = true;
+                }
+            }
+            let reads = service.reads;
+            let piece = service.backends.iter_mut().skip(from).take(room);
+            let mut count = 0;
+            for backend in piece {
+                count += 1;
+                let due = backend.limit.as_mut().filter(|limit| known.covers(limit));
+                if !reads && due.is_none() {
+                    continue;
+                }
+                self.read_backend(backend.slot);
+                if reads {
+                    self.publish_reading(backend.slot);
+                }
+                if let Some(limit) = due
+                    && limit.division.divide(&self.own)
+                {
+                    limit.epoch = next_epoch;
+                    publish_backend(&self.views, backend.slot, limit);
+                    changed = true;
+                }
+            }
+            // A service without such backends is a step, too.
+            looked_at += count.max(1);
+            from += count;
+            if from < service.backends.len() {
+                break;
+            }
+            (index, from) = ((index + 1) % services.len(), 0);
+            if known.epoch >= self.adopted_epoch {
+                self.waiting = self.waiting.saturating_sub(1);
+            }
+            if looked_at >= BACKENDS_PER_PASS {
+                break;
+            }
+        }
+        self.next = (index, from);
+        self.services = services;
+        if changed {
+            self.epoch = next_epoch;
+            self.publish_epoch();
+        }
+    }
+
+    /// The lowest epoch that any worker goes by.
+    fn epoch_seen(&self) -> u64 {
+        self.counters.iter().map(|c| c.view_epoch.observe()).min().unwrap_or_default()
+    }
+
+    /// The lowest generation that any worker goes by. After [`epoch_seen`](Self::epoch_seen), which
+    /// workers note last.
+    fn generation_adopted(&self) -> u64 {
+        self.counters.iter().map(|c| c.generation.observe()).min().unwrap_or_default()
+    }
+
+    fn publish_epoch(&self) {
+        self.views.iter().for_each(|view| view.set_epoch(self.epoch));
+    }
+
+    fn read_service(&mut self, slot: u16) {
+        for (own, counters) in self.own.iter_mut().zip(&self.counters) {
+            *own = counters.service_conns(slot).get() as u32;
+        }
+    }
+
+    fn read_backend(&mut self, slot: u32) {
+        for (own, counters) in self.own.iter_mut().zip(&self.counters) {
+            *own = counters.backend(slot).conns.get() as u32;
+        }
+    }
+
+    /// Tell every worker how the conns just read are divided.
+    fn publish_reading(&self, slot: u32) {
+        let all: u32 = self.own.iter().sum();
+        for (view, own) in self.views.iter().zip(&self.own) {
+            view.set_reading(slot, Reading { others: all - own, own: *own });
+        }
+    }
+}
+
+/// What is known of the workers at the beginning of a pass.
+struct Known {
+    epoch: u64,
+    generation: u64,
+}
+
+impl Known {
+    /// Whether a limit's quotas are in effect everywhere.
+    fn covers(&self, limit: &Limit) -> bool {
+        self.epoch >= limit.epoch && self.generation >= limit.generation
+    }
+}
+
+/// Limits of the snapshot before, by slot.
+struct Limits {
+    services: HashMap<u16, Limit>,
+    backends: HashMap<u32, Limit>,
+}
+
+impl Limits {
+    fn of(services: Vec<ServiceTally>) -> Self {
+        let mut limits = Limits { services: HashMap::new(), backends: HashMap::new() };
+        for service in services {
+            limits.services.extend(service.limit.map(|limit| (service.slot, limit)));
+            let backends = service.backends.into_iter();
+            limits.backends.extend(backends.filter_map(|b| Some((b.slot, b.limit?))));
+        }
+        limits
+    }
+}
+
+/// A change of limits by a snapshot: what workers knew before, and what they will.
+struct Change {
+    seen: u64,
+    adopted: u64,
+    epoch: u64,
+    generation: u64,
+}
+
+impl Change {
+    fn apply(&self, old: Option<Limit>, limit: NonZeroU32, is_new: bool, own: &[u32]) -> Limit {
+        let (limit, workers) = (limit.get(), own.len());
+        let division = match old {
+            // One worker alone is never in doubt.
+            _ if workers == 1 => Division::even(limit, 1),
+            Some(mut old) => {
+                let known = Known { epoch: self.seen, generation: self.adopted };
+                let in_effect = known.covers(&old);
+                if !old.division.set_limit(limit, own, in_effect) {
+                    return old;
+                }
+                old.division
+            }
+            None if is_new => Division::even(limit, workers),
+            None => Division::held(limit, workers),
+        };
+        Limit { division, epoch: self.epoch, generation: self.generation }
+    }
+}
+
+fn publish_service(views: &[Arc<WorkerView>], slot: u16, limit: &Limit) {
+    for (view, quota) in views.iter().zip(limit.division.quotas()) {
+        view.set_service_quota(slot, *quota);
+    }
+}
+
+fn publish_backend(views: &[Arc<WorkerView>], slot: u32, limit: &Limit) {
+    for (view, quota) in views.iter().zip(limit.division.quotas()) {
+        view.set_backend_quota(slot, *quota);
+    }
+}
+
+#[cfg(test)]
+mod tests;
