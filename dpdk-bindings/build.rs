@@ -17,12 +17,16 @@ const LIBRARIES: &[&str] =
 
 const FUNCTIONS: &[&str] = &[
     "sluice_.*",
+    "rte_dev_event_callback_register",
+    "rte_dev_event_callback_unregister",
     "rte_dev_probe",
     "rte_eal_cleanup",
     "rte_eal_init",
     "rte_eth_call_rx_callbacks",
     "rte_eth_call_tx_callbacks",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
+    "rte_eth_dev_callback_register",
+    "rte_eth_dev_callback_unregister",
     "rte_eth_dev_close",
     "rte_eth_dev_configure",
     "rte_eth_dev_get_mtu",

@@ -9,6 +9,7 @@
 mod capabilities;
 mod clock;
 mod eal;
+mod fault;
 mod lcore;
 mod mbuf;
 mod mempool;
@@ -24,6 +25,7 @@ mod table_memory;
 pub use capabilities::{CapabilityError, limit_capabilities};
 pub use clock::Clock;
 pub use eal::{Eal, EalConfig, EalError, EalHandle};
+pub use fault::PortFault;
 pub use lcore::{Lcore, LcoreError};
 pub use mbuf::{Mbuf, free_bulk};
 pub use mempool::{Mempool, MempoolError};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rxconf, rte_eth_txconf};
 
+use super::fault::{FaultWatch, PortFault};
 use super::port_config::{
     PortConfig, PortError, PortErrorCause, check_mac, device_name, port_name,
 };
@@ -120,6 +121,7 @@ pub struct Port {
     socket: Option<u16>,
     rx: RxCapabilities,
     rss: Result<Rss, NoRss>,
+    watch: FaultWatch,
 }
 
 impl Port {
@@ -180,7 +182,9 @@ impl Port {
         let queues = 0..config.queues;
         let rx_queues = queues.clone().map(|queue| RxQueue::new(inner.clone(), queue)).collect();
         let tx_queues = queues.map(|queue| TxQueue::new(inner.clone(), queue)).collect();
-        let port = Port { inner, mac, driver: info.driver, socket: info.socket, rx, rss };
+        let name = port_name(&config.device);
+        let watch = FaultWatch::start(id, is_pci_address(&name).then_some(&*name));
+        let port = Port { inner, mac, driver: info.driver, socket: info.socket, rx, rss, watch };
         Ok((port, rx_queues, tx_queues))
     }
 
@@ -212,6 +216,11 @@ impl Port {
     /// Its MAC address.
     pub fn mac(&self) -> [u8; 6] {
         self.mac
+    }
+
+    /// Why it cannot go on as it is; none while all is well. Costs a load.
+    pub fn fault(&self) -> Option<PortFault> {
+        self.watch.fault()
     }
 
     /// What it does on receive.

@@ -12,6 +12,7 @@ use sluice_api::{DropReason, Snapshot};
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
+use super::RunError;
 use super::exception::ExceptionPort;
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
@@ -138,6 +139,14 @@ impl MainLoop {
             self.slow_checks(now_ms);
         }
         self.backoff.after_round(work);
+    }
+
+    /// The first port that cannot go on.
+    pub fn lost_port(&self) -> Option<RunError> {
+        self.ports.iter().zip(&self.config.ports).find_map(|(main, config)| {
+            let (port, device) = (config.name.clone(), config.device.clone());
+            main.port.fault().map(|fault| RunError::Port { port, device, fault })
+        })
     }
 
     fn answer_control(&mut self) -> usize {
