@@ -10,6 +10,7 @@ static MARKS: [AtomicU8; dpdk_sys::RTE_MAX_ETHPORTS as usize] =
 
 const REMOVED: u8 = 1;
 const RESET: u8 = 2;
+const OTHER_MAC: u8 = 4;
 
 /// Why a port cannot go on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,11 +22,13 @@ pub enum PortFault {
          it back, bound to vfio-pci, before the next start"
     )]
     Removed,
-    /// The physical function was reset, and its VF does nothing until it is set up anew.
-    #[error(
-        "its PF was reset (taken down and up, or reconfigured), and so the VF must be set up anew"
-    )]
+    /// The physical function was reset, and its VF does nothing until it is set up anew. Or maybe so:
+    /// not every driver tells, so a VF whose link has come back is taken for one.
+    #[error("its PF was reset, or its link has come back")]
     Reset,
+    /// Set up anew, it has another MAC address than everybody was told.
+    #[error("its PF has given it another MAC address; the next start takes it")]
+    OtherMac,
 }
 
 /// Has the port's faults marked, as long as it lives.
@@ -70,9 +73,27 @@ impl FaultWatch {
     pub(super) fn fault(&self) -> Option<PortFault> {
         match MARKS[usize::from(self.port)].load(Relaxed) {
             marks if marks & REMOVED != 0 => Some(PortFault::Removed),
+            marks if marks & OTHER_MAC != 0 => Some(PortFault::OtherMac),
             marks if marks & RESET != 0 => Some(PortFault::Reset),
             _ => None,
         }
+    }
+}
+
+impl FaultWatch {
+    /// The port is about to be set up anew: a reset from here on is another one.
+    pub(super) fn forget_reset(&self) {
+        MARKS[usize::from(self.port)].fetch_and(!RESET, Relaxed);
+    }
+
+    /// That did not work, or there may have been one that nobody told of.
+    pub(super) fn remember_reset(&self) {
+        mark(usize::from(self.port), RESET);
+    }
+
+    /// Its MAC address has changed.
+    pub(super) fn note_other_mac(&self) {
+        mark(usize::from(self.port), OTHER_MAC);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,6 @@ use sluice_api::{DropReason, Snapshot};
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
-use super::RunError;
 use super::exception::ExceptionPort;
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
@@ -21,10 +19,11 @@ use crate::burst::BURST;
 use crate::config::Config;
 use crate::control_socket::ControlSocket;
 use crate::counters::WorkerCounters;
-use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, RingReceiver, RingSender};
+use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortCounters, RingReceiver, RingSender};
 use crate::events::EventLog;
 use crate::frame::Frame;
 use crate::ledger::Ledger;
+use crate::orders::Orders;
 use crate::pipeline::{Steering, ToMain};
 use crate::resolver::{Action, NeighbourUpdate, Resolver};
 use crate::slots::Slots;
@@ -48,6 +47,10 @@ pub struct MainPort {
     pub exception: Option<ExceptionPort>,
     /// What was found out about its RSS.
     pub rss: PortRss,
+    /// What it had counted when it was last looked at and well.
+    pub counted: PortCounters,
+    /// Why it could not be set up anew, when an event has told so.
+    pub failure: Option<String>,
 }
 
 /// The main thread's side of a worker.
@@ -74,8 +77,8 @@ pub struct MainLoop {
     pub ports: Vec<MainPort>,
     /// Workers, in order.
     pub workers: Vec<WorkerHandle>,
-    /// Set to stop the workers.
-    pub stop_workers: Arc<AtomicBool>,
+    /// What the workers are to do.
+    pub orders: Arc<Orders>,
     /// What the workers say.
     pub messages: Arc<ArrayQueue<ToMain>>,
     /// Whole frames to the first worker; the tag is the port.
@@ -139,14 +142,6 @@ impl MainLoop {
             self.slow_checks(now_ms);
         }
         self.backoff.after_round(work);
-    }
-
-    /// The first port that cannot go on.
-    pub fn lost_port(&self) -> Option<RunError> {
-        self.ports.iter().zip(&self.config.ports).find_map(|(main, config)| {
-            let (port, device) = (config.name.clone(), config.device.clone());
-            main.port.fault().map(|fault| RunError::Port { port, device, fault })
-        })
     }
 
     fn answer_control(&mut self) -> usize {
@@ -292,6 +287,7 @@ impl MainLoop {
     }
 
     fn slow_checks(&mut self, now_ms: u64) {
+        self.mend_ports(now_ms);
         for (index, port) in self.ports.iter_mut().enumerate() {
             let up = port.port.link_up();
             if up != port.link_up {
@@ -300,6 +296,7 @@ impl MainLoop {
                 let (kind, word) = if up { ("link-up", "up") } else { ("link-down", "down") };
                 self.events.add(kind, format!("port {name}: link is {word}"));
                 if up {
+                    port.port.link_came_up();
                     self.resolver.port_up(now_ms, index as u16);
                 }
             }
@@ -326,7 +323,7 @@ impl MainLoop {
 
     /// Stop the workers and the ports, and print what was done.
     pub fn stop(mut self) {
-        self.stop_workers.store(true, Relaxed);
+        self.orders.stop();
         let stats = self.stats();
         for worker in self.workers.drain(..) {
             // A worker that panicked has ended the process already.

@@ -5,6 +5,7 @@
 
 mod exception;
 mod main_loop;
+mod mend;
 mod requests;
 mod start;
 mod steering;

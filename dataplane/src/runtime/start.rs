@@ -6,7 +6,6 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,12 +24,13 @@ use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{
     CapabilityError, Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError,
-    Pages, Port, PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue,
-    spsc,
+    Pages, Port, PortConfig, PortCounters, PortError, RingError, RingReceiver, RingSender, RxQueue,
+    TxQueue, spsc,
 };
 use crate::events::EventLog;
 use crate::kernel::{self, KernelError, KernelPort};
 use crate::ledger::Ledger;
+use crate::orders::Orders;
 use crate::pipeline::{HELD, PipelineConfig, PortInfo};
 use crate::resolver::Resolver;
 use crate::slots::{self, Slots};
@@ -138,7 +138,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     };
     let compiled = Arc::new(ArcSwap::from_pointee(Compiled::empty(&port_addresses(&config))));
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
-    let stop_workers = Arc::new(AtomicBool::new(false));
+    let orders = Arc::new(Orders::default());
     let mut rings = worker_rings(&eal, workers)?;
     let (to_worker, from_main) = spsc(&eal, "main-0", RING)?;
     let mut from_main = Some(from_main);
@@ -173,7 +173,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             counters: Arc::clone(&counters),
             clock,
             backoff: Backoff::new(config.runtime.idle, LONGEST_NAP),
-            stop: Arc::clone(&stop_workers),
+            orders: Arc::clone(&orders),
         };
         let (thread, bytes) = spawn(&eal, worker, cpu, parts)?;
         conn_table_bytes += bytes;
@@ -197,7 +197,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         ),
         counters,
         workers: handles,
-        stop_workers,
+        orders,
         messages,
         to_worker,
         waiting: Vec::with_capacity(RING as usize),
@@ -390,6 +390,8 @@ fn split_queues(
                 port: opened.port,
                 exception,
                 rss,
+                counted: PortCounters::default(),
+                failure: None,
             }
         })
         .collect();
