@@ -30,7 +30,7 @@ pub use lcore::{Lcore, LcoreError};
 pub use mbuf::{Mbuf, free_bulk};
 pub use mempool::{Mempool, MempoolError};
 pub use port::{Port, PortCounters, RxCapabilities};
-pub use port_config::{OtherDriver, PortConfig, PortError, PortErrorCause};
+pub use port_config::{OtherDriver, PortConfig, PortError, PortErrorCause, port_name};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingReceiver, RingSender, spsc};
 pub use rss::{NoRss, Rss};

@@ -10,6 +10,7 @@ mod requests;
 mod start;
 mod steering;
 mod thresholds;
+mod vf;
 mod warnings;
 
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
-use super::warnings;
+use super::{vf, warnings};
 use crate::backoff::{Backoff, LONGEST_NAP};
 use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
@@ -25,7 +25,7 @@ use crate::counters::WorkerCounters;
 use crate::dpdk::{
     CapabilityError, Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError,
     Pages, Port, PortConfig, PortCounters, PortError, RingError, RingReceiver, RingSender, RxQueue,
-    TxQueue, spsc,
+    TxQueue, port_name, spsc,
 };
 use crate::events::EventLog;
 use crate::kernel::{self, KernelError, KernelPort};
@@ -98,6 +98,9 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     // First what costs least to find out: is another one running?
     let server = ControlSocket::bind(&config.control.socket)?;
     let workers = config.runtime.worker_cpus.len();
+    // Afterwards a PF shows what the VF's driver has made up.
+    let devices = config.ports.iter().map(|port| (port.name.as_str(), port_name(&port.device)));
+    let mut warnings = vf::warnings_without_mac(devices);
     let eal = Eal::init(&eal_config(&config))?;
     let clock = Clock::new(&eal);
     let mempool = create_mempool(&eal, &config)?;
@@ -222,7 +225,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     };
     report(&main);
     let ports = main.ports.iter().map(|p| (p.port.name(), p.port.socket(), p.link_up));
-    for warning in warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus) {
+    warnings.extend(warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus));
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     Ok(main)
