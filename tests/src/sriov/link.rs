@@ -10,6 +10,8 @@ use crate::lab::load::{Kind, Load};
 use crate::lab::process::wait_until;
 use crate::story::report::Step;
 
+/// Downloads that are under way when a link goes down; each takes six seconds.
+const DOWNLOADS: u64 = 4;
 /// How long a link stays down.
 const DOWN: Duration = Duration::from_secs(4);
 /// How long it may take to be noticed: links are looked at once a second.
@@ -37,6 +39,9 @@ fn cycle(
 ) -> Result<()> {
     step.say(format!("{what}: down under 50 requests/s, for {DOWN:?}"));
     let load = start(host)?;
+    let mut spec = host.lab.load_spec("web", Kind::Big);
+    (spec.requests, spec.concurrency, spec.timeout_ms) = (Some(DOWNLOADS), 8, 60_000);
+    let downloads = host.lab.start_load(&spec)?;
     sleep(Duration::from_secs(2));
     let before = (host.lab.last_event()?, host.lab.stats()?.boot_id, load.so_far().len());
     set(host, false)?;
@@ -46,7 +51,7 @@ fn cycle(
     step.expect(shown.contains(" down "), format!("{what}: `sluice port show` says:\n{shown}"));
     sleep(DOWN);
     set(host, true)?;
-    wait_event(host, before.0, "link-up")?;
+    wait_event(host, before.0, "port-reset")?;
     let events: Vec<String> = host
         .lab
         .events_since(before.0)?
@@ -59,10 +64,21 @@ fn cycle(
     host.lab.wait_healthy(super::HEALTHY)?;
     let during = load.stop(Duration::from_secs(20))?;
     step.say(format!("of {} requests meanwhile {} failed", during.total(), during.failed().len()));
+    let downloads = downloads.finish(Duration::from_secs(70))?;
+    step.expect(
+        downloads.total() as u64 == DOWNLOADS && downloads.failed().is_empty(),
+        format!(
+            "{what}: {} downloads that were under way went on and ended well: {:?}",
+            downloads.total(),
+            downloads.errors()
+        ),
+    );
     let load = start(host)?;
     sleep(Duration::from_secs(4));
     let outcome = load.stop(Duration::from_secs(20))?;
     step.expect_none_failed("web", &outcome);
+    let most = host.lab.ports()?.iter().filter_map(|p| p["counters"]["rx_packets"].as_u64()).max();
+    step.expect(most < Some(1_000_000), format!("{what}: counters did not leap: {most:?}"));
     step.expect(
         before.2 > 0 && host.lab.stats()?.boot_id == before.1,
         format!("{what}: the data plane ran on"),
