@@ -12,6 +12,7 @@ use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
 use super::exception::ExceptionPort;
+use super::mend::Probation;
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
@@ -49,6 +50,8 @@ pub struct MainPort {
     pub rss: PortRss,
     /// What it had counted when it was last looked at and well.
     pub counted: PortCounters,
+    /// Since it was set up anew, until it has received something.
+    pub probation: Option<Probation>,
     /// Why it could not be set up anew, when an event has told so.
     pub failure: Option<String>,
 }

@@ -43,41 +43,77 @@ impl MainLoop {
     /// Set up anew what was reset; call about once a second. No conn is lost: they are the workers'.
     pub fn mend_ports(&mut self, now_ms: u64) {
         for index in 0..self.ports.len() {
+            let received: u64 = self.queues(index as u16).iter().map(|q| q.rx_packets).sum();
             let main = &mut self.ports[index];
             main.counted = main.counters();
-            if main.port.fault() != Some(PortFault::Reset) {
-                continue;
+            let is_reset = main.port.fault() == Some(PortFault::Reset);
+            if main.probation.as_ref().is_some_and(|p| received > p.received) && !is_reset {
+                main.probation = None;
             }
-            let name = &self.config.ports[index].name;
-            let Some(pause) = self.orders.pause(self.workers.len(), PAUSED_WITHIN) else {
-                tracing::warn!("port {name}: the workers do not pause, it is set up anew later");
-                continue;
-            };
-            let result = main.port.set_up_anew(&pause, main.counted);
-            drop(pause);
-            match result {
-                Ok(()) => {
-                    main.failure = None;
-                    self.events.add(
-                        "port-reset",
-                        format!("port {name}: {}; it was set up anew", PortFault::Reset),
-                    );
-                    self.resolver.port_up(now_ms, index as u16);
+            let again = main.probation.as_ref().is_some_and(|p| now_ms >= p.again_at_ms);
+            // Without a link the PF may be down, and then it does not answer its VFs.
+            if (is_reset || again) && main.port.link_up() {
+                self.set_up_anew(index, now_ms, received);
+            }
+        }
+    }
+
+    fn set_up_anew(&mut self, index: usize, now_ms: u64, received: u64) {
+        let (main, name) = (&mut self.ports[index], &self.config.ports[index].name);
+        let Some(pause) = self.orders.pause(self.workers.len(), PAUSED_WITHIN) else {
+            tracing::warn!("port {name}: the workers do not pause, it is set up anew later");
+            return;
+        };
+        let result = main.port.set_up_anew(&pause, main.counted);
+        drop(pause);
+        let reset = PortFault::Reset;
+        let is_first = main.probation.is_none();
+        main.probation = Probation::after(main.probation.as_ref(), now_ms, received);
+        match result {
+            Ok(()) => {
+                main.failure = None;
+                if is_first {
+                    self.events
+                        .add("port-reset", format!("port {name}: {reset}; it was set up anew"));
                 }
-                Err(error) => {
-                    let text = error.to_string();
-                    // It is tried each second: told once.
-                    if main.failure.as_ref() != Some(&text) {
-                        let message = format!(
-                            "{}; it cannot be set up anew and is tried again: {text}",
-                            PortFault::Reset
-                        );
-                        self.events.add("port-reset-failed", message);
-                        main.failure = Some(text);
-                    }
+                self.resolver.port_up(now_ms, index as u16);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                // It is tried each second: told once.
+                if main.failure.as_ref() != Some(&text) {
+                    let message =
+                        format!("{reset}; it cannot be set up anew and is tried again: {text}");
+                    self.events.add("port-reset-failed", message);
+                    main.failure = Some(text);
                 }
             }
         }
+    }
+}
+
+/// A port that was set up anew is not believed to live until it has received something: a driver does
+/// not tell when its PF did not answer, or was reset once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probation {
+    /// Packets that its workers had received from it by then.
+    received: u64,
+    /// How long it has, in ms.
+    patience_ms: u64,
+    /// When it is set up anew again.
+    again_at_ms: u64,
+}
+
+impl Probation {
+    /// The first time that a port has, in ms; doubled each time.
+    const FIRST_MS: u64 = 2_000;
+    /// The longest time, in ms. Then it is left alone: it may well be a silent one.
+    const LONGEST_MS: u64 = 64_000;
+
+    fn after(former: Option<&Probation>, now_ms: u64, received: u64) -> Option<Probation> {
+        let patience_ms = former.map_or(Self::FIRST_MS, |p| 2 * p.patience_ms);
+        let probation = Probation { received, patience_ms, again_at_ms: now_ms + patience_ms };
+        (patience_ms <= Self::LONGEST_MS).then_some(probation)
     }
 }
 
@@ -99,5 +135,15 @@ mod tests {
         assert_eq!(without_leap(count(1 << 32, 500), before), before);
         assert_eq!(without_leap(count(1_000, 1 << 32), before), before);
         assert_eq!(without_leap(count(0, 0), before), before, "back to 0");
+    }
+
+    #[test]
+    fn a_port_that_stays_silent_is_tried_less_and_less_often() {
+        let first = Probation::after(None, 10_000, 7).unwrap();
+        assert_eq!(first, Probation { received: 7, patience_ms: 2_000, again_at_ms: 12_000 });
+        let again = |p: &Probation| Probation::after(Some(p), p.again_at_ms, 7);
+        let all: Vec<u64> =
+            std::iter::successors(Some(first), again).map(|p| p.again_at_ms).collect();
+        assert_eq!(all, [12_000, 16_000, 24_000, 40_000, 72_000, 136_000]);
     }
 }

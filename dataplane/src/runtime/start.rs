@@ -395,6 +395,7 @@ fn split_queues(
                 exception,
                 rss,
                 counted: PortCounters::default(),
+                probation: None,
                 failure: None,
             }
         })

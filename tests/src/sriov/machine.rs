@@ -155,7 +155,7 @@ fn argv(image: &Path, command: &Path, monitor: &Path) -> Vec<String> {
     let image_path = image.display();
     let (command, monitor) = (command.display(), monitor.display());
     let mut line = format!(
-        "-M q35 -accel tcg,thread=multi -cpu Haswell -smp {CPUS} -m 2560 \
+        "-M q35 -accel tcg,thread=multi -cpu Haswell,-tsc-deadline,-hle,-rtm,-invpcid,-pcid -smp {CPUS} -m 2560 \
          -nodefaults -no-user-config -display none -serial stdio -no-reboot \
          -monitor unix:{monitor},server=on,wait=off \
          -device intel-iommu,intremap=on \
