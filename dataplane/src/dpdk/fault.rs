@@ -23,7 +23,8 @@ pub enum PortFault {
     )]
     Removed,
     /// The physical function was reset, and its VF does nothing until it is set up anew. Or maybe so:
-    /// not every driver tells, so a VF whose link has come back is taken for one.
+    /// not every driver tells, so a VF whose link has come back or whose counters were set back is
+    /// taken for one.
     #[error("its PF was reset, or its link has come back")]
     Reset,
     /// Set up anew, it has another MAC address than everybody was told.

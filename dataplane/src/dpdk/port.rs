@@ -296,9 +296,9 @@ impl Port {
         }
     }
 
-    /// Tell it that its link has come back: a VF may have lost all its settings meanwhile, which some
-    /// drivers do not notice.
-    pub fn link_came_up(&self) {
+    /// Tell it that its link has come back or its counters have: a VF may have lost all its settings, which
+    /// some drivers do not notice. Of other devices this is not believed.
+    pub fn suspect_reset(&self) {
         if self.is_vf {
             self.watch.remember_reset();
         }

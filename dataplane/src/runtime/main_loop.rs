@@ -33,7 +33,9 @@ use crate::snapshot::Compiled;
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
 const MOST_WAITING: usize = 1_024;
-/// How often links and table fill are looked at, in ms.
+/// How often links are looked at, in ms: a VF's may be down for a moment only when its PF is reset.
+const LINK_CHECK_MS: u64 = 100;
+/// How often counters and table fill are looked at, in ms.
 const SLOW_CHECK_MS: u64 = 1_000;
 
 /// A port and what belongs to it.
@@ -120,7 +122,9 @@ pub struct MainLoop {
     pub clock: Clock,
     /// When this process started, by the clock, in ms.
     pub started_ms: u64,
-    /// When links and tables are looked at next, in ms.
+    /// When links are looked at next, in ms.
+    pub link_check_at_ms: u64,
+    /// When counters and tables are looked at next, in ms.
     pub slow_check_at_ms: u64,
     /// The control socket.
     pub server: ControlSocket,
@@ -140,6 +144,10 @@ impl MainLoop {
         self.act();
         self.flush();
         work += self.answer_control();
+        if now_ms >= self.link_check_at_ms {
+            self.link_check_at_ms = now_ms + LINK_CHECK_MS;
+            self.check_links(now_ms);
+        }
         if now_ms >= self.slow_check_at_ms {
             self.slow_check_at_ms = now_ms + SLOW_CHECK_MS;
             self.slow_checks(now_ms);
@@ -289,8 +297,7 @@ impl MainLoop {
         }
     }
 
-    fn slow_checks(&mut self, now_ms: u64) {
-        self.mend_ports(now_ms);
+    fn check_links(&mut self, now_ms: u64) {
         for (index, port) in self.ports.iter_mut().enumerate() {
             let up = port.port.link_up();
             if up != port.link_up {
@@ -299,11 +306,15 @@ impl MainLoop {
                 let (kind, word) = if up { ("link-up", "up") } else { ("link-down", "down") };
                 self.events.add(kind, format!("port {name}: link is {word}"));
                 if up {
-                    port.port.link_came_up();
+                    port.port.suspect_reset();
                     self.resolver.port_up(now_ms, index as u16);
                 }
             }
         }
+    }
+
+    fn slow_checks(&mut self, now_ms: u64) {
+        self.mend_ports(now_ms);
         self.check_steering();
         let tables = self.tables();
         self.thresholds.check(&tables, &mut self.events);

@@ -14,20 +14,27 @@ const PAUSED_WITHIN: Duration = Duration::from_millis(500);
 const LEAP_PACKETS: u64 = 1 << 31;
 
 impl MainPort {
-    /// What the port has counted.
+    /// What the port has counted; as it was when it was last well, once the counters have leapt.
     pub fn counters(&self) -> PortCounters {
-        without_leap(self.port.stats(), self.counted)
+        let now = self.port.stats();
+        if has_leapt(&now, &self.counted) { self.counted } else { now }
+    }
+
+    fn note_counters(&mut self) {
+        let now = self.port.stats();
+        if has_leapt(&now, &self.counted) {
+            self.port.suspect_reset();
+        } else {
+            self.counted = now;
+        }
     }
 }
 
-/// Counters as they are now, or as they were before when they leapt: drivers make 64 bits of a
-/// device's 32, and take one that was reset to 0 for one that has gone round.
-fn without_leap(now: PortCounters, before: PortCounters) -> PortCounters {
+/// Whether counters did what only a reset does: drivers make 64 bits of a device's 32, and take one
+/// that was set back to 0 for one that has gone round.
+fn has_leapt(now: &PortCounters, before: &PortCounters) -> bool {
     let leapt = |now: u64, before: u64| now.wrapping_sub(before) >= LEAP_PACKETS;
-    if leapt(now.rx_packets, before.rx_packets) || leapt(now.tx_packets, before.tx_packets) {
-        return before;
-    }
-    now
+    leapt(now.rx_packets, before.rx_packets) || leapt(now.tx_packets, before.tx_packets)
 }
 
 impl MainLoop {
@@ -40,12 +47,12 @@ impl MainLoop {
         })
     }
 
-    /// Set up anew what was reset; call about once a second. No conn is lost: they are the workers'.
+    /// Set up anew what was reset; call about once a second, not at once: a PF needs a moment. No conn is lost: they are the workers'.
     pub fn mend_ports(&mut self, now_ms: u64) {
         for index in 0..self.ports.len() {
             let received: u64 = self.queues(index as u16).iter().map(|q| q.rx_packets).sum();
             let main = &mut self.ports[index];
-            main.counted = main.counters();
+            main.note_counters();
             let is_reset = main.port.fault() == Some(PortFault::Reset);
             if main.probation.as_ref().is_some_and(|p| received > p.received) && !is_reset {
                 main.probation = None;
@@ -122,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_that_leap_are_those_from_before() {
+    fn counters_that_are_set_back_are_noticed() {
         let count = |rx_packets, tx_packets| PortCounters {
             rx_packets,
             tx_packets,
@@ -130,11 +137,11 @@ mod tests {
             ..PortCounters::default()
         };
         let before = count(1_000, 500);
-        assert_eq!(without_leap(count(2_000, 500), before), count(2_000, 500));
-        assert_eq!(without_leap(before, before), before);
-        assert_eq!(without_leap(count(1 << 32, 500), before), before);
-        assert_eq!(without_leap(count(1_000, 1 << 32), before), before);
-        assert_eq!(without_leap(count(0, 0), before), before, "back to 0");
+        assert!(!has_leapt(&count(2_000, 500), &before));
+        assert!(!has_leapt(&before, &before));
+        assert!(has_leapt(&count(1 << 32, 500), &before));
+        assert!(has_leapt(&count(1_000, 1 << 32), &before));
+        assert!(has_leapt(&count(0, 0), &before), "back to 0");
     }
 
     #[test]

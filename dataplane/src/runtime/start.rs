@@ -217,6 +217,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         mempool,
         clock,
         started_ms: clock.now_ns() / 1_000_000,
+        link_check_at_ms: 0,
         slow_check_at_ms: 0,
         server,
         backoff: Backoff::new(config::Idle::Adaptive, MAIN_NAP),

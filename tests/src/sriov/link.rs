@@ -21,11 +21,12 @@ const NOTICED: Duration = Duration::from_secs(15);
 pub fn run(host: &mut Host, step: &mut Step) -> Result<()> {
     let pair = host.nics.igb.clone();
     host.open_services(step, &pair, &[1])?;
-    cycle(host, step, "the cable of the PF towards clients", |host, up| {
+    cycle(host, step, "the cable of the PF towards clients", true, |host, up| {
         host.machine.set_link("pf-wan", up)
     })?;
     let interface = host.nics.igb_interfaces[1].clone();
-    cycle(host, step, "the PF towards backends (ip link set … down)", |host, up| {
+    // The emulated VF has a link again a moment later, although its PF is down.
+    cycle(host, step, "the PF towards backends (ip link set … down)", false, |host, up| {
         let state = if up { "up" } else { "down" };
         host.machine.guest.expect(&format!("ip link set {interface} {state}")).map(drop)
     })
@@ -35,6 +36,7 @@ fn cycle(
     host: &mut Host,
     step: &mut Step,
     what: &str,
+    link_shows: bool,
     mut set: impl FnMut(&mut Host, bool) -> Result<()>,
 ) -> Result<()> {
     step.say(format!("{what}: down under 50 requests/s, for {DOWN:?}"));
@@ -45,10 +47,12 @@ fn cycle(
     sleep(Duration::from_secs(2));
     let before = (host.lab.last_event()?, host.lab.stats()?.boot_id, load.so_far().len());
     set(host, false)?;
-    wait_event(host, before.0, "link-down")?;
-    let binaries = host.lab.binaries().clone();
-    let shown = cli(&mut host.machine.guest, &binaries, "port show")?;
-    step.expect(shown.contains(" down "), format!("{what}: `sluice port show` says:\n{shown}"));
+    if link_shows {
+        wait_event(host, before.0, "link-down")?;
+        let binaries = host.lab.binaries().clone();
+        let shown = cli(&mut host.machine.guest, &binaries, "port show")?;
+        step.expect(shown.contains(" down "), format!("{what}: `sluice port show` says:\n{shown}"));
+    }
     sleep(DOWN);
     set(host, true)?;
     wait_event(host, before.0, "port-reset")?;
