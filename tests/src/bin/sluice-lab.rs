@@ -10,7 +10,7 @@ use sluice_tests::helper::echo::EchoServer;
 use sluice_tests::helper::http_load::HttpLoad;
 use sluice_tests::helper::udp_load::UdpLoad;
 use sluice_tests::lab::error::LabError;
-use sluice_tests::lab::site::Site;
+use sluice_tests::lab::site::{self, Site};
 use sluice_tests::lab::sluice::Binaries;
 use sluice_tests::lab::topology::Wire;
 use sluice_tests::lab::{Lab, LabOptions, check_machine, interrupt, vip};
@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
+            site::wait_if_abandoned();
             eprintln!("sluice-lab: {error}");
             ExitCode::from(2)
         }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
+            site::wait_if_abandoned();
             eprintln!("sluice-sriov: {error}");
             ExitCode::from(2)
         }
