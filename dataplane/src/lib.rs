@@ -17,6 +17,7 @@ pub mod frame;
 pub mod intrinsics;
 pub mod kernel;
 pub mod ledger;
+pub mod orders;
 pub mod pipeline;
 pub mod privileges;
 pub mod resolver;

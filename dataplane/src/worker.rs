@@ -1,7 +1,6 @@
 //! A worker: one core, its own queues, its own tables, one loop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
@@ -11,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
+use crate::orders::Orders;
 use crate::pipeline::{EXPIRE_PER_ROUND, Pipeline, PipelineConfig, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
 use crate::snapshot::Compiled;
@@ -155,8 +155,8 @@ pub struct WorkerParts {
     pub clock: Clock,
     /// What it does when there is nothing to do.
     pub backoff: Backoff,
-    /// Set when it is to stop.
-    pub stop: Arc<AtomicBool>,
+    /// What it is to do.
+    pub orders: Arc<Orders>,
 }
 
 /// A worker, ready to run.
@@ -172,7 +172,7 @@ pub struct Worker {
     config: Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>,
     clock: Clock,
     backoff: Backoff,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 }
 
 impl Worker {
@@ -202,7 +202,7 @@ impl Worker {
             config: Cache::new(parts.config),
             clock: parts.clock,
             backoff: parts.backoff,
-            stop: parts.stop,
+            orders: parts.orders,
         }
     }
 
@@ -214,7 +214,7 @@ impl Worker {
     /// Forward until told to stop.
     pub fn run(&mut self) {
         let mut burst = Burst::default();
-        while !self.stop.load(Relaxed) {
+        while self.orders.go_on() {
             let packets = self.round(&mut burst);
             let counters = &self.lanes.counters;
             (if packets > 0 { &counters.busy_polls } else { &counters.idle_polls }).add(1);

@@ -36,6 +36,11 @@ pub(super) fn refusal(root: &Path, address: &str) -> Option<PortErrorCause> {
     }
 }
 
+/// Whether the device at this address is a virtual function. `root` is the root directory, `/`.
+pub(super) fn is_vf(root: &Path, address: &str) -> bool {
+    root.join("sys/bus/pci/devices").join(address).join("physfn").exists()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +51,9 @@ mod tests {
         let root = std::env::temp_dir().join(format!("sluice-pci-{}-{test}", std::process::id()));
         let device = root.join("sys/bus/pci/devices/0000:03:00.0");
         fs::create_dir_all(device.join("net/eth2")).unwrap();
+        assert!(!is_vf(&root, "0000:03:00.0"));
+        fs::create_dir_all(device.join("physfn")).unwrap();
+        assert!(is_vf(&root, "0000:03:00.0"));
         if let Some(driver) = driver {
             symlink(format!("../../../bus/pci/drivers/{driver}"), device.join("driver")).unwrap();
         }

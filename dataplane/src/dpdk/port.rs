@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rxconf, rte_eth_txconf};
 
+use super::fault::{FaultWatch, PortFault};
 use super::port_config::{
     PortConfig, PortError, PortErrorCause, check_mac, device_name, port_name,
 };
@@ -15,6 +16,7 @@ use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
 use super::rss::{self, AskedFor, NoRss, Rss};
 use super::{Eal, EalHandle, Mempool, messages, pci, strerror};
+use crate::orders::Pause;
 
 /// Ethernet header, VLAN tag and frame check sequence, as DPDK counts them for the largest frame.
 const FRAME_OVERHEAD_BYTES: u32 = 14 + 4 + 4;
@@ -63,7 +65,7 @@ pub(super) struct Inner {
     configured: bool,
     _eal: EalHandle,
     /// Its mbufs are in the receive queues.
-    _pool: Mempool,
+    pool: Mempool,
 }
 
 impl Inner {
@@ -115,11 +117,18 @@ impl Drop for Inner {
 /// An open port. It stops and closes when it and all its queues are dropped.
 pub struct Port {
     inner: Arc<Inner>,
+    config: PortConfig,
     mac: [u8; 6],
     driver: String,
     socket: Option<u16>,
+    is_vf: bool,
     rx: RxCapabilities,
     rss: Result<Rss, NoRss>,
+    /// How it was asked to spread.
+    asked_for: AskedFor,
+    watch: FaultWatch,
+    /// What was counted before it was set up anew.
+    counted: PortCounters,
 }
 
 impl Port {
@@ -159,20 +168,21 @@ impl Port {
             started: false,
             configured: false,
             _eal: eal.handle(),
-            _pool: pool.clone(),
+            pool: pool.clone(),
         };
         let info = DeviceInfo::read(&inner)?;
         check(&inner, config, &info, pool)?;
         inner.configured = true;
-        let (rx, asked_for) = configure(&inner, config, &info)?;
-        set_up_queues(&inner, config, &info, pool)?;
-        set_mtu(&inner, config)?;
+        let (rx, asked_for) = set_up(&inner, config, &info)?;
         // SAFETY: the port is configured and its queues are set up.
         inner.step("start the port", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
         inner.started = true;
         if config.promiscuous {
             promiscuous(&inner)?;
         }
+        // A VF goes on counting where a former process has left it.
+        // SAFETY: the port is started. A driver that cannot has its own beginning.
+        unsafe { dpdk_sys::rte_eth_stats_reset(id) };
         let mac = mac(&inner)?;
         check_mac(&config.device, mac).map_err(|cause| inner.error(cause))?;
         let rss = rss::find_out(id, config, &asked_for);
@@ -180,7 +190,22 @@ impl Port {
         let queues = 0..config.queues;
         let rx_queues = queues.clone().map(|queue| RxQueue::new(inner.clone(), queue)).collect();
         let tx_queues = queues.map(|queue| TxQueue::new(inner.clone(), queue)).collect();
-        let port = Port { inner, mac, driver: info.driver, socket: info.socket, rx, rss };
+        let name = port_name(&config.device);
+        let watch = FaultWatch::start(id, is_pci_address(&name).then_some(&*name));
+        let is_vf = is_pci_address(&name) && pci::is_vf(Path::new("/"), &name);
+        let port = Port {
+            inner,
+            config: config.clone(),
+            mac,
+            driver: info.driver,
+            socket: info.socket,
+            is_vf,
+            rx,
+            rss,
+            asked_for,
+            watch,
+            counted: PortCounters::default(),
+        };
         Ok((port, rx_queues, tx_queues))
     }
 
@@ -212,6 +237,11 @@ impl Port {
     /// Its MAC address.
     pub fn mac(&self) -> [u8; 6] {
         self.mac
+    }
+
+    /// Why it cannot go on as it is; none while all is well. Costs a load.
+    pub fn fault(&self) -> Option<PortFault> {
+        self.watch.fault()
     }
 
     /// What it does on receive.
@@ -255,15 +285,74 @@ impl Port {
             return PortCounters::default();
         }
         PortCounters {
-            rx_packets: stats.ipackets,
-            rx_bytes: stats.ibytes,
-            tx_packets: stats.opackets,
-            tx_bytes: stats.obytes,
-            rx_missed: stats.imissed,
-            rx_errors: stats.ierrors,
-            rx_no_mbuf: stats.rx_nombuf,
-            tx_errors: stats.oerrors,
+            rx_packets: self.counted.rx_packets + stats.ipackets,
+            rx_bytes: self.counted.rx_bytes + stats.ibytes,
+            tx_packets: self.counted.tx_packets + stats.opackets,
+            tx_bytes: self.counted.tx_bytes + stats.obytes,
+            rx_missed: self.counted.rx_missed + stats.imissed,
+            rx_errors: self.counted.rx_errors + stats.ierrors,
+            rx_no_mbuf: self.counted.rx_no_mbuf + stats.rx_nombuf,
+            tx_errors: self.counted.tx_errors + stats.oerrors,
         }
+    }
+
+    /// Tell it that its link has come back or its counters have: a VF may have lost all its settings, which
+    /// some drivers do not notice. Of other devices this is not believed.
+    pub fn suspect_reset(&self) {
+        if self.is_vf {
+            self.watch.remember_reset();
+        }
+    }
+
+    /// Set it up anew after [`PortFault::Reset`], with the configuration, queues and RSS that it had.
+    /// `_pause` shows that nobody polls its queues meanwhile; what was in them is lost. `counted` is
+    /// what it had counted when all was well: it counts on from there.
+    ///
+    /// # Errors
+    /// What DPDK says; it can be tried again.
+    pub fn set_up_anew(
+        &mut self,
+        _pause: &Pause<'_>,
+        counted: PortCounters,
+    ) -> Result<(), PortError> {
+        let id = self.id();
+        self.watch.forget_reset();
+        let (result, messages) = messages::during(|| self.try_set_up_anew(counted));
+        tracing::info!(port = self.name(), id, ?messages, "set up anew");
+        if result.is_err() {
+            self.watch.remember_reset();
+        }
+        result.map_err(|error| PortError { messages, ..error })
+    }
+
+    fn try_set_up_anew(&mut self, counted: PortCounters) -> Result<(), PortError> {
+        let (id, inner) = (self.id(), &*self.inner);
+        // SAFETY: the port is open, and nobody polls it during a pause.
+        inner.step("stop the port", unsafe { dpdk_sys::rte_eth_dev_stop(id) })?;
+        // SAFETY: as above; the port keeps its number.
+        let status = unsafe { dpdk_sys::rte_eth_dev_reset(id) };
+        // A driver without the call does what is needed when the port starts.
+        if status != -libc::ENOTSUP {
+            inner.step("reset the device", status)?;
+            set_up(inner, &self.config, &DeviceInfo::read(inner)?)?;
+        }
+        // SAFETY: the port is configured and its queues are set up.
+        inner.step("start the port", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
+        if self.config.promiscuous {
+            promiscuous(inner)?;
+        }
+        if mac(inner)? != self.mac {
+            self.watch.note_other_mac();
+        }
+        // Key and table are set again. Where that fails workers find packets in wrong queues, and hand
+        // them over.
+        if rss::find_out(id, &self.config, &self.asked_for) != self.rss {
+            tracing::warn!(port = self.name(), "it has another RSS than before");
+        }
+        // SAFETY: the port is started.
+        unsafe { dpdk_sys::rte_eth_stats_reset(id) };
+        self.counted = counted;
+        Ok(())
     }
 
     /// Stop receiving and transmitting; the counters stay readable.
@@ -416,6 +505,18 @@ fn rx_offloads(info: &DeviceInfo) -> u64 {
     // A virtio host that may leave checksums to us does leave them unfinished.
     let wanted = if info.driver.contains("virtio") { ip } else { ip | l4 };
     wanted & info.raw.rx_offload_capa
+}
+
+/// Configure a stopped port and its queues.
+fn set_up(
+    inner: &Inner,
+    config: &PortConfig,
+    info: &DeviceInfo,
+) -> Result<(RxCapabilities, AskedFor), PortError> {
+    let configured = configure(inner, config, info)?;
+    set_up_queues(inner, config, info, &inner.pool)?;
+    set_mtu(inner, config)?;
+    Ok(configured)
 }
 
 fn configure(

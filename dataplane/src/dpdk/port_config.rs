@@ -205,7 +205,7 @@ pub(super) fn is_pci_address(name: &str) -> bool {
 }
 
 /// The name under which DPDK knows the device's port.
-pub(super) fn port_name(device: &str) -> String {
+pub fn port_name(device: &str) -> String {
     let name = device_name(device);
     if is_pci_address(name) && name.bytes().filter(|c| *c == b':').count() == 1 {
         return format!("0000:{}", name.to_ascii_lowercase());

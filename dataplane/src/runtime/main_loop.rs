@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -13,6 +12,7 @@ use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
 use super::exception::ExceptionPort;
+use super::mend::Probation;
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
@@ -20,10 +20,11 @@ use crate::burst::BURST;
 use crate::config::Config;
 use crate::control_socket::ControlSocket;
 use crate::counters::WorkerCounters;
-use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, RingReceiver, RingSender};
+use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortCounters, RingReceiver, RingSender};
 use crate::events::EventLog;
 use crate::frame::Frame;
 use crate::ledger::Ledger;
+use crate::orders::Orders;
 use crate::pipeline::{Steering, ToMain};
 use crate::resolver::{Action, NeighbourUpdate, Resolver};
 use crate::slots::Slots;
@@ -33,7 +34,9 @@ use crate::tally::Tally;
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
 const MOST_WAITING: usize = 1_024;
-/// How often links and table fill are looked at, in ms.
+/// How often links are looked at, in ms: a VF's may be down for a moment only when its PF is reset.
+const LINK_CHECK_MS: u64 = 100;
+/// How often counters and table fill are looked at, in ms.
 const SLOW_CHECK_MS: u64 = 1_000;
 
 /// A port and what belongs to it.
@@ -48,6 +51,12 @@ pub struct MainPort {
     pub exception: Option<ExceptionPort>,
     /// What was found out about its RSS.
     pub rss: PortRss,
+    /// What it had counted when it was last looked at and well.
+    pub counted: PortCounters,
+    /// Since it was set up anew, until it has received something.
+    pub probation: Option<Probation>,
+    /// Why it could not be set up anew, when an event has told so.
+    pub failure: Option<String>,
 }
 
 /// The main thread's side of a worker.
@@ -74,8 +83,8 @@ pub struct MainLoop {
     pub ports: Vec<MainPort>,
     /// Workers, in order.
     pub workers: Vec<WorkerHandle>,
-    /// Set to stop the workers.
-    pub stop_workers: Arc<AtomicBool>,
+    /// What the workers are to do.
+    pub orders: Arc<Orders>,
     /// What the workers say.
     pub messages: Arc<ArrayQueue<ToMain>>,
     /// Whole frames to the first worker; the tag is the port.
@@ -118,7 +127,9 @@ pub struct MainLoop {
     pub clock: Clock,
     /// When this process started, by the clock, in ms.
     pub started_ms: u64,
-    /// When links and tables are looked at next, in ms.
+    /// When links are looked at next, in ms.
+    pub link_check_at_ms: u64,
+    /// When counters and tables are looked at next, in ms.
     pub slow_check_at_ms: u64,
     /// The control socket.
     pub server: ControlSocket,
@@ -139,6 +150,10 @@ impl MainLoop {
         self.flush();
         work += self.answer_control();
         self.tally.round(now_ms);
+        if now_ms >= self.link_check_at_ms {
+            self.link_check_at_ms = now_ms + LINK_CHECK_MS;
+            self.check_links(now_ms);
+        }
         if now_ms >= self.slow_check_at_ms {
             self.slow_check_at_ms = now_ms + SLOW_CHECK_MS;
             self.slow_checks(now_ms);
@@ -288,7 +303,7 @@ impl MainLoop {
         }
     }
 
-    fn slow_checks(&mut self, now_ms: u64) {
+    fn check_links(&mut self, now_ms: u64) {
         for (index, port) in self.ports.iter_mut().enumerate() {
             let up = port.port.link_up();
             if up != port.link_up {
@@ -297,10 +312,15 @@ impl MainLoop {
                 let (kind, word) = if up { ("link-up", "up") } else { ("link-down", "down") };
                 self.events.add(kind, format!("port {name}: link is {word}"));
                 if up {
+                    port.port.suspect_reset();
                     self.resolver.port_up(now_ms, index as u16);
                 }
             }
         }
+    }
+
+    fn slow_checks(&mut self, now_ms: u64) {
+        self.mend_ports(now_ms);
         self.check_steering();
         let tables = self.tables();
         self.thresholds.check(&tables, &mut self.events);
@@ -326,7 +346,7 @@ impl MainLoop {
 
     /// Stop the workers and the ports, and print what was done.
     pub fn stop(mut self) {
-        self.stop_workers.store(true, Relaxed);
+        self.orders.stop();
         let stats = self.stats();
         for worker in self.workers.drain(..) {
             // A worker that panicked has ended the process already.

@@ -5,10 +5,12 @@
 
 mod exception;
 mod main_loop;
+mod mend;
 mod requests;
 mod start;
 mod steering;
 mod thresholds;
+mod vf;
 mod warnings;
 
 use std::sync::Arc;
@@ -17,15 +19,34 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use sd_notify::NotifyState;
 
 use crate::config::Config;
+use crate::dpdk::PortFault;
 use crate::privileges;
 
 pub use start::{StartError, port_addresses};
 
+/// Why the data plane has ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It has not started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A port cannot go on. All stop in order, for a supervisor to start it anew.
+    #[error("port {port} ({device}): {fault}")]
+    Port {
+        /// The port's name.
+        port: String,
+        /// Its device.
+        device: String,
+        /// What has become of it.
+        fault: PortFault,
+    },
+}
+
 /// Run the data plane until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What kept it from starting. Once it forwards, it ends only by a signal or by a bug.
-pub fn run(config: Config) -> Result<(), StartError> {
+/// [`RunError`]: what kept it from starting, or the port that was lost.
+pub fn run(config: Config) -> Result<(), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(StartError::Signal)?;
@@ -33,15 +54,21 @@ pub fn run(config: Config) -> Result<(), StartError> {
     abort_on_panic();
     let mut main = start::start(config)?;
     let drivers = main.ports.iter().map(|port| port.port.driver());
-    privileges::limit(drivers, main.config.exception.enabled)?;
+    privileges::limit(drivers, main.config.exception.enabled).map_err(StartError::Capabilities)?;
     println!("READY");
     tell_supervisor(NotifyState::Ready);
-    while !stop.load(Relaxed) {
+    let mut lost = None;
+    while !stop.load(Relaxed) && lost.is_none() {
         main.round();
+        lost = main.lost_port();
     }
     tell_supervisor(NotifyState::Stopping);
+    if let Some(error) = &lost {
+        // Before the stop, which waits for drivers whose device may not answer any more.
+        tracing::error!("{error}; stopping");
+    }
     main.stop();
-    Ok(())
+    lost.map_or(Ok(()), Err)
 }
 
 /// Tell systemd, if it started us and wants to know.

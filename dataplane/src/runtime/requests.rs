@@ -165,7 +165,7 @@ impl MainLoop {
         let ports = (0..)
             .zip(self.config.ports.iter().zip(&self.ports))
             .map(|(index, (config, main))| {
-                let c = main.port.stats();
+                let c = main.counters();
                 let queues = self.queues(index);
                 PortStats {
                     name: config.name.clone(),

@@ -6,7 +6,6 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,19 +17,20 @@ use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
-use super::warnings;
+use super::{vf, warnings};
 use crate::backoff::{Backoff, LONGEST_NAP};
 use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{
     CapabilityError, Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError,
-    Pages, Port, PortConfig, PortError, RingError, RingReceiver, RingSender, RxQueue, TxQueue,
-    spsc,
+    Pages, Port, PortConfig, PortCounters, PortError, RingError, RingReceiver, RingSender, RxQueue,
+    TxQueue, port_name, spsc,
 };
 use crate::events::EventLog;
 use crate::kernel::{self, KernelError, KernelPort};
 use crate::ledger::Ledger;
+use crate::orders::Orders;
 use crate::pipeline::{HELD, PipelineConfig, PortInfo};
 use crate::resolver::Resolver;
 use crate::slots::{self, Slots};
@@ -99,6 +99,9 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     // First what costs least to find out: is another one running?
     let server = ControlSocket::bind(&config.control.socket)?;
     let workers = config.runtime.worker_cpus.len();
+    // Afterwards a PF shows what the VF's driver has made up.
+    let devices = config.ports.iter().map(|port| (port.name.as_str(), port_name(&port.device)));
+    let mut warnings = vf::warnings_without_mac(devices);
     let eal = Eal::init(&eal_config(&config))?;
     let clock = Clock::new(&eal);
     let mempool = create_mempool(&eal, &config)?;
@@ -139,7 +142,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     };
     let compiled = Arc::new(ArcSwap::from_pointee(Compiled::empty(&port_addresses(&config))));
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
-    let stop_workers = Arc::new(AtomicBool::new(false));
+    let orders = Arc::new(Orders::default());
     let mut rings = worker_rings(&eal, workers)?;
     let (to_worker, from_main) = spsc(&eal, "main-0", RING)?;
     let mut from_main = Some(from_main);
@@ -179,7 +182,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             view,
             clock,
             backoff: Backoff::new(config.runtime.idle, LONGEST_NAP),
-            stop: Arc::clone(&stop_workers),
+            orders: Arc::clone(&orders),
         };
         let (thread, bytes) = spawn(&eal, worker, cpu, parts)?;
         conn_table_bytes += bytes;
@@ -209,7 +212,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         ),
         counters,
         workers: handles,
-        stop_workers,
+        orders,
         messages,
         to_worker,
         waiting: Vec::with_capacity(RING as usize),
@@ -227,6 +230,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         mempool,
         clock,
         started_ms: clock.now_ns() / 1_000_000,
+        link_check_at_ms: 0,
         slow_check_at_ms: 0,
         server,
         backoff: Backoff::new(config::Idle::Adaptive, MAIN_NAP),
@@ -235,7 +239,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     };
     report(&main);
     let ports = main.ports.iter().map(|p| (p.port.name(), p.port.socket(), p.link_up));
-    for warning in warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus) {
+    warnings.extend(warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus));
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     Ok(main)
@@ -403,6 +408,9 @@ fn split_queues(
                 port: opened.port,
                 exception,
                 rss,
+                counted: PortCounters::default(),
+                probation: None,
+                failure: None,
             }
         })
         .collect();

@@ -13,7 +13,7 @@ use sluice_tests::lab::error::LabError;
 use sluice_tests::lab::site::{self, Site};
 use sluice_tests::lab::sluice::Binaries;
 use sluice_tests::lab::topology::Wire;
-use sluice_tests::lab::{Lab, LabOptions, check_machine, vip};
+use sluice_tests::lab::{Lab, LabOptions, check_machine, interrupt, vip};
 use sluice_tests::story::report::print;
 use sluice_tests::story::{self, StoryOptions};
 
@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
+            site::wait_if_abandoned();
             eprintln!("sluice-lab: {error}");
             ExitCode::from(2)
         }
@@ -100,7 +101,7 @@ fn tell(cli: &Cli) -> Result<bool, LabError> {
     let helper = std::env::current_exe().map_err(LabError::io("this program"))?;
     let binaries = Binaries::in_dir(helper.parent().unwrap_or(Path::new(".")));
     binaries.check()?;
-    clean_up_when_interrupted()?;
+    interrupt::clean_up("sluice-lab")?;
     let options = StoryOptions { silent: cli.json, quick: cli.quick, only: cli.only.clone() };
     let (summary, lab) = story::play(&options, lab_options(cli.taps, helper), binaries)?;
     if cli.json {
@@ -124,42 +125,6 @@ fn lab_options(taps: bool, helper: PathBuf) -> LabOptions {
         helper,
         patience: Duration::ZERO,
     }
-}
-
-/// On SIGINT, SIGTERM, SIGHUP and on a panic, remove the lab, then end.
-fn clean_up_when_interrupted() -> Result<(), LabError> {
-    let default_hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        default_hook(info);
-        site::abandon();
-        std::process::exit(101);
-    }));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(LabError::io("signals"))?;
-    let signals = runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok([
-            (130, signal(SignalKind::interrupt())?),
-            (143, signal(SignalKind::terminate())?),
-            (129, signal(SignalKind::hangup())?),
-        ])
-    });
-    let [mut int, mut term, mut hup] = signals.map_err(LabError::io("signals"))?;
-    std::thread::spawn(move || {
-        let code = runtime.block_on(async {
-            tokio::select! {
-                _ = int.1.recv() => int.0,
-                _ = term.1.recv() => term.0,
-                _ = hup.1.recv() => hup.0,
-            }
-        });
-        eprintln!("\nsluice-lab: interrupted, removing the lab");
-        site::abandon();
-        std::process::exit(code);
-    });
-    Ok(())
 }
 
 /// To stderr: stdout may be a program's.

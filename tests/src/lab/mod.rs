@@ -5,6 +5,7 @@ pub mod api;
 pub mod capture;
 pub mod command;
 pub mod error;
+pub mod interrupt;
 pub mod load;
 pub mod process;
 pub mod reference;

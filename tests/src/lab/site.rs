@@ -130,6 +130,8 @@ impl Drop for Claim {
         if self.keep {
             return;
         }
+        // Whoever abandoned the lab removes it; the process must not end before that.
+        wait_if_abandoned();
         *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Err(error) = self.site.remove() {
             eprintln!("lab: cannot clean up: {error}");

@@ -90,22 +90,24 @@ fn spawn(site: &Site, name: &str, program: &Path) -> Result<Process> {
     Process::spawn(site, &site.netns("lb"), name, &[&program, "--config", &config])
 }
 
-/// Write both configuration files.
+/// Write both configuration files; none for a guest, which has them itself.
 pub fn write_config(site: &Site, wire: Wire, worker_cpus: &[u16], api: &str) -> Result<()> {
     let write = |name: &str, text: String| {
         let path = site.file(name);
         fs::write(&path, text).map_err(LabError::io(path.display().to_string()))
     };
-    write("dataplane.toml", dataplane_toml(site, wire, worker_cpus))?;
-    write("control.toml", control_toml(site, api))
+    let devices = match wire {
+        Wire::AfXdp => ["net_af_xdp0,iface=wan0", "net_af_xdp1,iface=lan0"],
+        Wire::Tap => ["net_tap0,iface=wan0", "net_tap1,iface=lan0"],
+        Wire::Guest => return Ok(()),
+    };
+    write("dataplane.toml", dataplane_toml(site, devices, worker_cpus))?;
+    let (socket, state) = (site.file("dataplane.sock"), site.file("control.state.json"));
+    write("control.toml", control_toml(api, &socket, &state))
 }
 
-fn dataplane_toml(site: &Site, wire: Wire, worker_cpus: &[u16]) -> String {
+fn dataplane_toml(site: &Site, [wan, lan]: [&str; 2], worker_cpus: &[u16]) -> String {
     let socket = site.file("dataplane.sock");
-    let (wan, lan) = match wire {
-        Wire::AfXdp => ("net_af_xdp0,iface=wan0", "net_af_xdp1,iface=lan0"),
-        Wire::Tap => ("net_tap0,iface=wan0", "net_tap1,iface=lan0"),
-    };
     let prefix = site.netns("lab");
     // More workers than the machine has CPUs.
     let share_cpus = (1..worker_cpus.len()).any(|n| worker_cpus[..n].contains(&worker_cpus[n]));
@@ -139,8 +141,9 @@ addresses = ["{LB_LAN}/24"]
     )
 }
 
-fn control_toml(site: &Site, api: &str) -> String {
-    let (socket, state) = (site.file("dataplane.sock"), site.file("control.state.json"));
+/// Control's file: where its API listens, where it finds the data plane, where it keeps its state; the
+/// services `web` and `web-dr`.
+pub fn control_toml(api: &str, socket: &Path, state: &Path) -> String {
     let pool = POOL_FIRST.octets();
     let pool: Vec<String> =
         (0..4).map(|i| format!("{}.{}.{}.{}", pool[0], pool[1], pool[2], pool[3] + i)).collect();

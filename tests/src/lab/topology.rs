@@ -48,6 +48,9 @@ pub enum Wire {
     /// A tap that DPDK makes when the data plane starts, with a queue for each worker; its kernel
     /// end goes into the switch.
     Tap,
+    /// Into a virtual machine, in which Sluice runs: whoever makes the machine lays these wires
+    /// (`sriov/machine.rs`), and starts Sluice in it.
+    Guest,
 }
 
 /// Make all namespaces and wires of a lab.
@@ -93,7 +96,7 @@ pub fn plug_taps(site: &Site) -> Result<()> {
 pub fn switch_port(wire: Wire, switch: &str) -> String {
     match wire {
         Wire::AfXdp => format!("lb-{switch}0"),
-        Wire::Tap => format!("{switch}0"),
+        Wire::Tap | Wire::Guest => format!("{switch}0"),
     }
 }
 

@@ -6,7 +6,7 @@ mod backend_death;
 mod control_death;
 mod dataplane_death;
 mod drain;
-mod machine;
+pub mod machine;
 pub mod report;
 mod serve;
 mod shares;
