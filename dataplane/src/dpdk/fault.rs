@@ -22,10 +22,8 @@ pub enum PortFault {
          it back, bound to vfio-pci, before the next start"
     )]
     Removed,
-    /// The physical function was reset, and its VF does nothing until it is set up anew. Or maybe so:
-    /// not every driver tells, so a VF whose link has come back or whose counters were set back is
-    /// taken for one.
-    #[error("its PF was reset, or its link has come back")]
+    /// The physical function was reset, and its VF does nothing until it is set up anew.
+    #[error("its PF was reset")]
     Reset,
     /// Set up anew, it has another MAC address than everybody was told.
     #[error("its PF has given it another MAC address; the next start takes it")]
@@ -87,7 +85,7 @@ impl FaultWatch {
         MARKS[usize::from(self.port)].fetch_and(!RESET, Relaxed);
     }
 
-    /// That did not work, or there may have been one that nobody told of.
+    /// That did not work, or there was one that the driver did not tell of.
     pub(super) fn remember_reset(&self) {
         mark(usize::from(self.port), RESET);
     }

@@ -296,12 +296,14 @@ impl Port {
         }
     }
 
-    /// Tell it that its link has come back or its counters have: a VF may have lost all its settings, which
-    /// some drivers do not notice. Of other devices this is not believed.
-    pub fn suspect_reset(&self) {
-        if self.is_vf {
-            self.watch.remember_reset();
-        }
+    /// Whether it is a virtual function.
+    pub fn is_vf(&self) -> bool {
+        self.is_vf
+    }
+
+    /// It was seen to be reset although its driver did not tell.
+    pub fn note_reset(&self) {
+        self.watch.remember_reset();
     }
 
     /// Set it up anew after [`PortFault::Reset`], with the configuration, queues and RSS that it had.

@@ -304,7 +304,8 @@ impl MainLoop {
     }
 
     fn check_links(&mut self, now_ms: u64) {
-        for (index, port) in self.ports.iter_mut().enumerate() {
+        for index in 0..self.ports.len() {
+            let port = &mut self.ports[index];
             let up = port.port.link_up();
             if up != port.link_up {
                 port.link_up = up;
@@ -312,8 +313,7 @@ impl MainLoop {
                 let (kind, word) = if up { ("link-up", "up") } else { ("link-down", "down") };
                 self.events.add(kind, format!("port {name}: link is {word}"));
                 if up {
-                    port.port.suspect_reset();
-                    self.resolver.port_up(now_ms, index as u16);
+                    self.link_is_back(now_ms, index);
                 }
             }
         }

@@ -14,24 +14,29 @@ const PAUSED_WITHIN: Duration = Duration::from_millis(500);
 const LEAP_PACKETS: u64 = 1 << 31;
 
 impl MainPort {
-    /// What the port has counted; as it was when it was last well, once the counters have leapt.
+    /// What the port has counted; as it was when it was last well, once the counters were set back.
     pub fn counters(&self) -> PortCounters {
         let now = self.port.stats();
-        if has_leapt(&now, &self.counted) { self.counted } else { now }
+        if self.was_set_back(&now) { self.counted } else { now }
     }
 
     fn note_counters(&mut self) {
         let now = self.port.stats();
-        if has_leapt(&now, &self.counted) {
-            self.port.suspect_reset();
+        if self.was_set_back(&now) {
+            self.port.note_reset();
         } else {
             self.counted = now;
         }
     }
+
+    /// Whether the counters did what only the reset of a VF does.
+    fn was_set_back(&self, now: &PortCounters) -> bool {
+        self.port.is_vf() && has_leapt(now, &self.counted)
+    }
 }
 
-/// Whether counters did what only a reset does: drivers make 64 bits of a device's 32, and take one
-/// that was set back to 0 for one that has gone round.
+/// Drivers make 64 bits of a device's 32, and take one that was set back to 0 for one that has gone
+/// round.
 fn has_leapt(now: &PortCounters, before: &PortCounters) -> bool {
     let leapt = |now: u64, before: u64| now.wrapping_sub(before) >= LEAP_PACKETS;
     leapt(now.rx_packets, before.rx_packets) || leapt(now.tx_packets, before.tx_packets)
@@ -47,25 +52,46 @@ impl MainLoop {
         })
     }
 
-    /// Set up anew what was reset; call about once a second, not at once: a PF needs a moment. No conn is lost: they are the workers'.
+    /// A port's link has come back. A VF may have lost all its settings with it, which some drivers do
+    /// not notice: it has some time to receive something.
+    pub fn link_is_back(&mut self, now_ms: u64, index: usize) {
+        if self.ports[index].port.is_vf() {
+            let received = self.received(index);
+            self.ports[index].probation = Probation::begin(now_ms, received);
+        }
+        self.resolver.port_up(now_ms, index as u16);
+    }
+
+    /// Set up anew what was reset, and what receives nothing although it ought to. Call about once a
+    /// second: a PF needs a moment. No conn is lost by it: they are the workers'.
     pub fn mend_ports(&mut self, now_ms: u64) {
         for index in 0..self.ports.len() {
-            let received: u64 = self.queues(index as u16).iter().map(|q| q.rx_packets).sum();
+            let received = self.received(index);
             let main = &mut self.ports[index];
             main.note_counters();
             let is_reset = main.port.fault() == Some(PortFault::Reset);
             if main.probation.as_ref().is_some_and(|p| received > p.received) && !is_reset {
                 main.probation = None;
             }
-            let again = main.probation.as_ref().is_some_and(|p| now_ms >= p.again_at_ms);
+            let is_silent = main.probation.as_ref().is_some_and(|p| now_ms >= p.until_ms);
             // Without a link the PF may be down, and then it does not answer its VFs.
-            if (is_reset || again) && main.port.link_up() {
-                self.set_up_anew(index, now_ms, received);
+            if (is_reset || is_silent) && main.port.link_up() {
+                let why = if is_reset {
+                    "its PF was reset"
+                } else {
+                    "it has received nothing since its link came back"
+                };
+                self.set_up_anew(index, now_ms, received, why);
             }
         }
     }
 
-    fn set_up_anew(&mut self, index: usize, now_ms: u64, received: u64) {
+    /// Packets that the workers have received from a port.
+    fn received(&self, index: usize) -> u64 {
+        self.queues(index as u16).iter().map(|queue| queue.rx_packets).sum()
+    }
+
+    fn set_up_anew(&mut self, index: usize, now_ms: u64, received: u64, why: &str) {
         let (main, name) = (&mut self.ports[index], &self.config.ports[index].name);
         let Some(pause) = self.orders.pause(self.workers.len(), PAUSED_WITHIN) else {
             tracing::warn!("port {name}: the workers do not pause, it is set up anew later");
@@ -73,24 +99,24 @@ impl MainLoop {
         };
         let result = main.port.set_up_anew(&pause, main.counted);
         drop(pause);
-        let reset = PortFault::Reset;
-        let is_first = main.probation.is_none();
-        main.probation = Probation::after(main.probation.as_ref(), now_ms, received);
+        let former = main.probation.take();
+        let is_first = former.as_ref().is_none_or(|p| p.tries == 0);
+        main.probation = Probation::after(former.as_ref(), now_ms, received);
         match result {
             Ok(()) => {
                 main.failure = None;
+                // It may be tried several times: told once.
                 if is_first {
                     self.events
-                        .add("port-reset", format!("port {name}: {reset}; it was set up anew"));
+                        .add("port-reset", format!("port {name}: {why}; it was set up anew"));
                 }
                 self.resolver.port_up(now_ms, index as u16);
             }
             Err(error) => {
                 let text = error.to_string();
-                // It is tried each second: told once.
                 if main.failure.as_ref() != Some(&text) {
                     let message =
-                        format!("{reset}; it cannot be set up anew and is tried again: {text}");
+                        format!("port {name}: {why}; it is set up anew in vain, and again: {text}");
                     self.events.add("port-reset-failed", message);
                     main.failure = Some(text);
                 }
@@ -99,28 +125,34 @@ impl MainLoop {
     }
 }
 
-/// A port that was set up anew is not believed to live until it has received something: a driver does
-/// not tell when its PF did not answer, or was reset once more.
+/// A VF whose link has come back, or that was set up anew, is not believed to live until it has
+/// received something: a driver does not tell when its PF did not answer, or was reset once more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probation {
     /// Packets that its workers had received from it by then.
     received: u64,
-    /// How long it has, in ms.
-    patience_ms: u64,
-    /// When it is set up anew again.
-    again_at_ms: u64,
+    /// How often it was set up anew since its link came back.
+    tries: usize,
+    /// Until when it may be silent, in ms.
+    until_ms: u64,
 }
 
 impl Probation {
-    /// The first time that a port has, in ms; doubled each time.
-    const FIRST_MS: u64 = 2_000;
-    /// The longest time, in ms. Then it is left alone: it may well be a silent one.
-    const LONGEST_MS: u64 = 64_000;
+    /// How long it may be silent, in ms, by the number of tries. Then it is left alone: all workers
+    /// pause while a port is set up, and there may well be nobody who sends.
+    const PATIENCE_MS: [u64; 4] = [2_000, 4_000, 8_000, 16_000];
+
+    fn begin(now_ms: u64, received: u64) -> Option<Probation> {
+        Self::new(0, now_ms, received)
+    }
 
     fn after(former: Option<&Probation>, now_ms: u64, received: u64) -> Option<Probation> {
-        let patience_ms = former.map_or(Self::FIRST_MS, |p| 2 * p.patience_ms);
-        let probation = Probation { received, patience_ms, again_at_ms: now_ms + patience_ms };
-        (patience_ms <= Self::LONGEST_MS).then_some(probation)
+        Self::new(former.map_or(1, |p| p.tries + 1), now_ms, received)
+    }
+
+    fn new(tries: usize, now_ms: u64, received: u64) -> Option<Probation> {
+        let patience_ms = Self::PATIENCE_MS.get(tries)?;
+        Some(Probation { received, tries, until_ms: now_ms + patience_ms })
     }
 }
 
@@ -145,12 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_stays_silent_is_tried_less_and_less_often() {
-        let first = Probation::after(None, 10_000, 7).unwrap();
-        assert_eq!(first, Probation { received: 7, patience_ms: 2_000, again_at_ms: 12_000 });
-        let again = |p: &Probation| Probation::after(Some(p), p.again_at_ms, 7);
-        let all: Vec<u64> =
-            std::iter::successors(Some(first), again).map(|p| p.again_at_ms).collect();
-        assert_eq!(all, [12_000, 16_000, 24_000, 40_000, 72_000, 136_000]);
+    fn a_port_that_stays_silent_is_set_up_three_times() {
+        let first = Probation::begin(10_000, 7).unwrap();
+        assert_eq!(first, Probation { received: 7, tries: 0, until_ms: 12_000 });
+        let again = |p: &Probation| Probation::after(Some(p), p.until_ms, 7);
+        let all: Vec<u64> = std::iter::successors(Some(first), again).map(|p| p.until_ms).collect();
+        assert_eq!(all, [12_000, 16_000, 24_000, 40_000]);
+        // One that was reset without a word of its link has been set up once already.
+        assert_eq!(Probation::after(None, 0, 7).unwrap().tries, 1);
     }
 }

@@ -9,8 +9,11 @@ use super::{CountError, Report};
 
 /// Exit code when there is nothing to compare with: automake's for a test that was skipped.
 pub const SKIPPED: u8 = 77;
-/// Lines may get more by this many, whatever the tolerance: addresses differ between machines.
-const LINES: f64 = 0.1;
+/// Lines may get more by this many, whatever the tolerance. Which of them share a set of the small
+/// first level depends on where things lie, and that changes with every build and machine.
+const LINES: f64 = 0.3;
+/// Far lines hardly know of that.
+const FAR_LINES: f64 = 0.1;
 
 /// Recorded figures.
 pub fn read(path: &Path) -> Result<Report, CountError> {
@@ -66,7 +69,7 @@ pub fn check(before: &Report, after: &Report, percent: u32) -> ExitCode {
         let figures = [
             ("instructions", before.instructions, after.instructions, 0.5),
             ("lines", before.lines, after.lines, LINES),
-            ("far lines", before.far_lines, after.far_lines, LINES),
+            ("far lines", before.far_lines, after.far_lines, FAR_LINES),
         ];
         for (figure, was, is, slack) in figures {
             let by = (is / was - 1.0) * 100.0;
