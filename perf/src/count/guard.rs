@@ -134,7 +134,9 @@ mod tests {
             for count in &counts {
                 let more = count.instructions - counts[0].instructions;
                 assert!(more.abs() < 2.0, "{kind}: {counts:?}");
-                assert!((count.lines - counts[0].lines).abs() < 0.25, "{kind}: {counts:?}");
+                // Not `lines`: which of them collide in the first level depends on where they lie.
+                let more = count.far_lines - counts[0].far_lines;
+                assert!(more.abs() < 0.1, "{kind}: {counts:?}");
             }
         }
         // A packet that is handed over is parsed twice; there is no third time.
