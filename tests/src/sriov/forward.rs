@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use sluice_api::DropReason;
 use sluice_api::stats::Stats;
 
 use super::Host;
@@ -20,7 +21,12 @@ const REQUESTS: u64 = 2_000;
 /// How many requests are under way at once: an emulator has long round trips.
 const CONCURRENCY: usize = 16;
 /// Drops that tell of packets lost on their way.
-const LOSSES: [&str; 4] = ["handover_ring_full", "no_conn", "tx_queue_full", "l4_checksum"];
+const LOSSES: [DropReason; 4] = [
+    DropReason::HandoverRingFull,
+    DropReason::NoConn,
+    DropReason::TxQueueFull,
+    DropReason::L4BadChecksum,
+];
 
 /// One worker on igb VFs.
 pub fn igb_one_worker(host: &mut Host, step: &mut Step) -> Result<()> {
@@ -102,6 +108,7 @@ fn expect_no_losses(step: &mut Step, before: &Stats, after: &Stats) {
     let dropped = |stats: &Stats, reason: &str| stats.drops.get(reason).copied().unwrap_or(0);
     let lost: Vec<(&str, u64)> = LOSSES
         .into_iter()
+        .map(DropReason::name)
         .map(|reason| (reason, dropped(after, reason) - dropped(before, reason)))
         .filter(|(_, count)| *count > 0)
         .collect();
