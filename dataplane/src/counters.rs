@@ -52,8 +52,8 @@ impl Counter {
     }
 }
 
-/// Counters in a cache line: as many beside others keep any two workers' apart.
-const PADDING: usize = 8;
+/// Counters of services in a cache line: as many beside others keep any two workers' apart.
+const PADDING: usize = 4;
 
 /// Traffic in one direction.
 #[derive(Debug, Default)]
@@ -83,6 +83,8 @@ pub struct BackendCounters {
     pub conns_created: Counter,
     /// Conns now (gauge).
     pub conns: Counter,
+    /// How often the worker's part of the backend's limit had no room for a new conn.
+    pub refused: Counter,
 }
 
 impl BackendCounters {
@@ -98,6 +100,15 @@ impl BackendCounters {
             conns: self.conns.get(),
         }
     }
+}
+
+/// What one worker counts of a service as a whole, when a conn is made or ends.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// Conns now (gauge).
+    pub conns: Counter,
+    /// New conns that the worker's part of the service's limit had no room for.
+    pub refused: Counter,
 }
 
 /// What one worker received by one port: one cache line.
@@ -142,8 +153,8 @@ pub struct WorkerCounters {
     pub view_epoch: Counter,
     drops: [Counter; DropReason::COUNT],
     queues: Box<[QueueCounters]>,
-    /// Conns now (gauge) by service slot, with a line of nothing on either side.
-    services: Box<[Counter]>,
+    /// By service slot, with a line of nothing on either side.
+    services: Box<[ServiceCounters]>,
     backends: Box<[BackendCounters]>,
 }
 
@@ -165,7 +176,9 @@ impl WorkerCounters {
             view_epoch: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             queues: (0..ports).map(|_| QueueCounters::default()).collect(),
-            services: (0..service_slots + 2 * PADDING).map(|_| Counter::default()).collect(),
+            services: (0..service_slots + 2 * PADDING)
+                .map(|_| ServiceCounters::default())
+                .collect(),
             backends: (0..backend_slots).map(|_| BackendCounters::default()).collect(),
         }
     }
@@ -190,15 +203,15 @@ impl WorkerCounters {
         &self.queues[usize::from(port)]
     }
 
-    /// Conns of a service slot (gauge).
+    /// Counters of a service slot.
     #[inline(always)]
-    pub fn service_conns(&self, slot: u16) -> &Counter {
+    pub fn service(&self, slot: u16) -> &ServiceCounters {
         &self.services[usize::from(slot) + PADDING]
     }
 
-    /// Conns of all service slots.
+    /// Counters of all service slots.
     #[inline(always)]
-    pub fn services(&self) -> &[Counter] {
+    pub fn services(&self) -> &[ServiceCounters] {
         &self.services[PADDING..self.services.len() - PADDING]
     }
 

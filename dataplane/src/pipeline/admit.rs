@@ -130,7 +130,7 @@ fn make(
         }
         Err(reason) => {
             t.counters.backend(new.backend_slot).conns.subtract(1);
-            t.counters.service_conns(new.service_slot).subtract(1);
+            t.counters.service(new.service_slot).conns.subtract(1);
             if new.from_backend.is_some() {
                 t.cursors[new.backend_slot as usize].release();
             }
@@ -189,7 +189,7 @@ fn plan_conn(
         Mode::Dr => None,
     };
     t.counters.backend(backend.slot).conns.add(1);
-    t.counters.service_conns(service.slot).add(1);
+    t.counters.service(service.slot).conns.add(1);
     Ok(NewConn {
         from_client: key,
         from_backend,

@@ -71,8 +71,9 @@ fn choose_within_limits(
     service: &CompiledService,
     key: &FlowKey,
 ) -> Result<CompiledBackend, DropReason> {
-    let conns = t.counters.service_conns(service.slot).get();
+    let conns = t.counters.service(service.slot).conns.get();
     if service.is_limited && conns >= u64::from(t.view.service_quota(service.slot)) {
+        t.counters.service(service.slot).refused.add(1);
         return Err(DropReason::ServiceLimit);
     }
     let now = Full { generation: config.generation, epoch: t.view.epoch(), conns };
@@ -92,11 +93,18 @@ fn choose_within_limits(
     service.backends.get(index).copied().ok_or(DropReason::NoBackend)
 }
 
-/// Whether this worker may give a backend another conn.
+/// Whether this worker may give a backend another conn. That it may not is counted: the main thread
+/// gives room to who is seen to want it.
 fn has_room(t: &Tables, backend: &CompiledBackend) -> bool {
-    !backend.is_limited
-        || t.counters.backend(backend.slot).conns.get()
-            < u64::from(t.view.backend_quota(backend.slot))
+    if !backend.is_limited {
+        return true;
+    }
+    let counters = t.counters.backend(backend.slot);
+    let has_room = counters.conns.get() < u64::from(t.view.backend_quota(backend.slot));
+    if !has_room {
+        counters.refused.add(1);
+    }
+    has_room
 }
 
 /// The scheduler's choice, or, when that has no room, its next one that has. The schedulers by hash

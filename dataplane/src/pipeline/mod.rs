@@ -380,7 +380,7 @@ fn forget(conn: &Conn, counters: &WorkerCounters, cursors: &mut [Cursor]) {
     counters.conns.subtract(1);
     counters.conns_expired.add(1);
     counters.backend(conn.backend_slot()).conns.subtract(1);
-    counters.service_conns(conn.service_slot()).subtract(1);
+    counters.service(conn.service_slot()).conns.subtract(1);
     if conn.is_full_nat() {
         cursors[conn.backend_slot() as usize].release();
     }

@@ -249,7 +249,7 @@ impl MainLoop {
         for service in &snapshot.services {
             let slot = self.slots.service(&service.name).unwrap_or_default();
             if let Some(limit) = service.max_conns {
-                let conns = |w: &WorkerHandle| w.counters.service_conns(slot).get();
+                let conns = |w: &WorkerHandle| w.counters.service(slot).conns.get();
                 let used = self.workers.iter().map(conns).sum();
                 limits.push(usage(format!("service {}", service.name), used, limit));
             }

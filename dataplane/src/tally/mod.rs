@@ -68,6 +68,8 @@ pub struct Tally {
     used_backends: Vec<bool>,
     /// Conns by worker, to work with.
     own: Vec<u32>,
+    /// New conns refused for want of room, by worker, likewise.
+    refused: Vec<u32>,
 }
 
 impl Tally {
@@ -81,6 +83,7 @@ impl Tally {
         assert_eq!(views.len(), counters.len(), "each worker has a view and counters");
         Tally {
             own: vec![0; views.len()],
+            refused: vec![0; views.len()],
             views,
             counters,
             services: Vec::new(),
@@ -197,7 +200,7 @@ impl Tally {
                 && known.covers(limit)
             {
                 self.read_service(service.slot);
-                if limit.division.divide(&self.own) {
+                if limit.division.divide(&self.own, &self.refused) {
                     limit.epoch = next_epoch;
                     publish_service(&self.views, service.slot, limit);
                     changed = true;
@@ -217,7 +220,7 @@ impl Tally {
                     self.publish_reading(backend.slot);
                 }
                 if let Some(limit) = due
-                    && limit.division.divide(&self.own)
+                    && limit.division.divide(&self.own, &self.refused)
                 {
                     limit.epoch = next_epoch;
                     publish_backend(&self.views, backend.slot, limit);
@@ -262,14 +265,18 @@ impl Tally {
     }
 
     fn read_service(&mut self, slot: u16) {
-        for (own, counters) in self.own.iter_mut().zip(&self.counters) {
-            *own = counters.service_conns(slot).get() as u32;
+        for (worker, counters) in self.counters.iter().enumerate() {
+            let counters = counters.service(slot);
+            self.own[worker] = counters.conns.get() as u32;
+            self.refused[worker] = counters.refused.get() as u32;
         }
     }
 
     fn read_backend(&mut self, slot: u32) {
-        for (own, counters) in self.own.iter_mut().zip(&self.counters) {
-            *own = counters.backend(slot).conns.get() as u32;
+        for (worker, counters) in self.counters.iter().enumerate() {
+            let counters = counters.backend(slot);
+            self.own[worker] = counters.conns.get() as u32;
+            self.refused[worker] = counters.refused.get() as u32;
         }
     }
 

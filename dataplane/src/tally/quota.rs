@@ -12,9 +12,11 @@ pub struct Division {
     quotas: Box<[u32]>,
     /// Conns when last divided.
     before: Box<[u32]>,
-    /// Workers that had made conns until their quota was used up, and have had no room since.
+    /// New conns refused by then.
+    refused: Box<[u32]>,
+    /// Workers that made conns until their quota was used up, or refused some, and have no room yet.
     asking: Box<[bool]>,
-    /// Who is next to get one of the last conns, of which there are not enough for all.
+    /// Who is next to get one of the last conns, of which there are not enough for all that ask.
     turn: usize,
 }
 
@@ -22,7 +24,9 @@ impl Division {
     /// Even quotas, for something that no worker has conns on, or can make any on yet.
     pub fn even(limit: u32, workers: usize) -> Self {
         let mut division = Self::held(limit, workers);
-        division.divide(&vec![0; workers]);
+        let (each, left) = (limit / workers as u32, limit as usize % workers);
+        let quotas = division.quotas.iter_mut().enumerate();
+        quotas.for_each(|(worker, quota)| *quota = each + u32::from(worker < left));
         division
     }
 
@@ -30,7 +34,8 @@ impl Division {
     pub fn held(limit: u32, workers: usize) -> Self {
         let none: Box<[u32]> = vec![0; workers].into();
         let asking = vec![false; workers].into();
-        Division { limit, quotas: none.clone(), before: none, asking, turn: 0 }
+        let (quotas, before) = (none.clone(), none.clone());
+        Division { limit, quotas, before, refused: none, asking, turn: 0 }
     }
 
     /// The limit.
@@ -62,13 +67,14 @@ impl Division {
     }
 
     /// Divide anew what is not used; returns whether quotas changed. All quotas must be in effect,
-    /// and `own`, the conns of each worker, read after that.
+    /// and `own`, the conns of each worker, read after that; `refused` is how many new ones each has
+    /// refused so far, modulo 2^32.
     ///
     /// While nobody is short of room nothing changes. Then half of what is free is divided among
-    /// all, the other half among those that have used up their quotas: so a load that meets one
-    /// worker only reaches the limit in steps of about half the distance. The last ones, too few for
-    /// all, go to those, and in turn to others without room.
-    pub fn divide(&mut self, own: &[u32]) -> bool {
+    /// all, the other half among those that ask: so a load that meets one worker only reaches the
+    /// limit in steps of about half the distance. The last ones, too few for all, stay where they are
+    /// until somebody asks for them.
+    pub fn divide(&mut self, own: &[u32], refused: &[u32]) -> bool {
         let workers = self.quotas.len();
         let used: u64 = own.iter().map(|own| u64::from(*own)).sum();
         let limit = u64::from(self.limit);
@@ -79,14 +85,18 @@ impl Division {
             return changed;
         }
         let unused = limit - used;
-        self.note_who_asks(own);
+        self.note_who_asks(own, refused);
         let room = |worker: usize| u64::from(self.quotas[worker].saturating_sub(own[worker]));
         let enough = (unused / workers as u64).div_ceil(4);
-        if unused > 0 && enough > 0 && (0..workers).all(|worker| room(worker) >= enough) {
+        let asking = self.asking.iter().filter(|asking| **asking).count();
+        let is_enough = match enough {
+            0 => asking == 0 && (0..workers).any(|worker| room(worker) > 0),
+            _ => (0..workers).all(|worker| room(worker) >= enough),
+        };
+        if unused > 0 && is_enough {
             return false;
         }
 
-        let asking = self.asking.iter().filter(|asking| **asking).count();
         let for_all = if asking == 0 || asking == workers { unused } else { unused / 2 };
         let each = for_all / workers as u64;
         let others = unused - each * workers as u64;
@@ -114,12 +124,12 @@ impl Division {
         changed
     }
 
-    fn note_who_asks(&mut self, own: &[u32]) {
-        for (worker, own) in own.iter().enumerate() {
+    fn note_who_asks(&mut self, own: &[u32], refused: &[u32]) {
+        for (worker, (own, refused)) in own.iter().zip(refused).enumerate() {
             let has_room = *own < self.quotas[worker];
-            let used_up = !has_room && *own > self.before[worker];
-            self.asking[worker] = used_up || self.asking[worker] && !has_room;
-            self.before[worker] = *own;
+            let asks = *own > self.before[worker] || *refused != self.refused[worker];
+            self.asking[worker] = !has_room && (asks || self.asking[worker]);
+            (self.before[worker], self.refused[worker]) = (*own, *refused);
         }
     }
 }
@@ -141,12 +151,12 @@ mod tests {
     #[test]
     fn nothing_changes_while_all_have_room() {
         let mut division = Division::even(1_000, 4);
-        assert!(!division.divide(&[100, 0, 180, 40]));
+        assert!(!division.divide(&[100, 0, 180, 40], &[0; 4]));
         assert_eq!(division.quotas(), [250; 4]);
-        assert!(division.divide(&[100, 0, 250, 40]), "worker 2 has none left");
+        assert!(division.divide(&[100, 0, 250, 40], &[0; 4]), "worker 2 has none left");
         // What the others give up is free in the next turn.
         assert!(division.quotas()[2] == 250 && division.quotas().iter().sum::<u32>() < 1_000);
-        assert!(division.divide(&[100, 0, 250, 40]));
+        assert!(division.divide(&[100, 0, 250, 40], &[0; 4]));
         assert!(division.quotas()[2] > 400, "{:?}", division.quotas());
     }
 
@@ -155,9 +165,9 @@ mod tests {
         let mut division = Division::even(100, 2);
         assert!(division.set_limit(30, &[20, 20], true));
         assert_eq!(division.quotas(), [0, 0]);
-        assert!(!division.divide(&[16, 15]));
+        assert!(!division.divide(&[16, 15], &[0; 2]));
         assert_eq!(division.quotas(), [0, 0]);
-        assert!(division.divide(&[14, 15]));
+        assert!(division.divide(&[14, 15], &[0; 2]));
         assert_eq!(division.quotas().iter().sum::<u32>(), 30);
     }
 
@@ -173,13 +183,14 @@ mod tests {
     /// Passes until a load that meets one worker only has reached the limit.
     fn passes_to_the_limit(limit: u32, workers: usize) -> u32 {
         let mut division = Division::even(limit, workers);
-        let mut own = vec![0; workers];
+        let (mut own, mut refused) = (vec![0; workers], vec![0; workers]);
         for passes in 0.. {
             own[workers - 1] = division.quotas()[workers - 1];
             if own[workers - 1] == limit {
                 return passes;
             }
-            division.divide(&own);
+            refused[workers - 1] += 1;
+            division.divide(&own, &refused);
         }
         unreachable!()
     }
@@ -196,21 +207,23 @@ mod tests {
         }
     }
 
+    /// And stays there until it is used, or another asks.
     #[test]
     fn the_last_conn_finds_whoever_asks_for_it() {
         for workers in [2, 4, 8] {
-            for asking in 0..workers {
-                let mut division = Division::even(1, workers);
-                let own = vec![0; workers];
-                let asked = |d: &Division| d.quotas()[asking] == 1;
-                let passes = (0..100).take_while(|_| !asked(&division)).count();
-                assert_eq!(passes == 100, !asked(&division));
+            let mut division = Division::even(1, workers);
+            let (own, mut refused) = (vec![0; workers], vec![0; workers]);
+            for asking in (0..workers).rev().chain(0..workers) {
+                // One new conn is refused; the client sends its SYN again a second later.
+                refused[asking] += u32::from(division.quotas()[asking] == 0);
                 let mut passes = 0;
-                while !asked(&division) {
-                    division.divide(&own);
+                while division.quotas()[asking] == 0 {
+                    division.divide(&own, &refused);
                     passes += 1;
+                    assert!(passes <= 2, "{workers} workers: {passes} passes");
                 }
-                assert!(passes <= 2 * workers, "{workers} workers: {passes} passes");
+                (0..100).for_each(|_| assert!(!division.divide(&own, &refused)));
+                assert_eq!(division.quotas()[asking], 1);
             }
         }
     }
@@ -227,7 +240,7 @@ mod tests {
         ) {
             let mut random = Random(seed);
             let mut division = Division::even(limit, workers);
-            let mut own = vec![0u32; workers];
+            let (mut own, mut refused) = (vec![0u32; workers], vec![0u32; workers]);
             // What each worker goes by: quotas reach it some time after they were published.
             let mut seen = division.quotas().to_vec();
             // The highest limit that is still in force somewhere.
@@ -239,6 +252,8 @@ mod tests {
                         let all: u32 = own.iter().sum();
                         prop_assert!(all < in_force, "{all} of {in_force}: {own:?} {seen:?}");
                         own[worker] += 1;
+                    } else {
+                        refused[worker] += 1;
                     },
                     5..=6 => own[worker] = own[worker].saturating_sub(1),
                     7 => seen[worker] = division.quotas()[worker],
@@ -246,7 +261,7 @@ mod tests {
                         // All have heard of the last quotas before the next ones are made.
                         seen.copy_from_slice(division.quotas());
                         in_force = limit;
-                        division.divide(&own);
+                        division.divide(&own, &refused);
                     }
                     _ => if random.below(8) == 0 {
                         limit = 1 + random.below(200) as u32;

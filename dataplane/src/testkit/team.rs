@@ -99,7 +99,7 @@ impl Team {
             let slot = self.slots.backend(&(slot, b.id())).expect("it is in the snapshot");
             self.ledger.conns(slot)
         };
-        let all = self.workers.iter().map(|w| w.counters.service_conns(slot).get()).sum();
+        let all = self.workers.iter().map(|w| w.counters.service(slot).conns.get()).sum();
         (all, service.backends.iter().map(of_backend).collect())
     }
 
