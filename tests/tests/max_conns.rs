@@ -63,9 +63,10 @@ fn slow_downloads_fill_a_limit_and_no_more_than_that() {
     let table = lab.cli(&["stats", "web-dr"]).unwrap();
     assert!(table.contains("MAX CONNS"), "{table}");
     let events = lab.cli(&["events"]).unwrap();
-    for said in ["service web-dr: 5 of 5 conns", "backend 10.20.0.11:80 of service web: 3 of 3"] {
-        assert!(events.contains(said), "{said:?} is not in\n{events}");
-    }
+    // At 80 %: of five, that may be seen with the fourth already.
+    let service_said = ["service web-dr: 4 of 5 conns", "service web-dr: 5 of 5 conns"];
+    assert!(service_said.iter().any(|said| events.contains(said)), "{events}");
+    assert!(events.contains("backend 10.20.0.11:80 of service web: 3 of 3"), "{events}");
     let (_, metrics) = lab.api.request("GET", "/metrics", None).unwrap();
     for line in [
         "sluice_service_max_conns{service=\"web-dr\"} 5",
