@@ -115,8 +115,9 @@ impl MainLoop {
             Err(error) => {
                 let text = error.to_string();
                 if main.failure.as_ref() != Some(&text) {
-                    let message =
-                        format!("port {name}: {why}; it is set up anew in vain, and again: {text}");
+                    let message = format!(
+                        "port {name}: {why}; it cannot be set up anew, tried again: {text}"
+                    );
                     self.events.add("port-reset-failed", message);
                     main.failure = Some(text);
                 }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_stays_silent_is_set_up_three_times() {
+    fn a_port_that_stays_silent_is_set_up_four_times() {
         let first = Probation::begin(10_000, 7).unwrap();
         assert_eq!(first, Probation { received: 7, tries: 0, until_ms: 12_000 });
         let again = |p: &Probation| Probation::after(Some(p), p.until_ms, 7);
