@@ -1,49 +1,83 @@
 //! Tell the sender of a packet why it went no further: ICMP errors, in the packet's own buffer,
-//! within a rate limit (RFC 1812, 4.3.2.8).
+//! within rate limits (RFC 1812, 4.3.2.8).
 
 use sluice_api::DropReason;
 use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
-use sluice_wire::icmp::{self, MAX_ERROR_BYTES};
+use sluice_wire::icmp::{self, MAX_ERROR_BYTES, code, icmp_type};
 use sluice_wire::ipv4::{HEADER_BYTES, PROTO_ICMP};
 use zerocopy::byteorder::network_endian::U16;
 
+use super::rate_limit::{Rate, RateLimit};
 use super::{Tables, icmp::turn_around};
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
 use crate::table::wheel::Millis;
 
-/// ICMP errors that a worker sends per second, on average.
-const PER_SECOND: u32 = 100;
-/// ICMP errors that a worker sends at once.
-const AT_ONCE: u32 = 50;
-
-/// A token bucket.
-pub struct RateLimit {
-    tokens: u32,
-    filled_at: Millis,
+/// What a packet's sender is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Problem {
+    /// The packet's TTL is used up (RFC 1812, 5.3.1).
+    TtlExceeded,
+    /// It is larger than the next link takes (RFC 1191).
+    TooBig {
+        /// That link's MTU, in bytes.
+        mtu: u16,
+    },
 }
 
-impl RateLimit {
-    /// A full bucket.
-    pub fn new(now: Millis) -> Self {
-        RateLimit { tokens: AT_ONCE, filled_at: now }
+impl Problem {
+    /// Type, code and rest of the header.
+    fn message(self) -> (u8, u8, [u8; 4]) {
+        match self {
+            Problem::TtlExceeded => (icmp_type::TIME_EXCEEDED, code::TTL_EXCEEDED, [0; 4]),
+            Problem::TooBig { mtu } => {
+                let [high, low] = mtu.to_be_bytes();
+                (icmp_type::DEST_UNREACHABLE, code::FRAGMENTATION_NEEDED, [0, 0, high, low])
+            }
+        }
     }
 
-    /// Whether one more may be sent.
-    fn take(&mut self, now: Millis) -> bool {
-        let every = 1_000 / PER_SECOND;
-        let fresh = now.wrapping_sub(self.filled_at) / every;
-        if fresh > 0 {
-            self.tokens = self.tokens.saturating_add(fresh).min(AT_ONCE);
-            self.filled_at = now;
+    /// Why the packet goes no further.
+    fn reason(self) -> DropReason {
+        match self {
+            Problem::TtlExceeded => DropReason::TtlExceeded,
+            Problem::TooBig { .. } => DropReason::MtuExceeded,
         }
-        match self.tokens.checked_sub(1) {
-            Some(rest) => {
-                self.tokens = rest;
-                true
-            }
-            None => false,
-        }
+    }
+}
+
+/// How many errors of each kind a worker sends, to one address and in all. Kinds do not share:
+/// whoever traces routes, or floods, takes nothing from path-MTU discovery.
+pub struct ErrorLimits {
+    ttl: RateLimit,
+    too_big: RateLimit,
+}
+
+impl ErrorLimits {
+    /// Nothing has been sent yet; `seed` is one that others do not know.
+    pub fn new(seed: u64, now: Millis) -> Self {
+        // A traceroute sends three probes per hop, and mtr one a second.
+        let ttl = [Rate { per_second: 10, at_once: 10 }, Rate { per_second: 100, at_once: 50 }];
+        // A sender needs one for a path, and causes one per packet of its first window until then;
+        // many conns may start at once, also behind one address.
+        let too_big =
+            [Rate { per_second: 50, at_once: 50 }, Rate { per_second: 1_000, at_once: 200 }];
+        let limit = |[each, all]: [Rate; 2]| RateLimit::new(each, all, seed, now);
+        ErrorLimits { ttl: limit(ttl), too_big: limit(too_big) }
+    }
+
+    fn take(&mut self, problem: Problem, destination: u32, now: Millis) -> bool {
+        let limit = match problem {
+            Problem::TtlExceeded => &mut self.ttl,
+            Problem::TooBig { .. } => &mut self.too_big,
+        };
+        limit.take(destination, now)
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> [std::ops::Range<usize>; 2] {
+        [self.ttl.written(), self.too_big.written()]
     }
 }
 
@@ -55,17 +89,17 @@ pub fn answer<F: Frame>(
     meta: &Meta,
     t: &mut Tables,
     now: Millis,
-    (icmp_type, code, rest): (u8, u8, [u8; 4]),
-    reason: DropReason,
+    problem: Problem,
 ) -> Verdict {
-    let drop = Verdict::Drop(reason);
-    if !t.icmp_limit.take(now) {
+    let drop = Verdict::Drop(problem.reason());
+    if !t.error_limits.take(problem, meta.key().src, now) {
         return drop;
     }
     let end = L3_OFFSET + usize::from(meta.ip_len);
     // Most of the original that may be quoted is on the stack: it moves within its own buffer.
     let mut message = [0; MAX_ERROR_BYTES - HEADER_BYTES];
     let original = &frame.bytes()[L3_OFFSET..end];
+    let (icmp_type, code, rest) = problem.message();
     let Some(len) = icmp::build_error(&mut message, icmp_type, code, rest, original) else {
         return drop;
     };
@@ -85,21 +119,78 @@ pub fn answer<F: Frame>(
     view.ip.protocol = PROTO_ICMP;
     let our_address = t.ports[meta.in_port as usize].address.to_bits();
     turn_around(bytes, our_address, meta.key().src);
-    t.counters.drop_count(reason).add(1);
+    t.counters.drop_count(problem.reason()).add(1);
     Verdict::Transmit { port: meta.in_port }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
+    use sluice_api::{DropReason, Mode, Protocol};
+    use sluice_wire::checksum;
+    use sluice_wire::tcp::TcpFlags;
+
+    use crate::flow::FlowKey;
+    use crate::frame::Frame;
+    use crate::testkit::{self, *};
+
+    const TTL_EXCEEDED: [u8; 2] = [11, 0];
+    const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+
+    fn client(last: u8) -> FlowKey {
+        let address = Ipv4Addr::new(198, 51, 100, last);
+        flow(Protocol::Tcp, (address, 5_000), (VIP, 80))
+    }
+
+    fn with_conns_of(clients: impl IntoIterator<Item = u8>) -> Harness {
+        let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+        let mut h = Harness::new(&snapshot(1, vec![service]), 1_000);
+        let syns =
+            clients.into_iter().map(|c| packet(PORT_MACS[0], &client(c), TcpFlags::SYN, b""));
+        h.receive(CLIENT_PORT, syns);
+        h
+    }
+
+    fn dying(client_: u8) -> Vec<u8> {
+        let mut bytes = packet(PORT_MACS[0], &client(client_), TcpFlags::ACK, b"");
+        bytes[22] = 1;
+        bytes[24..26].fill(0);
+        let sum = checksum::compute(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    fn large(client_: u8) -> Vec<u8> {
+        packet(PORT_MACS[0], &client(client_), TcpFlags::ACK, &[0; 1_480])
+    }
+
+    /// How many ICMP errors of a kind leave.
+    fn told(h: &mut Harness, kind: [u8; 2], packets: impl IntoIterator<Item = Vec<u8>>) -> usize {
+        let out = h.receive(CLIENT_PORT, packets);
+        let is_kind = |bytes: &[u8]| bytes[23] == 1 && bytes[34..36] == kind;
+        out.transmitted.iter().filter(|(_, frame)| is_kind(frame.bytes())).count()
+    }
 
     #[test]
-    fn errors_are_limited_to_a_rate() {
-        let mut limit = RateLimit::new(0);
-        let sent = |limit: &mut RateLimit, now| (0..1_000).filter(|_| limit.take(now)).count();
-        assert_eq!(sent(&mut limit, 0), AT_ONCE as usize);
-        assert_eq!(sent(&mut limit, 5), 0);
-        assert_eq!(sent(&mut limit, 105), 10);
-        assert_eq!(sent(&mut limit, 1_000_000), AT_ONCE as usize);
+    fn packets_whose_ttl_runs_out_take_nothing_from_path_mtu_discovery() {
+        let mut h = with_conns_of([1, 2]);
+        assert_eq!(told(&mut h, TTL_EXCEEDED, (0..120).map(|_| dying(1))), 10);
+        assert_eq!(told(&mut h, FRAGMENTATION_NEEDED, [large(1)]), 1);
+        assert_eq!(told(&mut h, TTL_EXCEEDED, [dying(2)]), 1, "nor from another client's");
+        h.now += 1_000;
+        assert_eq!(told(&mut h, TTL_EXCEEDED, (0..120).map(|_| dying(1))), 10);
+        assert_eq!(h.drops(DropReason::TtlExceeded), 241, "each counts, told or not");
+        assert_eq!(h.drops(DropReason::MtuExceeded), 1);
+    }
+
+    #[test]
+    fn errors_have_a_rate_in_all() {
+        let mut h = with_conns_of(0..=255);
+        assert_eq!(told(&mut h, TTL_EXCEEDED, (0..=255).map(dying)), 50);
+        assert_eq!(told(&mut h, FRAGMENTATION_NEEDED, (0..=255).map(large)), 200);
+        h.now += 100;
+        assert_eq!(told(&mut h, TTL_EXCEEDED, (0..=255).map(dying)), 10);
+        assert_eq!(told(&mut h, FRAGMENTATION_NEEDED, (0..=255).map(large)), 100);
     }
 }

@@ -37,6 +37,7 @@ impl Pipeline<MemFrame> {
         let t = &self.tables;
         let mut all = t.conns.written();
         all.extend(t.counters.written());
+        all.extend(t.error_limits.written());
         all.extend([
             range_of(slice::from_ref(self)),
             range_of(t.neighbours.entries()),
@@ -46,6 +47,7 @@ impl Pipeline<MemFrame> {
             range_of(&t.full),
             t.steer.written(),
             range_of(slice::from_ref(&*t.plans)),
+            range_of(slice::from_ref(&*t.error_limits)),
             room(t.outbox.as_ptr(), OUTBOX),
             room(self.held.as_slices().0.as_ptr(), HELD),
             room(self.dropped.as_ptr(), BURST),

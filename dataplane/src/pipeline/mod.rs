@@ -15,6 +15,7 @@ mod icmp_error;
 mod layout;
 mod next_hop;
 mod parse;
+mod rate_limit;
 mod rewrite;
 mod steer;
 #[cfg(test)]
@@ -43,7 +44,7 @@ use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
 use crate::tally::WorkerView;
 
-use icmp_error::RateLimit;
+use icmp_error::ErrorLimits;
 use parse::Undecided;
 use steer::Steer;
 
@@ -176,7 +177,7 @@ pub struct Tables {
     verify_l4_checksum: bool,
     outbox: Vec<ToMain>,
     plans: Box<admit::Plans>,
-    icmp_limit: RateLimit,
+    error_limits: Box<ErrorLimits>,
 }
 
 /// A packet that waits for a MAC address.
@@ -230,7 +231,7 @@ impl<F: Frame> Pipeline<F> {
                 verify_l4_checksum: config.verify_l4_checksum,
                 outbox: Vec::with_capacity(OUTBOX),
                 plans: Box::new(admit::NO_PLANS),
-                icmp_limit: RateLimit::new(now),
+                error_limits: Box::new(ErrorLimits::new(config.seed, now)),
             },
             held: VecDeque::with_capacity(HELD),
             dropped: Vec::with_capacity(BURST),

@@ -3,14 +3,13 @@
 //! Checksums are updated by the conn's precomputed difference (RFC 1624), never computed anew: what
 //! was damaged before Sluice stays detectably damaged behind it.
 
-use sluice_api::DropReason;
 use sluice_wire::checksum::Delta;
 use sluice_wire::flow_head::NatHead;
 use sluice_wire::headers::L4_OFFSET;
-use sluice_wire::icmp::{code, icmp_type};
 use sluice_wire::ipv4::PROTO_TCP;
 
-use super::{Tables, icmp_error};
+use super::Tables;
+use super::icmp_error::{self, Problem};
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
 use crate::table::conn::Conn;
@@ -60,15 +59,12 @@ pub fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) {
 /// A packet whose TTL is used up: the sender is told (RFC 1812, 5.3.1).
 #[cold]
 fn ttl_exceeded<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, now: Millis) -> Verdict {
-    let message = (icmp_type::TIME_EXCEEDED, code::TTL_EXCEEDED, [0; 4]);
-    icmp_error::answer(frame, meta, t, now, message, DropReason::TtlExceeded)
+    icmp_error::answer(frame, meta, t, now, Problem::TtlExceeded)
 }
 
 /// A packet larger than the egress port's MTU: the sender is told to send smaller ones (RFC 1191).
 /// Sluice does not fragment: packets without DF are dropped and counted like the others.
 #[cold]
 fn too_big<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, mtu: u16, now: Millis) -> Verdict {
-    let [high, low] = mtu.to_be_bytes();
-    let message = (icmp_type::DEST_UNREACHABLE, code::FRAGMENTATION_NEEDED, [0, 0, high, low]);
-    icmp_error::answer(frame, meta, t, now, message, DropReason::MtuExceeded)
+    icmp_error::answer(frame, meta, t, now, Problem::TooBig { mtu })
 }
