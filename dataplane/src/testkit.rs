@@ -40,8 +40,10 @@ pub const CLIENT_PORT: u16 = 0;
 pub const BACKEND_PORT: u16 = 1;
 /// MAC addresses of the two ports.
 pub const PORT_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
-/// MAC address of whoever sends to Sluice.
+/// MAC address of whoever sends to Sluice; no next hop has it.
 pub const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
+/// Next hop of clients beyond their network.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 /// The VIP of all services here.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 /// The first local address of pool `lan`.
@@ -98,6 +100,18 @@ impl Random {
     pub fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
+}
+
+/// The MAC address of a next hop: each has its own.
+pub fn mac_of(port: u16, address: Ipv4Addr) -> MacAddr {
+    let [a, b, c, d] = address.octets();
+    MacAddr([6, port as u8, a, b, c, d])
+}
+
+/// What the main thread says of a next hop that answers.
+pub fn is_reachable(port: u16, address: Ipv4Addr) -> NeighbourUpdate {
+    let state = NeighbourState::Reachable(mac_of(port, address));
+    NeighbourUpdate { port, address: address.to_bits(), state }
 }
 
 /// The file behind the ports, routes and addresses here.
@@ -258,8 +272,8 @@ pub struct Harness {
     pub view: Arc<WorkerView>,
     /// The time; tests set it.
     pub now: Millis,
-    /// MAC address that every next hop is found to have; unresolved when absent.
-    pub resolve_to: Option<MacAddr>,
+    /// Whether next hops are found when they are asked for, each by [its own MAC](mac_of).
+    pub resolves: bool,
     /// Messages to the main thread other than wants that were answered.
     pub messages: Vec<ToMain>,
     config: Config,
@@ -317,7 +331,7 @@ impl Harness {
             counters,
             view,
             now: 1_000,
-            resolve_to: Some(PEER_MAC),
+            resolves: true,
             messages: Vec::new(),
             config,
             burst: Burst::default(),
@@ -359,12 +373,12 @@ impl Harness {
     fn answer_wants(&mut self, out: &mut Out) {
         let messages: Vec<ToMain> = self.pipeline.take_messages().collect();
         for message in messages {
-            match (message, self.resolve_to) {
-                (ToMain::Want { port, address }, Some(mac)) => {
-                    let state = NeighbourState::Reachable(mac);
-                    self.pipeline.update_neighbour(&NeighbourUpdate { port, address, state }, out);
+            match message {
+                ToMain::Want { port, address } if self.resolves => {
+                    let update = is_reachable(port, Ipv4Addr::from_bits(address));
+                    self.pipeline.update_neighbour(&update, self.now, out);
                 }
-                (message, _) => self.messages.push(message),
+                message => self.messages.push(message),
             }
         }
     }

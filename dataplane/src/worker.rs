@@ -241,7 +241,7 @@ impl Worker {
         }
         packets += send_for_main(&mut self.from_main, &mut self.from_main_frames, lanes);
         for update in std::iter::from_fn(|| updates.pop()).take(UPDATES_PER_ROUND) {
-            pipeline.update_neighbour(&update, lanes);
+            pipeline.update_neighbour(&update, now, lanes);
         }
         pipeline.expire(config, now, EXPIRE_PER_ROUND);
         lanes.flush();

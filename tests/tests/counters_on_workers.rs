@@ -244,7 +244,7 @@ fn workers_add_up_to_what_one_would_count() {
 fn packets_that_are_held_count_once() {
     let snapshot = testkit::snapshot(1, services());
     let mut team = Team::new(&snapshot, 2_048, 2);
-    team.workers.iter_mut().for_each(|worker| worker.resolve_to = None);
+    team.workers.iter_mut().for_each(|worker| worker.resolves = false);
     for number in 0..300 {
         let bytes = packet(PORT_MACS[0], &client(0, number), TcpFlags::NONE, b"held");
         team.receive(number % 2, CLIENT_PORT, bytes);

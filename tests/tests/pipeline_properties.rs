@@ -11,10 +11,11 @@ use sluice_api::{DropReason, Mode, Protocol};
 use sluice_dataplane::flow::FlowKey;
 use sluice_dataplane::frame::{Frame, MemFrame};
 use sluice_dataplane::testkit::{
-    self, BACKEND_PORT, CLIENT_PORT, Harness, LOCAL, PEER_MAC, PORT_MACS, Random, VIP, flow,
-    packet, snapshot,
+    self, BACKEND_PORT, CLIENT_PORT, GATEWAY, Harness, LOCAL, PEER_MAC, PORT_MACS, Random, VIP,
+    flow, mac_of, packet, snapshot,
 };
 use sluice_wire::arp;
+use sluice_wire::ether::MacAddr;
 use sluice_wire::tcp::TcpFlags;
 
 fn harness() -> Harness {
@@ -139,11 +140,17 @@ impl Model {
         let payload = if key.protocol == 6 { 52 } else { 42 };
         assert_eq!(a[38..payload - 2], b[38..payload - 2], "the L4 header beyond its ports");
         assert_eq!(a[payload..], b[payload..], "payload");
-        assert_eq!(b[..6], PEER_MAC.0);
         assert_eq!(b[6..12], PORT_MACS[out_port as usize].0);
 
         let (came, left) = (plain(&came_key), plain(&key));
-        if came.1 == VIP.to_bits() && came.3 == 8080 {
+        let is_dr = came.1 == VIP.to_bits() && came.3 == 8080;
+        if is_dr {
+            let is_backend = |n| b[..6] == mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, n)).0;
+            assert!((1..=3).any(is_backend), "to a backend's MAC: {:x?}", &b[..6]);
+        } else {
+            assert_eq!(b[..6], next_hop_mac(left.1).0, "the next hop's MAC");
+        }
+        if is_dr {
             assert_eq!((came, out_port), (left, BACKEND_PORT), "DR changes no address");
         } else if came.1 == VIP.to_bits() {
             assert_eq!((left.0, out_port), (LOCAL.to_bits(), BACKEND_PORT));
@@ -155,6 +162,16 @@ impl Model {
             let known = self.from_client.get(&back(left));
             assert_eq!(known, Some(&back(came)), "a reply goes to the client of its own conn");
         }
+    }
+}
+
+/// Where a packet to an address goes: to that host in a connected network, or to the gateway.
+fn next_hop_mac(to: u32) -> MacAddr {
+    let to = Ipv4Addr::from_bits(to);
+    match to.octets() {
+        [192, 0, 2, _] => mac_of(CLIENT_PORT, to),
+        [10, 0, ..] => mac_of(BACKEND_PORT, to),
+        _ => mac_of(CLIENT_PORT, GATEWAY),
     }
 }
 

@@ -317,9 +317,14 @@ impl<F: Frame> Pipeline<F> {
 
     /// Take over what the main thread found out about a next hop, and let go of the packets that
     /// waited for it.
-    pub fn update_neighbour(&mut self, update: &NeighbourUpdate, sink: &mut impl Sink<F>) {
+    pub fn update_neighbour(
+        &mut self,
+        update: &NeighbourUpdate,
+        now: Millis,
+        sink: &mut impl Sink<F>,
+    ) {
         let t = &mut self.tables;
-        let Some(slot) = t.neighbours.update(update) else { return };
+        let Some(slot) = t.neighbours.update(update, now) else { return };
         t.counters.neighbours.set(t.neighbours.len() as u64);
         let neighbour = t.neighbours.get(slot);
         let reachable = neighbour.is_reachable();

@@ -58,11 +58,12 @@ fn full_nat_rewrites_both_ways_with_right_checksums() {
     assert_eq!(Ipv4Addr::from_bits(to_backend.src), LOCAL);
     assert_eq!(Ipv4Addr::from_bits(to_backend.dst), Ipv4Addr::new(10, 0, 1, 1));
     assert_eq!(to_backend.dst_port, 80);
-    assert_eq!(frame.bytes()[..6], PEER_MAC.0);
+    assert_eq!(frame.bytes()[..6], mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 1)).0);
     assert_eq!(frame.bytes()[6..12], PORT_MACS[1].0);
     assert_eq!(frame.bytes()[22], 63, "TTL is one less");
 
     let (port, frame) = one(&mut h, BACKEND_PORT, &back(&to_backend), SYN_ACK);
+    assert_eq!(frame.bytes()[..6], mac_of(CLIENT_PORT, GATEWAY).0);
     let (to_client, sums_ok) = inspect(&frame);
     assert_eq!((port, to_client, sums_ok), (CLIENT_PORT, back(&client(5_000)), true));
 
@@ -299,31 +300,98 @@ fn one_clients_conns_to_one_backend_use_every_local_port_then_are_refused() {
 #[test]
 fn packets_wait_for_a_next_hop_within_bounds_and_leave_in_order() {
     let mut h = web(Mode::FullNat, 1);
-    h.resolve_to = None;
+    h.resolves = false;
     let count = HELD_PER_NEIGHBOUR as u16 + 4;
     let syns = (1..=count).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
     assert!(h.receive(CLIENT_PORT, syns).transmitted.is_empty());
     assert_eq!(h.drops(DropReason::NeighbourPending), 4);
-    let address = Ipv4Addr::new(10, 0, 1, 1).to_bits();
-    assert_eq!(h.messages, [ToMain::Want { port: BACKEND_PORT, address }]);
+    let backend = Ipv4Addr::new(10, 0, 1, 1);
+    let want = ToMain::Want { port: BACKEND_PORT, address: backend.to_bits() };
+    assert_eq!(h.messages, [want]);
 
     let mut out = Out::default();
-    let state = NeighbourState::Reachable(PEER_MAC);
-    let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
-    h.pipeline.update_neighbour(&update, &mut out);
+    let update = is_reachable(BACKEND_PORT, backend);
+    h.pipeline.update_neighbour(&update, h.now, &mut out);
     assert_eq!(out.transmitted.len(), HELD_PER_NEIGHBOUR);
-    assert!(
-        out.transmitted.iter().all(|(p, f)| *p == BACKEND_PORT && f.bytes()[..6] == PEER_MAC.0)
-    );
+    let mac = mac_of(BACKEND_PORT, backend).0;
+    assert!(out.transmitted.iter().all(|(p, f)| *p == BACKEND_PORT && f.bytes()[..6] == mac));
 
     // It dies: packets are dropped under their own reason, and go again when it is back.
     let failed = NeighbourUpdate { state: NeighbourState::Failed, ..update };
-    h.pipeline.update_neighbour(&failed, &mut out);
+    h.pipeline.update_neighbour(&failed, h.now, &mut out);
     let ack = || packet(PORT_MACS[0], &client(1), ACK, &[]);
     assert!(h.receive(CLIENT_PORT, [ack()]).transmitted.is_empty());
     assert_eq!(h.drops(DropReason::NeighbourUnreachable), 1);
-    h.pipeline.update_neighbour(&update, &mut out);
+    h.pipeline.update_neighbour(&update, h.now, &mut out);
     assert_eq!(h.receive(CLIENT_PORT, [ack()]).transmitted.len(), 1);
+}
+
+/// The main thread's news of a backend's next hop.
+fn news_of(h: &mut Harness, backend: u8, state: NeighbourState) {
+    let address = Ipv4Addr::new(10, 0, 1, backend).to_bits();
+    let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
+    h.pipeline.update_neighbour(&update, h.now, &mut Out::default());
+}
+
+/// Every packet leaves for the MAC address of its own backend, however the next hop of the first
+/// slot fares.
+#[test]
+fn a_next_hop_that_fails_concerns_no_other() {
+    for state in [NeighbourState::Failed, NeighbourState::Removed] {
+        for mode in [Mode::FullNat, Mode::Dr] {
+            let mut h = web(mode, 3);
+            let mac = |n| mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, n)).0;
+            // The first conn is the first backend's, which has the first slot from then on.
+            let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+            assert_eq!(frame.bytes()[..6], mac(1));
+            h.resolves = false;
+            news_of(&mut h, 1, state);
+            let syns = (2..=61).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
+            assert!(h.receive(CLIENT_PORT, syns).transmitted.is_empty(), "{state:?} {mode}");
+            let wants: Vec<u32> = h
+                .messages
+                .iter()
+                .filter_map(|message| match message {
+                    ToMain::Want { address, .. } => Some(address & 0xff),
+                    _ => None,
+                })
+                .collect();
+            assert!(wants.contains(&2) && wants.contains(&3), "all are asked for: {wants:?}");
+            // The two others answer: what waited for each leaves to it, and new conns work.
+            let mut out = Out::default();
+            for n in [2, 3] {
+                let update = is_reachable(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, n));
+                h.pipeline.update_neighbour(&update, h.now, &mut out);
+            }
+            let syns = (62..=121).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
+            let more = h.receive(CLIENT_PORT, syns);
+            let left: Vec<[u8; 6]> = (out.transmitted.iter().chain(&more.transmitted))
+                .map(|(_, f)| *f.bytes().first_chunk().unwrap())
+                .collect();
+            let to = |n| left.iter().filter(|macs| **macs == mac(n)).count();
+            assert_eq!((left.len(), to(2), to(3)), (80, 40, 40), "{state:?} {mode}");
+        }
+    }
+}
+
+/// The times of a slot that was given up long ago look like ones to come.
+#[test]
+fn conns_work_25_days_after_the_first_slot_was_given_up() {
+    for days in [1, 24, 25, 40, 50] {
+        let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 2);
+        let mut h = Harness::new(&snapshot(1, vec![service.clone()]), 1_000);
+        let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), SYN);
+        assert_eq!(frame.bytes()[..6], mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 1)).0);
+        service.backends[0].healthy = false;
+        h.apply(&snapshot(2, vec![service]));
+        news_of(&mut h, 1, NeighbourState::Removed);
+        (0..days).for_each(|_| h.pass(86_400_000));
+        let (_, frame) = one(&mut h, CLIENT_PORT, &client(2), SYN);
+        assert_eq!(frame.bytes()[..6], mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 2)).0);
+        let to_backend = inspect(&frame).0;
+        let (_, frame) = one(&mut h, BACKEND_PORT, &back(&to_backend), SYN_ACK);
+        assert_eq!(frame.bytes()[..6], mac_of(CLIENT_PORT, GATEWAY).0, "{days} days");
+    }
 }
 
 #[test]
@@ -334,7 +402,7 @@ fn a_moved_mac_address_is_used_at_once() {
     let address = Ipv4Addr::new(10, 0, 1, 1).to_bits();
     let state = NeighbourState::Reachable(moved);
     let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
-    h.pipeline.update_neighbour(&update, &mut Out::default());
+    h.pipeline.update_neighbour(&update, h.now, &mut Out::default());
     let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), ACK);
     assert_eq!(frame.bytes()[..6], moved.0);
 }

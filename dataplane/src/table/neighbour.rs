@@ -2,9 +2,16 @@
 //!
 //! The main thread resolves (`resolver.rs`) and tells every worker; a worker asks it for an address
 //! that it does not know, and again now and then while it uses one. Conns keep the slot of their
-//! next hop; its epoch, raised whenever the slot changes hands, tells them when to look again.
+//! next hop; its epoch, raised whenever the slot changes hands, tells them when to look again. Slots
+//! are used in turn, so that an epoch comes round only after 65,534 times as many next hops as there
+//! are free slots.
+//!
+//! Time wraps after 49 days, and a time 25 days back looks like one to come. No entry gets that old
+//! unheard of: the main thread tells of each that anybody wants, and forgets all others within
+//! minutes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use foldhash::fast::RandomState;
 use sluice_api::DropReason;
@@ -18,16 +25,29 @@ use crate::resolver::{NeighbourState, NeighbourUpdate};
 /// How often a worker tells the main thread that a next hop is in use, in ms.
 const WANT_EVERY_MS: u32 = 5_000;
 
+/// The `ready_epoch` of what is not reachable, which no note has.
+const NOT_READY: u16 = 0;
+/// The epochs that notes of next hops have.
+const EPOCHS: RangeInclusive<u16> = NOT_READY + 1..=u16::MAX - 1;
+
 /// A conn's note of its next hop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHopRef {
     slot: u16,
     epoch: u16,
 }
 
 impl NextHopRef {
-    /// Not looked up yet: epoch 0 is never current.
-    pub const UNRESOLVED: NextHopRef = NextHopRef { slot: 0, epoch: 0 };
+    /// Not looked up yet: a slot that no table has, in an epoch that no slot has.
+    pub const UNRESOLVED: NextHopRef = NextHopRef { slot: u16::MAX, epoch: u16::MAX };
+}
+
+const _: () = assert!(*EPOCHS.end() != NextHopRef::UNRESOLVED.epoch);
+
+impl Default for NextHopRef {
+    fn default() -> Self {
+        NextHopRef::UNRESOLVED
+    }
 }
 
 /// A next hop as packets need it.
@@ -46,9 +66,9 @@ pub struct Neighbour {
     /// Its address, in host order.
     pub address: u32,
     want_at: Millis,
-    /// That of the notes that lead here.
+    /// That of the notes that lead here, one of [`EPOCHS`].
     epoch: u16,
-    /// The same while it is reachable, and 0 otherwise.
+    /// The same while it is reachable, and [`NOT_READY`] otherwise.
     ready_epoch: u16,
 }
 
@@ -57,7 +77,13 @@ const _: () = assert!(size_of::<Neighbour>() == 32, "two next hops share a cache
 impl Neighbour {
     /// Whether packets can go there.
     pub fn is_reachable(&self) -> bool {
-        self.ready_epoch != 0
+        self.ready_epoch != NOT_READY
+    }
+
+    /// Whether the main thread was told of it so lately that it is not to be told yet.
+    #[inline(always)]
+    fn is_asked_for(&self, now: Millis) -> bool {
+        (1..=WANT_EVERY_MS).contains(&self.want_at.wrapping_sub(now))
     }
 }
 
@@ -78,8 +104,8 @@ pub struct Full;
 pub struct Neighbours {
     entries: Box<[Neighbour]>,
     slots: HashMap<(u16, u32), u16, RandomState>,
-    free: Vec<u16>,
-    /// Never 0.
+    /// The longest free slot is used next.
+    free: VecDeque<u16>,
     ports: Box<[EgressPort]>,
 }
 
@@ -93,13 +119,13 @@ impl Neighbours {
             mtu: 0,
             address: 0,
             want_at: 0,
-            epoch: 1,
-            ready_epoch: 0,
+            epoch: *EPOCHS.start(),
+            ready_epoch: NOT_READY,
         };
         Neighbours {
             entries: vec![empty; capacity as usize].into_boxed_slice(),
             slots: HashMap::with_capacity_and_hasher(capacity as usize, RandomState::default()),
-            free: (0..capacity).rev().collect(),
+            free: (0..capacity).collect(),
             ports: ports.into(),
         }
     }
@@ -146,7 +172,7 @@ impl Neighbours {
     }
 
     fn add(&mut self, hop: NextHop, now: Millis) -> Option<u16> {
-        let slot = self.free.pop()?;
+        let slot = self.free.pop_front()?;
         let egress = self.ports[hop.port as usize];
         let mut macs = [0; 12];
         macs[6..].copy_from_slice(&egress.mac.0);
@@ -160,7 +186,7 @@ impl Neighbours {
             // A slot that was just made is wanted at once.
             want_at: now,
             epoch: entry.epoch,
-            ready_epoch: 0,
+            ready_epoch: NOT_READY,
         };
         self.slots.insert((hop.port, hop.address), slot);
         Some(slot)
@@ -171,7 +197,7 @@ impl Neighbours {
     #[inline(always)]
     pub fn should_ask(&mut self, slot: u16, now: Millis) -> bool {
         let entry = &mut self.entries[slot as usize];
-        if !at_or_after(now, entry.want_at) {
+        if entry.is_asked_for(now) {
             return false;
         }
         // What is missing is asked for again sooner: the message may have been lost.
@@ -181,10 +207,13 @@ impl Neighbours {
     }
 
     /// Take over what the main thread found out; the slot it concerns, if this worker knows it.
-    pub fn update(&mut self, update: &NeighbourUpdate) -> Option<u16> {
+    pub fn update(&mut self, update: &NeighbourUpdate, now: Millis) -> Option<u16> {
         let key = (update.port, update.address);
         let slot = *self.slots.get(&key)?;
         let entry = &mut self.entries[slot as usize];
+        if !entry.is_asked_for(now) {
+            entry.want_at = now;
+        }
         let failed = Verdict::Drop(DropReason::NeighbourUnreachable);
         match update.state {
             NeighbourState::Reachable(mac) => {
@@ -194,15 +223,18 @@ impl Neighbours {
             }
             NeighbourState::Failed => {
                 entry.verdict = failed;
-                entry.ready_epoch = 0;
+                entry.ready_epoch = NOT_READY;
             }
             NeighbourState::Removed => {
                 entry.verdict = failed;
-                entry.ready_epoch = 0;
-                // Its conns look their next hop up again; 0 stays "never".
-                entry.epoch = entry.epoch.wrapping_add(1).max(1);
+                entry.ready_epoch = NOT_READY;
+                // Its conns look their next hop up again.
+                entry.epoch += 1;
+                if !EPOCHS.contains(&entry.epoch) {
+                    entry.epoch = *EPOCHS.start();
+                }
                 self.slots.remove(&key);
-                self.free.push(slot);
+                self.free.push_back(slot);
             }
         }
         Some(slot)
@@ -220,6 +252,7 @@ pub fn ready(entries: &[Neighbour], note: NextHopRef, now: Millis) -> Option<&Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::Random;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
     const PORT: EgressPort = EgressPort { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
@@ -242,7 +275,7 @@ mod tests {
         assert!(table.should_ask(slot, 1_000) && !table.should_ask(slot, 1_400));
         assert!(table.should_ask(slot, 1_500), "an unanswered question is repeated");
 
-        assert_eq!(table.update(&update(7, NeighbourState::Reachable(MAC))), Some(slot));
+        assert_eq!(table.update(&update(7, NeighbourState::Reachable(MAC)), 1_500), Some(slot));
         assert_eq!(table.get(slot).macs, [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
         assert!(ready(table.entries(), note, 2_000).is_none(), "the main thread is to be asked");
         assert!(table.should_ask(slot, 2_000) && !table.should_ask(slot, 6_999));
@@ -255,12 +288,151 @@ mod tests {
         let mut table = Neighbours::new(1, &[PORT]);
         let old = table.slot_of(hop(7), 0).unwrap();
         assert_eq!(table.slot_of(hop(8), 0), Err(Full));
-        table.update(&update(7, NeighbourState::Removed));
+        table.update(&update(7, NeighbourState::Removed), 0);
         assert_eq!(table.current(old), None);
         let new = table.slot_of(hop(8), 0).unwrap();
         assert_ne!(old, new);
         assert_eq!(table.get(table.current(new).unwrap()).address, 8);
         assert_eq!(table.current(NextHopRef::UNRESOLVED), None);
-        assert_eq!(table.update(&update(7, NeighbourState::Failed)), None);
+        assert_eq!(table.update(&update(7, NeighbourState::Failed), 0), None);
+    }
+
+    #[test]
+    fn nothing_makes_unresolved_ready_and_epochs_wrap() {
+        let never = |table: &Neighbours, now| {
+            let unresolved = NextHopRef::UNRESOLVED;
+            ready(table.entries(), unresolved, now).is_none() && table.current(unresolved).is_none()
+        };
+        assert_eq!(NextHopRef::default(), NextHopRef::UNRESOLVED);
+        let full_size = Neighbours::new(u16::MAX, &[PORT]);
+        assert!(never(&full_size, 0) && never(&Neighbours::new(0, &[PORT]), 0));
+        let mut table = Neighbours::new(1, &[PORT]);
+        let first = table.slot_of(hop(0), 0).unwrap();
+        let epochs = u32::from(EPOCHS.end() - EPOCHS.start()) + 1;
+        for n in 0..2 * epochs {
+            let (hop_now, now) = (hop(n), n << 16);
+            let note = table.slot_of(hop_now, now).unwrap();
+            assert_eq!(note == first, n % epochs == 0, "notes repeat as seldom as can be");
+            for state in [NeighbourState::Failed, NeighbourState::Reachable(MAC)] {
+                table.update(&update(n, state), now);
+                assert!(never(&table, now) && never(&table, now.wrapping_sub(1)));
+            }
+            assert!(table.should_ask(0, now));
+            assert_eq!(ready(table.entries(), note, now).map(|e| e.address), Some(n));
+            table.update(&update(n, NeighbourState::Removed), now);
+            assert!(never(&table, now) && never(&table, now.wrapping_sub(1)));
+            assert!(ready(table.entries(), note, now).is_none() && table.current(note).is_none());
+        }
+    }
+
+    /// What the model knows of a next hop in the table.
+    struct Known {
+        /// Its number among all that there have been.
+        number: u64,
+        mac: Option<MacAddr>,
+        /// When the main thread is to be asked next, in ms of a clock that does not wrap.
+        want_at: u64,
+    }
+
+    /// The main thread's part: within 25 days it tells of each next hop, or forgets it.
+    const HEARD_WITHIN_MS: u64 = (1 << 31) - 10_000;
+
+    /// Beside a plain model, from any time on, with silences of weeks and epochs that wrap.
+    #[test]
+    fn it_agrees_with_a_model_whatever_the_time() {
+        const HOPS: usize = 9;
+        const CAPACITY: u16 = 6;
+        let mut random = Random::from_env();
+        let mut seen = [0; 5];
+        for _ in 0..300 {
+            let mut table = Neighbours::new(CAPACITY, &[PORT]);
+            for entry in &mut table.entries {
+                entry.epoch = random.one_of(&[1, 2, 40_000, u16::MAX - 3, u16::MAX - 1]);
+            }
+            let start = random.one_of(&[0, 1, i32::MAX as u32 - 100, 1 << 31, u32::MAX - 100]);
+            let mut time: u64 = 0;
+            let mut known: HashMap<u32, Known> = HashMap::new();
+            let mut notes: Vec<(NextHopRef, u32, u64)> = Vec::new();
+            let mut numbers = 0;
+            for _ in 0..400 {
+                let address = random.below(HOPS) as u32;
+                let now = start.wrapping_add(time as u32);
+                match random.below(10) {
+                    0..=2 => {
+                        let is_full = known.len() == usize::from(CAPACITY);
+                        let result = table.slot_of(hop(address), now);
+                        let refused = is_full && !known.contains_key(&address);
+                        assert_eq!(result.is_err(), refused);
+                        let Ok(note) = result else { continue };
+                        let entry = known.entry(address).or_insert_with(|| {
+                            numbers += 1;
+                            Known { number: numbers, mac: None, want_at: time }
+                        });
+                        notes.push((note, address, entry.number));
+                    }
+                    3..=5 => {
+                        let mac = MacAddr([2, 0, 0, 0, random.below(256) as u8, address as u8]);
+                        let state = random.one_of(&[
+                            NeighbourState::Reachable(mac),
+                            NeighbourState::Reachable(mac),
+                            NeighbourState::Failed,
+                            NeighbourState::Removed,
+                        ]);
+                        let slot = table.update(&update(address, state), now);
+                        assert_eq!(slot.is_some(), known.contains_key(&address));
+                        let Some(entry) = known.get_mut(&address) else { continue };
+                        entry.mac = match state {
+                            NeighbourState::Reachable(mac) => Some(mac),
+                            _ => None,
+                        };
+                        if state == NeighbourState::Removed {
+                            known.remove(&address);
+                        }
+                    }
+                    6..=7 => {
+                        let Some(entry) = known.get_mut(&address) else { continue };
+                        let note = table.slot_of(hop(address), now).unwrap();
+                        let asks = table.should_ask(table.current(note).unwrap(), now);
+                        assert_eq!(asks, time >= entry.want_at, "{time} {}", entry.want_at);
+                        if asks {
+                            entry.want_at = time + if entry.mac.is_some() { 5_000 } else { 500 };
+                        }
+                    }
+                    8 => time += random.one_of(&[0, 1, 499, 500, 4_999, 5_000]),
+                    _ => {
+                        for _ in 0..random.below(4) {
+                            time += HEARD_WITHIN_MS;
+                            let now = start.wrapping_add(time as u32);
+                            for (address, entry) in &known {
+                                let state = match entry.mac {
+                                    Some(mac) => NeighbourState::Reachable(mac),
+                                    None => NeighbourState::Failed,
+                                };
+                                table.update(&update(*address, state), now);
+                            }
+                        }
+                    }
+                }
+                let now = start.wrapping_add(time as u32);
+                assert!(ready(table.entries(), NextHopRef::UNRESOLVED, now).is_none());
+                assert!(table.current(NextHopRef::UNRESOLVED).is_none());
+                for (note, address, number) in &notes {
+                    let entry = known.get(address).filter(|entry| entry.number == *number);
+                    let current = table.current(*note).map(|slot| table.get(slot).address);
+                    assert_eq!(current, entry.map(|_| *address));
+                    let ready = ready(table.entries(), *note, now);
+                    let expected = entry.filter(|entry| time < entry.want_at);
+                    let expected = expected.and_then(|entry| entry.mac);
+                    assert_eq!(
+                        ready.map(|e| (&e.macs[..6], e.address)),
+                        expected.as_ref().map(|mac| (&mac.0[..], *address)),
+                    );
+                    seen[usize::from(current.is_some()) + 2 * usize::from(ready.is_some())] += 1;
+                }
+                seen[4] += usize::from(table.len() == usize::from(CAPACITY));
+            }
+        }
+        // Stale notes, notes of what is not ready, ready ones, and full tables.
+        assert!([0, 1, 3, 4].iter().all(|kind| seen[*kind] > 1_000), "{seen:?}");
     }
 }

@@ -4,7 +4,6 @@ use sluice_api::Mode;
 use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::flow::FlowKey;
 use sluice_dataplane::pipeline::{Steering, ToMain};
-use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
 use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::tcp::TcpFlags;
 
@@ -80,13 +79,12 @@ impl Runner {
 
     fn answer_wants(&mut self) {
         self.lane.sent.clear();
-        let Setup { pipeline, .. } = &mut self.setup;
+        let Setup { pipeline, now, .. } = &mut self.setup;
         let messages: Vec<ToMain> = pipeline.take_messages().collect();
         for message in messages {
             if let ToMain::Want { port, address } = message {
-                let state = NeighbourState::Reachable(testkit::PEER_MAC);
-                let update = NeighbourUpdate { port, address, state };
-                pipeline.update_neighbour(&update, &mut self.lane);
+                let update = testkit::is_reachable(port, address.into());
+                pipeline.update_neighbour(&update, *now, &mut self.lane);
             }
         }
         self.lane.sent.clear();

@@ -4,7 +4,6 @@ use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
 use sluice_dataplane::frame::Frame;
 use sluice_dataplane::pipeline::{Sink, ToMain};
-use sluice_dataplane::resolver::{NeighbourState, NeighbourUpdate};
 use sluice_dataplane::table::wheel::Millis;
 use sluice_dataplane::testkit;
 
@@ -248,9 +247,8 @@ impl Bench {
         let messages: Vec<ToMain> = setup.pipeline.take_messages().collect();
         for message in messages {
             if let ToMain::Want { port, address } = message {
-                let state = NeighbourState::Reachable(testkit::PEER_MAC);
-                let update = NeighbourUpdate { port, address, state };
-                setup.pipeline.update_neighbour(&update, &mut self.lane);
+                let update = testkit::is_reachable(port, address.into());
+                setup.pipeline.update_neighbour(&update, setup.now, &mut self.lane);
             }
         }
         self.empty.append(&mut self.lane.frames);
