@@ -24,6 +24,14 @@ lab_needs=(
     "taskset:util-linux"
 )
 
+# What plays frames by hand (tests/blackbox).
+blackbox_needs=(
+    "ip:iproute2"
+    "sysctl:procps"
+    "/usr/bin/python3:python3"
+    "/usr/lib/python3/dist-packages/scapy:python3-scapy"
+)
+
 say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
