@@ -87,6 +87,20 @@ drop_reasons! {
     IcmpInvalid = "icmp_invalid",
     /// ICMP to one of our addresses that we neither answer nor hand to the kernel.
     IcmpIgnored = "icmp_ignored",
+    /// ICMP error that quotes a packet of no conn of ours.
+    IcmpNoConn = "icmp_no_conn",
+    /// ICMP error whose quote is too short, a later fragment, or not from the address it was sent to.
+    IcmpBadQuote = "icmp_bad_quote",
+    /// ICMP error that quotes a TCP sequence number that is not under way (RFC 5927, 4.1).
+    IcmpBadSequence = "icmp_bad_sequence",
+    /// "Fragmentation needed" with an MTU below 576 or not below the quoted packet's length.
+    IcmpBadMtu = "icmp_bad_mtu",
+    /// ICMP redirect to a VIP or local address: routes are the operator's.
+    IcmpRedirect = "icmp_redirect",
+    /// ICMP source quench, which nobody heeds any more (RFC 6633).
+    IcmpSourceQuench = "icmp_source_quench",
+    /// More ICMP errors about one conn, or about all of a worker, than are sent on.
+    IcmpRateLimit = "icmp_rate_limit",
     /// Destination address is not ours.
     NotForUs = "not_for_us",
     /// A VIP, but no service on this L4 port and protocol.

@@ -1,42 +1,63 @@
-//! Answer pings to our addresses (RFC 792, RFC 1122 section 3.2.2.6); leave the rest of the ports'
-//! own ICMP to the kernel.
+//! Answer pings to our addresses (RFC 792, RFC 1122 section 3.2.2.6); send errors about conns to whom
+//! they concern; leave the rest of the ports' own ICMP to the kernel.
 
 use sluice_api::DropReason;
 use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::icmp;
 use zerocopy::byteorder::network_endian::U32;
 
+use super::{Tables, relate};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
+use crate::table::wheel::Millis;
 
 /// TTL of packets that we make (RFC 1700).
 pub const OUR_TTL: u8 = 64;
 
 /// The stage.
-pub fn answer<F: Frame>(burst: &mut Burst<F>, which: Mask, config: &Compiled) {
+pub fn answer<F: Frame>(
+    burst: &mut Burst<F>,
+    which: Mask,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) {
     burst.filter(which, |frame, meta| {
         let is_icmp = meta.class == Class::Icmp;
         if is_icmp {
-            meta.verdict = decide(frame.bytes_mut(), meta, config);
+            meta.verdict = decide(frame, meta, t, config, now);
         }
         is_icmp
     });
 }
 
-fn decide(frame: &mut [u8], meta: &Meta, config: &Compiled) -> Verdict {
-    let Some(address) = config.address(meta.key().dst) else {
+fn decide<F: Frame>(
+    frame: &mut F,
+    meta: &mut Meta,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) -> Verdict {
+    let (src, dst) = (meta.key().src, meta.key().dst);
+    let Some(address) = config.address_of_conns(dst) else {
         return Verdict::Drop(DropReason::NotForUs);
     };
-    if config.address(meta.key().src).is_some() {
+    if config.address(src).is_some() {
         return Verdict::Drop(DropReason::MartianSource);
     }
-    let message = &mut frame[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
+    let bytes = frame.bytes_mut();
+    let message = &mut bytes[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
     match icmp::parse(message) {
         Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
+        Ok(header) if header.is_error() && !matches!(address, Address::Port(_)) => {
+            relate::send_on(frame, meta, t, config, now)
+        }
+        // The conns of an address that was ours go on, and that is all there is to it.
+        Ok(_) if config.address(dst).is_none() => Verdict::Drop(DropReason::NotForUs),
         Ok(header) if header.is_echo_request() => {
             icmp::make_echo_reply(message);
-            turn_around(frame, meta.key().dst, meta.key().src);
+            turn_around(bytes, dst, src);
             Verdict::Transmit { port: meta.in_port }
         }
         Ok(_) if matches!(address, Address::Port(_)) => Verdict::Kernel { port: meta.in_port },

@@ -16,6 +16,7 @@ mod layout;
 mod next_hop;
 mod parse;
 mod rate_limit;
+mod relate;
 mod rewrite;
 mod steer;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use crate::tally::WorkerView;
 
 use icmp_error::ErrorLimits;
 use parse::Undecided;
+use rate_limit::RateLimit;
 use steer::Steer;
 
 pub use steer::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust, WINDOW_PACKETS};
@@ -178,6 +180,7 @@ pub struct Tables {
     outbox: Vec<ToMain>,
     plans: Box<admit::Plans>,
     error_limits: Box<ErrorLimits>,
+    related_limit: RateLimit,
 }
 
 /// A packet that waits for a MAC address.
@@ -232,6 +235,7 @@ impl<F: Frame> Pipeline<F> {
                 outbox: Vec::with_capacity(OUTBOX),
                 plans: Box::new(admit::NO_PLANS),
                 error_limits: Box::new(ErrorLimits::new(config.seed, now)),
+                related_limit: relate::limit(config.seed, now),
             },
             held: VecDeque::with_capacity(HELD),
             dropped: Vec::with_capacity(BURST),
@@ -258,7 +262,7 @@ impl<F: Frame> Pipeline<F> {
         let flows = forward::forward(burst, flows, t, config, now);
         if !others.is_empty() {
             arp::answer(burst, others, t, config);
-            icmp::answer(burst, others, config);
+            icmp::answer(burst, others, t, config, now);
             exception::decide(burst, others, config);
         }
         if !flows.is_empty() {

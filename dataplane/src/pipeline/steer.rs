@@ -125,6 +125,13 @@ impl Steer {
         }
     }
 
+    /// The worker to whom a packet goes that was found to be of a flow, when it is another one than
+    /// this, whatever its port's NIC does. It is handed over once.
+    pub(super) fn elsewhere(&self, meta: &Meta, config: &Compiled) -> Option<u16> {
+        let owner = self.owner(meta, config).filter(|owner| *owner != self.worker);
+        owner.filter(|_| !meta.handed_over)
+    }
+
     #[inline(always)]
     fn trust(&self, port: u16) -> Trust {
         self.ports[usize::from(port)].trust

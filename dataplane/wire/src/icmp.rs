@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::WireError;
 use crate::checksum;
-use crate::ipv4;
+use crate::ipv4::{self, Ipv4Header};
 
 /// Length of a header, in bytes: the same for all kinds that matter here.
 pub const HEADER_BYTES: usize = 8;
@@ -18,6 +18,10 @@ pub mod icmp_type {
     pub const ECHO_REPLY: u8 = 0;
     /// A packet could not be delivered; see [`super::code`].
     pub const DEST_UNREACHABLE: u8 = 3;
+    /// Send slower: nobody sends or heeds it any more (RFC 6633).
+    pub const SOURCE_QUENCH: u8 = 4;
+    /// There is a shorter way.
+    pub const REDIRECT: u8 = 5;
     /// A host asks for its data back: ping.
     pub const ECHO_REQUEST: u8 = 8;
     /// A packet's TTL ran out, or reassembly took too long.
@@ -92,6 +96,42 @@ impl IcmpHeader {
     }
 }
 
+/// The IPv4 packet that an ICMP error is about, as far as the error quotes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Quote<'m> {
+    /// Its header as it was when the error was made: TTL and checksum had changed on the way.
+    pub ip: &'m Ipv4Header,
+    /// The length of its header with options, in bytes.
+    pub header_len: usize,
+    /// What follows the header, at least 8 bytes: L4 ports, and perhaps all of the packet.
+    pub l4: &'m [u8],
+}
+
+/// What an ICMP error quotes (RFC 792; RFC 1812, 4.3.2.3); its own header is for the caller to
+/// judge. Nothing that follows the quote (RFC 4884) is taken for part of it.
+///
+/// # Errors
+/// [`WireError::Truncated`] below a header with its options and 8 bytes, and those of
+/// [`ipv4::check`] but for a packet that is longer than its quote.
+pub fn quote(message: &[u8]) -> Result<Quote<'_>, WireError> {
+    let quoted = message.get(HEADER_BYTES..).ok_or(WireError::Truncated)?;
+    let (ip, _) = Ipv4Header::ref_from_prefix(quoted).map_err(|_| WireError::Truncated)?;
+    let header_len = ipv4::check(ip, usize::from(u16::MAX))?;
+    let end = quoted.len().min(usize::from(ip.total_len()));
+    let l4 = quoted.get(header_len..end).filter(|l4| l4.len() >= 8).ok_or(WireError::Truncated)?;
+    Ok(Quote { ip, header_len, l4 })
+}
+
+/// Set the checksum of a whole message. Below 8 bytes nothing is done.
+pub fn fill_checksum(message: &mut [u8]) {
+    if message.len() < HEADER_BYTES {
+        return;
+    }
+    message[2..4].fill(0);
+    let checksum = checksum::compute(message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Turn a whole echo request into its reply: same identifier, sequence number and data (RFC 792).
 /// The checksum is computed anew, as an update cannot tell the two zeros of ones-complement apart,
 /// and a reply may be all zero. The caller swaps the addresses. Below 8 bytes nothing is done.
@@ -99,9 +139,8 @@ pub fn make_echo_reply(message: &mut [u8]) {
     if message.len() < HEADER_BYTES {
         return;
     }
-    message[..4].copy_from_slice(&[icmp_type::ECHO_REPLY, 0, 0, 0]);
-    let checksum = checksum::compute(message);
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    message[..2].copy_from_slice(&[icmp_type::ECHO_REPLY, 0]);
+    fill_checksum(message);
 }
 
 /// Write an ICMP error about the IPv4 packet `original` to the start of `out`, and say how many
@@ -135,11 +174,10 @@ pub fn build_error(
         return None;
     }
     let message = &mut out[..HEADER_BYTES + quoted];
-    let mut header = IcmpHeader { icmp_type, code, checksum: U16::ZERO, rest };
+    let header = IcmpHeader { icmp_type, code, checksum: U16::ZERO, rest };
     message[HEADER_BYTES..].copy_from_slice(&original[..quoted]);
     message[..HEADER_BYTES].copy_from_slice(header.as_bytes());
-    header.checksum = U16::new(checksum::compute(message));
-    message[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    fill_checksum(message);
     Some(message.len())
 }
 
@@ -241,6 +279,45 @@ mod tests {
     }
 
     #[test]
+    fn quotes_are_read_as_far_as_they_go() {
+        let original = udp(100);
+        let mut with_options = original.clone();
+        with_options[0] = 0x47;
+        with_options.splice(20..20, [1; 8]);
+        with_options[3] += 8;
+        for (packet, header_len) in [(original, 20), (with_options, 28)] {
+            for len in 0..packet.len() + 40 {
+                // Extensions may follow (RFC 4884).
+                let mut message = vec![0; HEADER_BYTES];
+                message.extend(packet.iter().chain(&[0xee; 40]).take(len));
+                match quote(&message) {
+                    Ok(quote) => {
+                        assert!(len >= header_len + 8);
+                        assert_eq!(quote.header_len, header_len);
+                        assert_eq!(quote.l4, &packet[header_len..len.min(packet.len())]);
+                        assert_eq!(quote.ip.src_u32(), 0x0a00_0001);
+                    }
+                    Err(error) => {
+                        assert!(len < header_len + 8, "{len}");
+                        assert_eq!(error, WireError::Truncated);
+                    }
+                }
+            }
+        }
+        let bad = |at: usize, value: u8| {
+            let mut message = [&[0; 8][..], &udp(100)].concat();
+            message[8 + at] = value;
+            quote(&message).map(|quote| quote.l4.len())
+        };
+        assert_eq!(bad(0, 0x65), Err(WireError::BadVersion));
+        assert_eq!(bad(0, 0x44), Err(WireError::BadHeaderLength));
+        assert_eq!(bad(3, 19), Err(WireError::BadLength));
+        assert_eq!(bad(3, 27), Err(WireError::Truncated), "no packet has less than 8 bytes of L4");
+        assert_eq!(bad(3, 28), Ok(8));
+        assert_eq!(bad(2, 0xff), Ok(108), "the rest of it is not quoted");
+    }
+
+    #[test]
     fn no_error_about_what_must_not_be_answered() {
         let mut out = [0; 600];
         let error = |out: &mut [u8], original: &[u8]| {
@@ -277,6 +354,7 @@ mod tests {
         ) {
             let mut out = vec![0; room];
             let _ = parse(&original);
+            let _ = quote(&original);
             if let Some(len) = build_error(&mut out, 3, 1, [0; 4], &original) {
                 prop_assert!(parse(&out[..len]).is_ok());
             }
