@@ -146,6 +146,14 @@ impl Manager {
         }
     }
 
+    /// When a worker of the data plane was last stuck (began and ended so many ms ago): silence of
+    /// backends tells nothing of them then.
+    pub fn doubt_silence(&self, doubt: Option<(u64, u64)>) {
+        if let Some(checker) = &*lock(&self.checker) {
+            checker.doubt_silence(doubt);
+        }
+    }
+
     /// Stop checking; health stays as it is.
     pub fn stop_checks(&self) {
         if let Some(checker) = lock(&self.checker).take() {

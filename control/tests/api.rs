@@ -330,6 +330,44 @@ async fn statistics_and_status_come_from_the_data_plane() {
     server.stop().await;
 }
 
+/// What a worker that is stuck has not taken over is pending, not applied.
+#[tokio::test]
+async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let fake = FakeDataplane::start(&lab.socket());
+    assert_eq!(api.ready(200).await.body["warnings"], json!([]));
+    let before = fake.with(|m| m.snapshot.as_ref().unwrap().generation);
+
+    fake.with(|m| (m.adopted, m.stuck_ms) = (Some(before), 7_012));
+    api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(200);
+    let newer = fake.snapshot_where("the change", |s| s.generation > before).await.generation;
+    let warnings = api.get("/readyz").await.ok(200)["warnings"].clone();
+    let texts: Vec<&str> = warnings.as_array().unwrap().iter().filter_map(|w| w.as_str()).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts[0].starts_with("worker 0 (CPU 1) has not come round for 7012 ms"), "{texts:?}");
+    let pending = format!("generation {newer} is pending: worker 0 forwards by {before}");
+    assert_eq!(texts[1], pending);
+    let dataplane = |status: Value| status["dataplane"].clone();
+    let status = dataplane(api.get("/status").await.ok(200));
+    assert_eq!(
+        (&status["generation_published"], &status["generation_applied"]),
+        (&json!(newer), &json!(before))
+    );
+    assert_eq!(status["pending"], json!(pending));
+    assert_eq!(status["workers"][0]["stuck_ms"], 7_012);
+    let metrics = api.get("//metrics").await.ok(200);
+    let applied = format!("sluice_generation_applied {before}\n");
+    assert!(metrics.as_str().unwrap().contains(&applied), "{metrics}");
+    assert!(metrics.as_str().unwrap().contains("sluice_worker_stuck{worker=\"0\"} 1\n"));
+
+    fake.with(|m| (m.adopted, m.stuck_ms) = (None, 0));
+    assert_eq!(api.get("/readyz").await.ok(200)["warnings"], json!([]));
+    let status = dataplane(api.get("/status").await.ok(200));
+    assert_eq!((&status["generation_applied"], &status["pending"]), (&json!(newer), &json!(null)));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn metrics_speak_the_words_of_the_api() {
     let lab = Lab::new();
@@ -349,6 +387,9 @@ async fn metrics_speak_the_words_of_the_api() {
         "sluice_drops_total{reason=\"no_backend\"} 3",
         "sluice_drops_total{reason=\"no_route\"} 0",
         "sluice_dataplane_up 1",
+        "sluice_worker_stuck{worker=\"0\"} 0",
+        "sluice_worker_stalls_total{worker=\"0\"} 3",
+        "sluice_worker_stalled_milliseconds_total{worker=\"0\"} 4567",
         "sluice_port_queue_rx_packets_total{port=\"wan\",queue=\"0\"} 9",
         "sluice_port_queue_mis_steered_packets_total{port=\"wan\",queue=\"0\"} 2",
         "sluice_backend_weight{service=\"web\",backend=\"10.0.0.2:8080\"} 50",

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice_api::message::{Request, Response, read_frame, write_frame};
 use sluice_api::stats::{
-    BackendStats, DataplaneStatus, Limits, NeighbourStatus, PortStats, PortStatus, QueueStats,
+    BackendStats, DataplaneStatus, NeighbourStatus, PortStats, PortStatus, QueueStats,
     ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
 };
 use sluice_api::{DropReason, Snapshot};
@@ -54,7 +54,6 @@ impl Dataplane {
                 pid: 1,
                 generation,
                 workers_generation: generation,
-                announced: vec![],
                 ports: vec![PortStatus {
                     name: "p0".into(),
                     steering: "rss".into(),
@@ -62,8 +61,8 @@ impl Dataplane {
                     queues: 1,
                     ..PortStatus::default()
                 }],
-                workers: vec![WorkerStatus { worker: 0, cpu: 1, generation }],
-                limits: Limits::default(),
+                workers: vec![WorkerStatus { cpu: 1, generation, ..WorkerStatus::default() }],
+                ..DataplaneStatus::default()
             }),
             Request::Apply { snapshot } => {
                 let generation = snapshot.generation;

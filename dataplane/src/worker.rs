@@ -137,7 +137,7 @@ pub struct WorkerParts {
     pub from_workers: Vec<RingReceiver>,
     /// Rings to the other workers, by number; none to itself.
     pub to_workers: Vec<Option<RingSender>>,
-    /// Whole frames from the main thread; the tag is the port they leave by.
+    /// Whole frames from the main thread, which sends by one worker at a time; the tag is the port they leave by.
     pub from_main: RingReceiver,
     /// Packets for the kernel; the tag is the port whose exception port they go to.
     pub to_main: RingSender,

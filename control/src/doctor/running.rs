@@ -101,7 +101,7 @@ fn port_finding(port: &PortStatus, workers: usize) -> Finding {
 mod tests {
     use super::super::finding::State;
     use super::*;
-    use sluice_api::stats::{Limits, WorkerStatus};
+    use sluice_api::stats::WorkerStatus;
     use std::os::unix::net::UnixListener;
 
     fn port(link_up: bool, mac: &str) -> PortStatus {
@@ -134,10 +134,9 @@ mod tests {
             pid: 77,
             generation: 0,
             workers_generation: 0,
-            announced: vec![],
             ports,
-            workers: vec![WorkerStatus { worker: 0, cpu: 1, generation: 0 }],
-            limits: Limits::default(),
+            workers: vec![WorkerStatus { cpu: 1, ..WorkerStatus::default() }],
+            ..DataplaneStatus::default()
         }
     }
 

@@ -23,6 +23,16 @@ impl Machine {
         self.healthy
     }
 
+    /// Results in a row that spoke against what is believed did not count.
+    pub fn forget(&mut self) {
+        self.against = 0;
+    }
+
+    /// The belief that it is not healthy was none: it is as it was before.
+    pub fn restore(&mut self) {
+        (self.healthy, self.against) = (Some(true), 0);
+    }
+
     /// Takes a check's result; returns the new belief when it changed.
     pub fn record(&mut self, passed: bool) -> Option<bool> {
         let needed = match self.healthy {

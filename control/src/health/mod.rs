@@ -115,6 +115,13 @@ impl Checker {
         let _ = self.commands.send(Command::Resume);
     }
 
+    /// Some worker of the data plane was stuck from so many ms ago to so many ms ago (0: it still
+    /// is), so that answers may have been lost there; or none was lately. Checks that got no answer
+    /// in that time tell nothing, and what was believed for such a one is taken back.
+    pub fn doubt_silence(&self, doubt: Option<(u64, u64)>) {
+        let _ = self.commands.send(Command::Doubt(doubt));
+    }
+
     /// Stops all checks; no change is sent after those already on the channel.
     pub fn shutdown(&self) {
         let _ = self.commands.send(Command::Shutdown);

@@ -33,8 +33,10 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 pub(super) enum Outcome {
     /// The backend is alive.
     Pass(String),
-    /// The backend is not.
+    /// The backend is not, as its answer or its host's tells.
     Fail(String),
+    /// No answer came.
+    Silent(String),
     /// This host could not ask: it says nothing about the backend.
     Unable(String),
 }
@@ -48,9 +50,9 @@ pub(super) async fn probe(backend: BackendId, check: &HealthCheck, deadline: Dur
             HealthCheckKind::Http => http(to, check).await,
         }
     };
-    tokio::time::timeout(deadline, asked)
-        .await
-        .unwrap_or_else(|_| Outcome::Fail(format!("no answer within {} ms", deadline.as_millis())))
+    tokio::time::timeout(deadline, asked).await.unwrap_or_else(|_| {
+        Outcome::Silent(format!("no answer within {} ms", deadline.as_millis()))
+    })
 }
 
 async fn tcp(to: SocketAddrV4) -> Outcome {
@@ -137,13 +139,17 @@ fn from_http(error: &hyper::Error) -> Outcome {
 
 fn from_io(error: &io::Error) -> Outcome {
     use io::ErrorKind::*;
+    match error.kind() {
+        // Nobody answered ARP, or SYNs.
+        HostUnreachable => return Outcome::Silent("no route to host".to_owned()),
+        NetworkUnreachable => return Outcome::Silent("network unreachable".to_owned()),
+        TimedOut => return Outcome::Silent("connection timed out".to_owned()),
+        _ => {}
+    }
     Outcome::Fail(
         match error.kind() {
             ConnectionRefused => "connection refused",
             ConnectionReset | ConnectionAborted | BrokenPipe => "connection reset",
-            HostUnreachable => "no route to host",
-            NetworkUnreachable => "network unreachable",
-            TimedOut => "connection timed out",
             UnexpectedEof => "connection closed without an answer",
             // EADDRNOTAVAIL, EADDRINUSE: no local port is left.
             AddrNotAvailable | AddrInUse | OutOfMemory => {
@@ -190,7 +196,8 @@ mod tests {
             Outcome::Fail("connection refused".into())
         );
         assert_eq!(fail(io::ErrorKind::ConnectionReset), Outcome::Fail("connection reset".into()));
-        assert_eq!(fail(io::ErrorKind::HostUnreachable), Outcome::Fail("no route to host".into()));
+        let silent = Outcome::Silent("no route to host".into());
+        assert_eq!(fail(io::ErrorKind::HostUnreachable), silent);
         for errno in [23, 24, 105, 98, 99] {
             let outcome = from_io(&io::Error::from_raw_os_error(errno));
             assert!(matches!(outcome, Outcome::Unable(_)), "{errno}: {outcome:?}");

@@ -27,6 +27,8 @@ pub(super) enum Command {
     Pause,
     /// Check again.
     Resume,
+    /// Answers may have been lost from so many ms ago to so many ms ago (0: and still are), or not.
+    Doubt(Option<(u64, u64)>),
     /// Stop.
     Shutdown,
 }
@@ -39,11 +41,28 @@ struct Entry {
     target: Target,
     machine: Machine,
     phase: u32,
+    /// When a check last ended without an answer, and when one made it unhealthy, in µs since the
+    /// scheduler's start; 0: never.
+    silent_us: u64,
+    fell_us: u64,
+}
+
+/// A time in which answers may have been lost, in µs since the scheduler's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Doubt {
+    from_us: u64,
+    /// Absent while it lasts.
+    until_us: Option<u64>,
 }
 
 impl Entry {
     fn interval_us(&self) -> u64 {
         u64::from(self.target.check.interval_ms.max(1)) * 1_000
+    }
+
+    fn change(&self, healthy: bool, reason: String) -> HealthChange {
+        let (service, backend) = (self.target.service.clone(), self.target.backend);
+        HealthChange { service, backend, healthy, reason, at_ms: unix_ms() }
     }
 
     /// The timeout, less when it would run into the next check: then two checks in a row could not
@@ -75,6 +94,7 @@ pub(super) struct Scheduler {
     paused: bool,
     /// Checks that started earlier, in µs since `start`, started before a pause: they tell nothing.
     resumed_us: u64,
+    doubt: Option<Doubt>,
     warned: Option<Instant>,
 }
 
@@ -92,6 +112,7 @@ impl Scheduler {
             running: JoinSet::new(),
             paused: false,
             resumed_us: 0,
+            doubt: None,
             warned: None,
         }
     }
@@ -109,6 +130,7 @@ impl Scheduler {
                     Some(Command::SetTargets(targets)) => self.set_targets(targets),
                     Some(Command::Pause) => self.paused = true,
                     Some(Command::Resume) => self.resume(),
+                    Some(Command::Doubt(doubt)) => self.doubt_silence(doubt),
                     Some(Command::Shutdown) | None => return,
                 },
                 Some(finished) = self.running.join_next() => self.finish(finished),
@@ -165,6 +187,10 @@ impl Scheduler {
             // Nobody aborts checks, so one has panicked: a bug, and never to be overlooked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
+        let now_us = self.now_us();
+        let in_doubt = self.doubt.is_some_and(|doubt| {
+            doubt.from_us <= now_us && doubt.until_us.is_none_or(|us| started_us <= us)
+        });
         let Some(entry) = self.entries.get_mut(&id) else { return };
         self.due.push(Reverse((phase::next_due(entry.phase, entry.interval_us(), started_us), id)));
         if self.paused || started_us < self.resumed_us {
@@ -173,21 +199,52 @@ impl Scheduler {
         let (passed, reason) = match outcome {
             Outcome::Pass(reason) => (true, reason),
             Outcome::Fail(reason) => (false, reason),
+            Outcome::Silent(_) if in_doubt => return,
+            Outcome::Silent(reason) => {
+                entry.silent_us = now_us;
+                (false, reason)
+            }
             Outcome::Unable(reason) => {
                 let backend = entry.target.backend;
                 return self.warn(|_| format!("cannot check backend {backend}: {reason}"));
             }
         };
         let Some(healthy) = entry.machine.record(passed) else { return };
-        let change = HealthChange {
-            service: entry.target.service.clone(),
-            backend: entry.target.backend,
-            healthy,
-            reason,
-            at_ms: unix_ms(),
-        };
+        // What an answer has decided is not in doubt.
+        entry.fell_us = if !healthy && entry.silent_us == now_us { now_us } else { 0 };
+        let change = entry.change(healthy, reason);
         // Without a receiver, the loop ends before its next turn.
         let _ = self.changes.send(change);
+    }
+
+    /// Checks without an answer between then and then tell nothing; nor did they.
+    fn doubt_silence(&mut self, doubt: Option<(u64, u64)>) {
+        let now_us = self.now_us();
+        let Some((began_ms, ended_ms)) = doubt else {
+            // That it is over was not heard.
+            if let Some(Doubt { until_us: until_us @ None, .. }) = &mut self.doubt {
+                *until_us = Some(now_us);
+            }
+            return;
+        };
+        let ago = |ms: u64| now_us.saturating_sub(ms.saturating_mul(1_000));
+        let mut new =
+            Doubt { from_us: ago(began_ms), until_us: (ended_ms > 0).then(|| ago(ended_ms)) };
+        if let Some(old) = self.doubt.filter(|old| old.until_us.is_none_or(|us| us >= new.from_us))
+        {
+            new.from_us = new.from_us.min(old.from_us);
+        }
+        self.doubt = Some(new);
+        for entry in self.entries.values_mut().filter(|entry| entry.silent_us > new.from_us) {
+            entry.silent_us = 0;
+            if std::mem::take(&mut entry.fell_us) > new.from_us {
+                entry.machine.restore();
+                let reason = "no answer, but a worker of the data plane was stuck: taken back";
+                let _ = self.changes.send(entry.change(true, reason.to_owned()));
+            } else if entry.machine.healthy() != Some(false) {
+                entry.machine.forget();
+            }
+        }
     }
 
     /// Go on: all targets are due anew, spread as new ones are.
@@ -233,6 +290,8 @@ impl Scheduler {
             let entry = Entry {
                 machine: Machine::new(believed, target.check.rise, target.check.fall),
                 phase: phase::phase(&target.service, target.backend),
+                silent_us: 0,
+                fell_us: 0,
                 target,
             };
             let id = self.next_id();
@@ -294,6 +353,8 @@ mod tests {
             target: Target { service: "web".into(), backend, check },
             machine: Machine::new(None, 1, 1),
             phase: 0,
+            silent_us: 0,
+            fell_us: 0,
         }
     }
 
@@ -337,5 +398,91 @@ mod tests {
         }
         assert_eq!((scheduler.due.len(), scheduler.entries.len()), (1, 1));
         assert_eq!(scheduler.by_key.len(), 1);
+    }
+
+    /// A scheduler over one backend that is believed healthy and falls at once, its changes, and
+    /// what it makes of a check that began and ended so many ms after the start.
+    struct One {
+        scheduler: Scheduler,
+        changes: tokio::sync::mpsc::UnboundedReceiver<HealthChange>,
+    }
+
+    impl One {
+        fn new(fall: u8) -> One {
+            let (sender, changes) = tokio::sync::mpsc::unbounded_channel();
+            let mut scheduler = Scheduler::new(sender, 1);
+            let mut target = entry(1_000, 100).target;
+            target.check.fall = fall;
+            target.check.rise = 1;
+            scheduler.set_targets(vec![(target, Some(true))]);
+            One { scheduler, changes }
+        }
+
+        /// Let so much time have passed.
+        fn pass(&mut self, ms: u64) {
+            self.scheduler.start -= Duration::from_millis(ms);
+        }
+
+        /// A check of so many ms ends now.
+        fn ends(&mut self, took_ms: u64, outcome: Outcome) -> Option<bool> {
+            let started_us = self.scheduler.now_us().saturating_sub(took_ms * 1_000);
+            let id = self.scheduler.last_id;
+            self.scheduler.finish(Ok(Finished { id, started_us, outcome }));
+            self.change()
+        }
+
+        fn change(&mut self) -> Option<bool> {
+            self.changes.try_recv().ok().map(|change| change.healthy)
+        }
+    }
+
+    fn silent() -> Outcome {
+        Outcome::Silent("no answer".into())
+    }
+
+    #[test]
+    fn silence_tells_nothing_while_a_worker_is_stuck() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        one.scheduler.doubt_silence(Some((200, 0)));
+        assert_eq!(one.ends(100, silent()), None);
+        one.pass(5_000);
+        assert_eq!(one.ends(100, silent()), None, "it lasts until it is said to be over");
+        assert_eq!(one.ends(100, Outcome::Fail("refused".into())), Some(false), "an answer counts");
+        assert_eq!(one.ends(100, Outcome::Pass("ok".into())), Some(true), "and so does this one");
+        one.scheduler.doubt_silence(Some((7_000, 500)));
+        assert_eq!(one.ends(600, silent()), None, "it began before");
+        assert_eq!(one.ends(400, silent()), Some(false), "it began after");
+    }
+
+    #[test]
+    fn what_silence_decided_is_taken_back() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        assert_eq!(one.ends(100, silent()), Some(false));
+        one.pass(200);
+        one.scheduler.doubt_silence(Some((150, 0)));
+        assert_eq!(one.change(), None, "that was before");
+        one.scheduler.doubt_silence(Some((250, 0)));
+        assert_eq!(one.change(), Some(true));
+        one.scheduler.doubt_silence(Some((260, 0)));
+        assert_eq!(one.change(), None, "once");
+
+        // What an answer has decided stays.
+        assert_eq!(one.ends(100, Outcome::Fail("refused".into())), Some(false));
+        one.scheduler.doubt_silence(Some((5_000, 0)));
+        assert_eq!(one.change(), None);
+    }
+
+    #[test]
+    fn failures_that_were_silence_do_not_add_up() {
+        let mut one = One::new(2);
+        one.pass(10_000);
+        assert_eq!(one.ends(100, silent()), None);
+        one.scheduler.doubt_silence(Some((50, 0)));
+        one.scheduler.doubt_silence(None);
+        one.pass(1_000);
+        assert_eq!(one.ends(100, silent()), None, "the first one");
+        assert_eq!(one.ends(100, silent()), Some(false));
     }
 }

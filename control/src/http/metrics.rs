@@ -153,6 +153,13 @@ impl Scrape {
             "Generation of the last snapshot published",
             self.link.published,
         )?;
+        if let Some(status) = &self.link.status {
+            output.gauge(
+                "generation_applied",
+                "Generation of the snapshot that all workers forward by",
+                status.workers_generation,
+            )?;
+        }
         let ids: Vec<Vec<String>> = self
             .state
             .services
@@ -228,6 +235,7 @@ fn dataplane(output: &mut Output, stats: &Stats) -> fmt::Result {
         })
         .collect();
     output.traffic("backend", &backends)?;
+    workers(output, stats)?;
     tables_and_ports(output, stats)
 }
 
@@ -267,6 +275,33 @@ fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {
         ports(|p| [("rx", p.rx_missed + p.rx_errors + p.rx_no_mbuf), ("tx", p.tx_errors)]),
     )?;
     queues(output, stats)
+}
+
+fn workers(output: &mut Output, stats: &Stats) -> fmt::Result {
+    let numbers: Vec<String> = stats.workers.iter().map(|w| w.worker.to_string()).collect();
+    let numbers = numbers.as_slice();
+    let workers = |pick: fn(&sluice_api::stats::WorkerStats) -> u64| {
+        let workers = stats.workers.iter().zip(numbers);
+        workers.map(move |(worker, number)| (vec![("worker", number.as_str())], pick(worker)))
+    };
+    output.family(
+        MetricType::Gauge,
+        "worker_stuck",
+        "1 while the worker has not come round for 100 ms or more",
+        workers(|w| (w.stuck_ms > 0).into()),
+    )?;
+    output.family(
+        MetricType::Counter,
+        "worker_stalls",
+        "How often the worker has not come round for 100 ms or more",
+        workers(|w| w.stalls),
+    )?;
+    output.family(
+        MetricType::Counter,
+        "worker_stalled_milliseconds",
+        "How long that was in all",
+        workers(|w| w.stalled_ms),
+    )
 }
 
 fn queues(output: &mut Output, stats: &Stats) -> fmt::Result {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use sluice_api::stats::TableUsage;
+use sluice_api::stats::{DataplaneStatus, TableUsage, WorkerStatus};
 
 use super::extract::{EventQuery, Segments};
 use super::{App, HttpProblem};
@@ -98,7 +98,9 @@ pub async fn status(Shared(app): Shared<App>) -> Answer {
         fields.insert("error".into(), json!(link.error));
         fields.insert("socket".into(), json!(app.dataplane.socket.display().to_string()));
         fields.insert("generation_published".into(), json!(link.published));
-        fields.insert("generation_applied".into(), json!(known.map(|s| s.generation)));
+        // By all workers: what one of them has not taken over is pending.
+        fields.insert("generation_applied".into(), json!(known.map(|s| s.workers_generation)));
+        fields.insert("pending".into(), json!(known.and_then(pending)));
         fields.insert("rejected".into(), json!(link.rejected));
         fields.insert("tables".into(), json!(tables));
     }
@@ -133,9 +135,35 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     if let Some(reason) = app.dataplane.link().unready() {
         return Err(HttpProblem::NotReady(reason));
     }
-    let stats = app.dataplane.stats().await?;
-    let warnings: Vec<String> = stats.tables.iter().filter_map(nearly_full).collect();
+    let (status, stats) = (app.dataplane.status().await?, app.dataplane.stats().await?);
+    let mut warnings: Vec<String> = status.workers.iter().filter_map(stuck).collect();
+    warnings.extend(pending(&status));
+    warnings.extend(stats.tables.iter().filter_map(nearly_full));
     Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
+}
+
+/// A worker that does not come round.
+fn stuck(worker: &WorkerStatus) -> Option<String> {
+    let WorkerStatus { worker, cpu, stuck_ms, .. } = worker;
+    (*stuck_ms > 0).then(|| {
+        format!(
+            "worker {worker} (CPU {cpu}) has not come round for {stuck_ms} ms: packets of its queues \
+             and conns wait, or are lost; silence of backends is not held against them"
+        )
+    })
+}
+
+/// Which workers have not taken the newest snapshot over.
+fn pending(status: &DataplaneStatus) -> Option<String> {
+    let behind = |worker: &&WorkerStatus| worker.generation < status.generation;
+    let behind: Vec<String> = status
+        .workers
+        .iter()
+        .filter(behind)
+        .map(|worker| format!("worker {} forwards by {}", worker.worker, worker.generation))
+        .collect();
+    (!behind.is_empty())
+        .then(|| format!("generation {} is pending: {}", status.generation, behind.join(", ")))
 }
 
 fn nearly_full(table: &TableUsage) -> Option<String> {

@@ -260,6 +260,8 @@ impl<'a> Session<'a> {
             return Err(SessionError::Confused("status"));
         };
         self.publisher.manager.set_environment(environment(&status));
+        let doubt = status.doubt.map(|doubt| (doubt.began_ms, doubt.ended_ms));
+        self.publisher.manager.doubt_silence(doubt);
         let latest = status.clone();
         self.publisher.update_link(|link| {
             link.connected = true;

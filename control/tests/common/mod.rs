@@ -15,8 +15,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use sluice_api::message::{self, Request, Response};
 use sluice_api::stats::{
-    BackendStats, DataplaneEvent, DataplaneStatus, Limits, NeighbourStatus, PortStats, PortStatus,
-    QueueStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStatus,
+    BackendStats, DataplaneEvent, DataplaneStatus, Doubt, Limits, NeighbourStatus, PortStats,
+    PortStatus, QueueStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
 };
 use sluice_api::{Problem, Snapshot, validate};
 use sluice_control::config::Config;
@@ -43,6 +43,12 @@ pub struct Memory {
     pub apply_takes: Duration,
     /// Reads questions and answers none.
     pub silent: bool,
+    /// Generation that its worker still forwards by; absent: the newest.
+    pub adopted: Option<u64>,
+    /// For how long its worker has been stuck, in ms.
+    pub stuck_ms: u64,
+    /// When a worker was stuck.
+    pub doubt: Option<Doubt>,
 }
 
 impl Memory {
@@ -70,10 +76,16 @@ impl Memory {
             uptime_ms: 1,
             pid: 4242,
             generation: self.generation(),
-            workers_generation: self.generation(),
+            workers_generation: self.adopted.unwrap_or_else(|| self.generation()),
+            doubt: self.doubt,
             announced: self.announced.clone(),
             ports: self.port_address.map(port).into_iter().collect(),
-            workers: vec![WorkerStatus { worker: 0, cpu: 1, generation: self.generation() }],
+            workers: vec![WorkerStatus {
+                worker: 0,
+                cpu: 1,
+                generation: self.adopted.unwrap_or_else(|| self.generation()),
+                stuck_ms: self.stuck_ms,
+            }],
             limits: self.limits,
         }
     }
@@ -156,6 +168,12 @@ impl Memory {
                 name: "wan".into(),
                 queues: vec![QueueStats { queue: 0, rx_packets: 9, mis_steered: 2 }],
                 ..PortStats::default()
+            }],
+            workers: vec![WorkerStats {
+                stuck_ms: self.stuck_ms,
+                stalls: 3,
+                stalled_ms: 4_567,
+                ..WorkerStats::default()
             }],
             ..Stats::default()
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::service::Protocol;
 
 /// Who the data plane is and what it took at start-up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataplaneStatus {
     /// Version of the program.
     pub version: String,
@@ -24,6 +24,10 @@ pub struct DataplaneStatus {
     pub generation: u64,
     /// Lowest generation that any worker still forwards by.
     pub workers_generation: u64,
+    /// When a worker was last stuck: what was not answered then may have been lost there. Absent
+    /// when that was never, or more than 5 s ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
     /// VIPs and local addresses that were announced since start and are still in the snapshot.
     pub announced: Vec<Ipv4Addr>,
     /// Ports, in the order of the file.
@@ -32,6 +36,15 @@ pub struct DataplaneStatus {
     pub workers: Vec<WorkerStatus>,
     /// Table sizes from `[limits]`.
     pub limits: Limits,
+}
+
+/// A time in which some worker did not come round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// How long ago it began, in ms.
+    pub began_ms: u64,
+    /// How long ago it ended, in ms; 0 while it lasts.
+    pub ended_ms: u64,
 }
 
 /// Table sizes: fixed at start-up, all in entries over the whole process.
@@ -96,7 +109,7 @@ pub struct PortStatus {
 }
 
 /// A worker as it runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number, from 0.
     pub worker: u16,
@@ -104,6 +117,9 @@ pub struct WorkerStatus {
     pub cpu: u16,
     /// Generation of the snapshot that it forwards by.
     pub generation: u64,
+    /// For how long it has not come round, in ms, once that is 100; else 0.
+    #[serde(default)]
+    pub stuck_ms: u64,
 }
 
 /// All counters at one moment.
@@ -153,6 +169,15 @@ pub struct WorkerStats {
     pub busy_polls: u64,
     /// Poll rounds without any.
     pub idle_polls: u64,
+    /// As in [`WorkerStatus`] (gauge).
+    #[serde(default)]
+    pub stuck_ms: u64,
+    /// How often it has not come round for 100 ms or more.
+    #[serde(default)]
+    pub stalls: u64,
+    /// How long that was in all, in ms.
+    #[serde(default)]
+    pub stalled_ms: u64,
     /// Dropped packets by reason's name; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
 }

@@ -159,6 +159,8 @@ pub struct Resolver {
     failed: BTreeSet<(u64, Key)>,
     /// Entries whose request is due, first come first served; some may not need it any more.
     waiting: VecDeque<Key>,
+    /// Answers may be lost on their way here.
+    doubts_silence: bool,
     requests: RequestBudget,
     moved_events: EventLimit,
     failed_events: EventLimit,
@@ -177,6 +179,7 @@ impl Resolver {
             by_use: BTreeSet::new(),
             failed: BTreeSet::new(),
             waiting: VecDeque::new(),
+            doubts_silence: false,
             requests: RequestBudget::new(),
             moved_events: EventLimit::new(10, 1_000),
             failed_events: EventLimit::new(10, 1_000),
@@ -295,6 +298,12 @@ impl Resolver {
                 *fresh_until_ms = (*fresh_until_ms).min(now_ms);
             }
         }
+    }
+
+    /// Whether answers may be lost on their way here, as in the queue of a worker that is stuck: one
+    /// that is known is not given up then for want of an answer, but asked for again.
+    pub fn doubt_silence(&mut self, doubt: bool) {
+        self.doubts_silence = doubt;
     }
 
     /// Do what time has brought: repeat requests, give up, forget. To be called every 100 ms or
@@ -432,7 +441,7 @@ impl Resolver {
                 None
             }
             State::Probing { mac, tries } => {
-                *tries += 1;
+                *tries = tries.saturating_add(1);
                 (*tries <= TRIES).then_some(*mac)
             }
             State::Reachable { .. } | State::Failed { .. } => return,
@@ -448,7 +457,9 @@ impl Resolver {
         entry.due_ms = None;
         match entry.state {
             State::Incomplete { tries: TRIES.. } => self.fail(now_ms, key),
-            State::Probing { tries, .. } if tries >= 2 * TRIES => self.fail(now_ms, key),
+            State::Probing { tries, .. } if tries >= 2 * TRIES && !self.doubts_silence => {
+                self.fail(now_ms, key);
+            }
             State::Incomplete { .. } | State::Probing { .. } => self.request(now_ms, key),
             State::Reachable { .. } | State::Failed { .. } => {
                 let unused_ms = entry.wanted_ms + UNUSED_MS;

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
@@ -13,6 +14,7 @@ use sluice_wire::ether::MacAddr;
 
 use super::exception::ExceptionPort;
 use super::mend::Probation;
+use super::pulse::{self, News, Pulse};
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
@@ -36,6 +38,8 @@ use crate::tally::Tally;
 const MOST_WAITING: usize = 1_024;
 /// How often links are looked at, in ms: a VF's may be down for a moment only when its PF is reset.
 const LINK_CHECK_MS: u64 = 100;
+/// How long workers may take to end.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 /// How often counters and table fill are looked at, in ms.
 const SLOW_CHECK_MS: u64 = 1_000;
 
@@ -69,10 +73,14 @@ pub struct WorkerHandle {
     pub thread: JoinHandle<()>,
     /// What it gives to the kernel; the tag is the port.
     pub for_kernel: RingReceiver,
+    /// Whole frames that it is to send; the tag is the port.
+    pub to_worker: RingSender,
     /// News of next hops, and those that did not fit in.
     pub updates: Arc<ArrayQueue<NeighbourUpdate>>,
     /// News that wait for room.
     pub waiting: VecDeque<NeighbourUpdate>,
+    /// Whether it comes round.
+    pub pulse: Pulse,
 }
 
 /// The main thread.
@@ -87,9 +95,9 @@ pub struct MainLoop {
     pub orders: Arc<Orders>,
     /// What the workers say.
     pub messages: Arc<ArrayQueue<ToMain>>,
-    /// Whole frames to the first worker; the tag is the port.
-    pub to_worker: RingSender,
-    /// Frames that wait for room in it.
+    /// The worker by which this thread sends, and the kernel.
+    pub carrier: usize,
+    /// Frames that wait for room in its ring.
     pub waiting: Vec<Mbuf>,
     /// Next hops.
     pub resolver: Resolver,
@@ -127,6 +135,8 @@ pub struct MainLoop {
     pub clock: Clock,
     /// When this process started, by the clock, in ms.
     pub started_ms: u64,
+    /// When the workers' rounds are looked at next, in ms.
+    pub pulse_check_at_ms: u64,
     /// When links are looked at next, in ms.
     pub link_check_at_ms: u64,
     /// When counters and tables are looked at next, in ms.
@@ -143,6 +153,7 @@ impl MainLoop {
     /// One round.
     pub fn round(&mut self) {
         let now_ms = self.clock.now_ns() / 1_000_000;
+        self.check_pulses(now_ms);
         let mut work = self.read_messages(now_ms);
         work += self.move_kernel_packets();
         self.resolver.tick(now_ms);
@@ -254,7 +265,7 @@ impl MainLoop {
         self.queue(mbuf, DropReason::ArpQueueFull);
     }
 
-    /// Let a frame wait for the first worker; `full` is why it dies when too many wait.
+    /// Let a frame wait for a worker that sends it; `full` is why it dies when too many wait.
     fn queue(&mut self, mbuf: Mbuf, full: DropReason) {
         if self.waiting.len() < MOST_WAITING {
             self.waiting.push(mbuf);
@@ -291,7 +302,7 @@ impl MainLoop {
 
     fn flush(&mut self) {
         if !self.waiting.is_empty() {
-            self.to_worker.send(&mut self.waiting);
+            self.workers[self.carrier].to_worker.send(&mut self.waiting);
         }
         for worker in &mut self.workers {
             while let Some(update) = worker.waiting.pop_front() {
@@ -301,6 +312,49 @@ impl MainLoop {
                 }
             }
         }
+    }
+
+    /// See whether all workers come round, and send by one that does. What waits in the ring of one
+    /// that does not, at most [`RING`](super::start), leaves when it is back.
+    fn check_pulses(&mut self, now_ms: u64) {
+        // Not in every round: the workers write the counters, and would wait for their lines.
+        if now_ms < self.pulse_check_at_ms {
+            return;
+        }
+        self.pulse_check_at_ms = now_ms + 1;
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let rounds = worker.counters.busy_polls.get() + worker.counters.idle_polls.get();
+            let news = worker.pulse.look(rounds, now_ms);
+            let who = || format!("worker {number} (CPU {})", worker.cpu);
+            match news {
+                Some(News::Stuck { untold }) => {
+                    let more = match untold {
+                        0 => String::new(),
+                        count => format!(", and {count} more times since this was last told"),
+                    };
+                    let message = format!(
+                        "{} has not come round for {} ms{more}: packets of its queues and conns wait, \
+                         or are lost",
+                        who(),
+                        pulse::STUCK_MS
+                    );
+                    self.events.add("worker-stuck", message);
+                }
+                Some(News::Back { after_ms }) => {
+                    let message = format!("{} comes round again, after {after_ms} ms", who());
+                    self.events.add("worker-back", message);
+                }
+                None => {}
+            }
+        }
+        let silent_ms = self.workers.iter().map(|worker| worker.pulse.silent_ms());
+        self.carrier = pulse::carrier(self.carrier, silent_ms);
+        self.resolver.doubt_silence(self.some_worker_is_stuck());
+    }
+
+    /// Whether a worker does not come round: what is not answered may have come to its queues.
+    pub fn some_worker_is_stuck(&self) -> bool {
+        self.workers.iter().any(|worker| worker.pulse.is_stuck())
     }
 
     fn check_links(&mut self, now_ms: u64) {
@@ -344,14 +398,33 @@ impl MainLoop {
         self.workers.iter().map(|w| w.counters.generation.get()).min().unwrap_or_default()
     }
 
+    /// Wait for the workers to end. One that is stuck is left behind, and its ports with it: they
+    /// end with the process.
+    fn join_workers(&mut self) {
+        let deadline = Instant::now() + STOPPED_WITHIN;
+        let mut left = false;
+        for (number, worker) in self.workers.drain(..).enumerate() {
+            while !worker.thread.is_finished() && Instant::now() < deadline {
+                sleep(Duration::from_millis(1));
+            }
+            if worker.thread.is_finished() {
+                // A worker that panicked has ended the process already.
+                let _ = worker.thread.join();
+            } else {
+                left = true;
+                tracing::error!("worker {number} does not end, its ports are not closed in order");
+            }
+        }
+        if left {
+            std::process::exit(1);
+        }
+    }
+
     /// Stop the workers and the ports, and print what was done.
     pub fn stop(mut self) {
         self.orders.stop();
         let stats = self.stats();
-        for worker in self.workers.drain(..) {
-            // A worker that panicked has ended the process already.
-            let _ = worker.thread.join();
-        }
+        self.join_workers();
         for (port, stats) in self.ports.iter_mut().zip(&stats.ports) {
             if let Err(error) = port.port.stop() {
                 eprintln!("{error}");

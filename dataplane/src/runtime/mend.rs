@@ -92,13 +92,20 @@ impl MainLoop {
     }
 
     fn set_up_anew(&mut self, index: usize, now_ms: u64, received: u64, why: &str) {
-        let (main, name) = (&mut self.ports[index], &self.config.ports[index].name);
+        let name = &self.config.ports[index].name;
+        if self.some_worker_is_stuck() {
+            tracing::warn!("port {name}: a worker is stuck, it is set up anew later");
+            return;
+        }
+        let main = &mut self.ports[index];
         let Some(pause) = self.orders.pause(self.workers.len(), PAUSED_WITHIN) else {
             tracing::warn!("port {name}: the workers do not pause, it is set up anew later");
             return;
         };
         let result = main.port.set_up_anew(&pause, main.counted);
         drop(pause);
+        let resumed_ms = self.clock.now_ns() / 1_000_000;
+        self.workers.iter_mut().for_each(|worker| worker.pulse.forgive(resumed_ms));
         let former = main.probation.take();
         let is_first = former.as_ref().is_none_or(|p| p.tries == 0);
         main.probation = Probation::after(former.as_ref(), now_ms, received);

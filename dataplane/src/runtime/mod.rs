@@ -6,6 +6,7 @@
 mod exception;
 mod main_loop;
 mod mend;
+mod pulse;
 mod requests;
 mod start;
 mod steering;

@@ -7,14 +7,18 @@ use std::sync::Arc;
 
 use sluice_api::message::{Request, Response};
 use sluice_api::stats::{
-    DataplaneStatus, NeighbourStatus, PortStats, PortStatus, Stats, TableUsage, WorkerStats,
+    DataplaneStatus, Doubt, NeighbourStatus, PortStats, PortStatus, Stats, TableUsage, WorkerStats,
     WorkerStatus,
 };
 use sluice_api::{Mode, Problem, Snapshot, validate};
 
 use super::main_loop::{MainLoop, WorkerHandle};
+use super::pulse;
 use crate::ledger;
 use crate::snapshot::Compiled;
+
+/// A stall is told for so long after it, in ms: to whoever asks more often than that, each one.
+const DOUBT_TOLD_MS: u64 = 5_000;
 
 impl MainLoop {
     /// Answer a request.
@@ -38,7 +42,8 @@ impl MainLoop {
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    /// The main thread's time, in ms.
+    pub fn now_ms(&self) -> u64 {
         self.clock.now_ns() / 1_000_000
     }
 
@@ -118,21 +123,26 @@ impl MainLoop {
     }
 
     fn status(&self) -> DataplaneStatus {
+        let now_ms = self.now_ms();
+        let stalls = self.workers.iter().filter_map(|handle| handle.pulse.last_stall());
+        let doubt = pulse::doubtful_ms(stalls, now_ms, DOUBT_TOLD_MS);
         let workers = (0..)
             .zip(&self.workers)
             .map(|(worker, handle)| WorkerStatus {
                 worker,
                 cpu: handle.cpu,
                 generation: handle.counters.generation.get(),
+                stuck_ms: handle.pulse.stuck_ms(now_ms),
             })
             .collect();
         DataplaneStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id,
-            uptime_ms: self.now_ms() - self.started_ms,
+            uptime_ms: now_ms - self.started_ms,
             pid: std::process::id(),
             generation: self.compiled.load().generation,
             workers_generation: self.workers_generation(),
+            doubt: doubt.map(|(began_ms, ended_ms)| Doubt { began_ms, ended_ms }),
             announced: self.announced.clone(),
             ports: self.port_statuses(),
             workers,
@@ -142,6 +152,7 @@ impl MainLoop {
 
     /// All counters.
     pub fn stats(&self) -> Stats {
+        let now_ms = self.now_ms();
         let workers = (0..)
             .zip(&self.workers)
             .map(|(worker, handle)| {
@@ -158,6 +169,9 @@ impl MainLoop {
                     conns_expired: c.conns_expired.get(),
                     busy_polls: c.busy_polls.get(),
                     idle_polls: c.idle_polls.get(),
+                    stuck_ms: handle.pulse.stuck_ms(now_ms),
+                    stalls: handle.pulse.stalls(),
+                    stalled_ms: handle.pulse.stalled_ms(now_ms),
                     drops: ledger::drops(std::iter::once(c.as_ref())),
                 }
             })
@@ -189,7 +203,7 @@ impl MainLoop {
             .unwrap_or_default();
         Stats {
             boot_id: self.boot_id,
-            uptime_ms: self.now_ms() - self.started_ms,
+            uptime_ms: now_ms - self.started_ms,
             generation: self.compiled.load().generation,
             workers,
             ports,

@@ -15,6 +15,7 @@ use sluice_wire::ether::MacAddr;
 
 use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
+use super::pulse::Pulse;
 use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
 use super::{vf, warnings};
@@ -144,8 +145,6 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
     let orders = Arc::new(Orders::default());
     let mut rings = worker_rings(&eal, workers)?;
-    let (to_worker, from_main) = spsc(&eal, "main-0", RING)?;
-    let mut from_main = Some(from_main);
 
     let (main_ports, mut queues) = split_queues(opened, exceptions, port_rss, workers);
     let (service_slots, backend_slots) =
@@ -162,11 +161,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         let pipeline = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
         let (rx, tx) = std::mem::take(&mut queues[worker]);
         let (to_workers, from_workers) = std::mem::take(&mut rings[worker]);
-        let from_main = match from_main.take() {
-            Some(ring) => ring,
-            // Only the first worker sends for the main thread; the others' rings stay empty.
-            None => spsc(&eal, &format!("main-{worker}"), 2)?.1,
-        };
+        let (to_worker, from_main) = spsc(&eal, &format!("main-{worker}"), RING)?;
         let parts = WorkerParts {
             pipeline,
             rx,
@@ -191,10 +186,14 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             counters,
             thread,
             for_kernel,
+            to_worker,
             updates,
             waiting: VecDeque::new(),
+            pulse: Pulse::default(),
         });
     }
+    let started_ms = clock.now_ns() / 1_000_000;
+    handles.iter_mut().for_each(|handle| handle.pulse = Pulse::new(started_ms));
     let counters = Arc::new(WorkerCounters::new(0, 0, 0));
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
@@ -214,7 +213,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         workers: handles,
         orders,
         messages,
-        to_worker,
+        carrier: 0,
         waiting: Vec::with_capacity(RING as usize),
         compiled,
         former: Vec::new(),
@@ -229,7 +228,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         conn_table_bytes,
         mempool,
         clock,
-        started_ms: clock.now_ns() / 1_000_000,
+        started_ms,
+        pulse_check_at_ms: 0,
         link_check_at_ms: 0,
         slow_check_at_ms: 0,
         server,
@@ -279,7 +279,8 @@ fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
         .map(|p| (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors)) * workers)
         .sum();
     let exceptions = config.ports.len() as u32 * u32::from(EXCEPTION_DESCRIPTORS) * 2;
-    let rings = (workers * workers + 1) * RING;
+    // Between any two workers, to the main thread, and from it.
+    let rings = (workers * workers + workers) * RING;
     let in_workers = workers * (HELD as u32 + 256);
     let caches = (workers + 1) * MEMPOOL_CACHE * 2;
     let mbufs = queues + exceptions + rings + in_workers + caches + 2_048;
