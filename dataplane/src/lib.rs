@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod orders;
 pub mod pipeline;
+pub mod port_spaces;
 pub mod privileges;
 pub mod resolver;
 pub mod runtime;

@@ -12,9 +12,12 @@ use foldhash::fast::FixedState;
 use sluice_api::{AdminState, HashOn, Mode, Scheduler, Snapshot, SnapshotBackend, SnapshotService};
 
 use crate::flow::FlowKey;
+use crate::port_spaces::PortSpaces;
 use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
 use crate::slots::Slots;
 use crate::table::conn_state::StateTimeouts;
+use crate::table::local_port::OwnPorts;
+use crate::table::port_space::PortSpace;
 
 /// What an address of ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub struct CompiledService {
     pub weights: Box<[u16]>,
     /// Local addresses (full-NAT), in host order.
     pub local_addresses: Box<[u32]>,
+    /// Local ports towards each of its backends (full-NAT).
+    pub port_spaces: Box<[Arc<PortSpace>]>,
     /// Whether it has a limit of conns, and with it a quota on each worker.
     pub is_limited: bool,
     /// Whether it or any of its backends has one.
@@ -79,6 +84,8 @@ pub struct Compiled {
     pub generation: u64,
     /// Idle timeouts by service slot.
     pub timeouts: Box<[StateTimeouts]>,
+    /// Local ports of all pools towards all backends.
+    pub port_spaces: PortSpaces,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     addresses: HashMap<u32, Address, FixedState>,
     /// Addresses that were ours and are not any more: their conns go on.
@@ -90,12 +97,14 @@ pub struct Compiled {
 
 impl Compiled {
     /// What the workers forward by before the first snapshot: only the ports' own addresses.
-    pub fn empty(port_addresses: &[(Ipv4Addr, u16)]) -> Self {
+    /// `owners` are the workers' shares of all local ports, whose search starts by `seed`.
+    pub fn empty(port_addresses: &[(Ipv4Addr, u16)], owners: Arc<[OwnPorts]>, seed: u64) -> Self {
         let addresses = own_addresses(port_addresses);
         Compiled {
             ours: AddressFilter::new(addresses.keys(), &AddressFilter::default()),
             generation: 0,
             timeouts: Box::default(),
+            port_spaces: PortSpaces::empty(owners, seed),
             services: HashMap::default(),
             addresses,
             retired: HashMap::default(),
@@ -122,6 +131,7 @@ impl Compiled {
         for local in pools.values().flatten() {
             addresses.insert(*local, Address::Local);
         }
+        let port_spaces = PortSpaces::new(snapshot, &previous.port_spaces);
         let mut services = HashMap::default();
         for service in &snapshot.services {
             addresses.insert(service.vip.to_bits(), Address::Vip);
@@ -131,7 +141,7 @@ impl Compiled {
                 Some(old) if old.source == *service && old.local_addresses == local => {
                     Arc::clone(old)
                 }
-                _ => Arc::new(CompiledService::new(service, slots, local)),
+                _ => Arc::new(CompiledService::new(service, slots, local, &port_spaces)),
             };
             let key = (service.vip.to_bits(), service.port, service.protocol.number());
             services.insert(key, compiled);
@@ -140,6 +150,7 @@ impl Compiled {
             ours: AddressFilter::new(addresses.keys(), &previous.ours),
             generation: snapshot.generation,
             timeouts: slots.timeouts().into(),
+            port_spaces,
             services,
             retired: retired(&addresses, previous),
             addresses,
@@ -276,8 +287,21 @@ fn own_addresses(port_addresses: &[(Ipv4Addr, u16)]) -> HashMap<u32, Address, Fi
 }
 
 impl CompiledService {
-    fn new(service: &SnapshotService, slots: &Slots, local_addresses: Box<[u32]>) -> Self {
+    fn new(
+        service: &SnapshotService,
+        slots: &Slots,
+        local_addresses: Box<[u32]>,
+        port_spaces: &PortSpaces,
+    ) -> Self {
         let slot = slots.service(&service.name).expect("slots were assigned for this snapshot");
+        let space = |b: &SnapshotBackend| {
+            let backend = (b.address.to_bits(), b.port, service.protocol.number());
+            port_spaces.of_backend(backend, &local_addresses).cloned()
+        };
+        let port_spaces = match service.mode {
+            Mode::FullNat => service.backends.iter().filter_map(space).collect(),
+            Mode::Dr => Box::default(),
+        };
         let backends = service
             .backends
             .iter()
@@ -309,6 +333,7 @@ impl CompiledService {
             backends,
             weights,
             local_addresses,
+            port_spaces,
             is_limited: service.max_conns.is_some(),
             has_limits: service.max_conns.is_some()
                 || service.backends.iter().any(|b| b.max_conns.is_some()),

@@ -305,6 +305,7 @@ impl Harness {
         let counters = Arc::new(WorkerCounters::new(service_slots, backend_slots, PORT_MACS.len()));
         let view = Arc::new(WorkerView::new(service_slots, backend_slots));
         let ports = ports(&config);
+        let own_ports = steering.owners.all_own_ports(workers);
         let pipeline_config = PipelineConfig {
             worker,
             workers,
@@ -326,7 +327,7 @@ impl Harness {
                 Arc::clone(&view),
                 1_000,
             ),
-            compiled: Compiled::empty(&own_addresses(&config)),
+            compiled: Compiled::empty(&own_addresses(&config), own_ports, 7),
             slots: Slots::new(limits.services, limits.backends),
             counters,
             view,

@@ -69,7 +69,9 @@ impl<F: Frame> Setup<F> {
         let mut slots = Slots::new(limits.0, limits.1);
         slots.assign(&snapshot).expect("the slots were made for these services");
         let own = sluice_dataplane::runtime::port_addresses(&config);
-        let compiled = Compiled::new(&snapshot, &slots, &own, &Compiled::empty(&own));
+        let own_ports = steering.owners.all_own_ports(workers);
+        let empty = Compiled::empty(&own, own_ports, 0x5eed);
+        let compiled = Compiled::new(&snapshot, &slots, &own, &empty);
         let backend_slots = slots::backend_slots(limits.1) as usize;
         let ports = testkit::ports(&config);
         let pipeline_config = PipelineConfig {

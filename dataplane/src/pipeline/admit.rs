@@ -16,11 +16,10 @@ use super::{Tables, conn, next_hop};
 use crate::burst::{BURST, Burst, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
-use crate::snapshot::{Address, Compiled, CompiledBackend};
+use crate::snapshot::{Address, Compiled};
 use crate::table::conn::{InsertError, NewConn};
 use crate::table::conn_index::ConnRef;
 use crate::table::conn_state::ConnState;
-use crate::table::local_port::{LocalPort, Towards};
 use crate::table::wheel::Millis;
 
 /// What is to become of a packet that has no conn.
@@ -131,9 +130,6 @@ fn make(
         Err(reason) => {
             t.counters.backend(new.backend_slot).conns.subtract(1);
             t.counters.service(new.service_slot).conns.subtract(1);
-            if new.from_backend.is_some() {
-                t.cursors[new.backend_slot as usize].release();
-            }
             Err(Verdict::Drop(reason))
         }
     }
@@ -177,14 +173,14 @@ fn plan_conn(
     if t.conns.free() <= planned {
         return Err(Verdict::Drop(DropReason::ConnTableFull));
     }
-    let backend = choose(t, config, service, &key).map_err(Verdict::Drop)?;
+    let index = choose(t, config, service, &key).map_err(Verdict::Drop)?;
+    let Some(backend) = service.backends.get(index) else {
+        return Err(Verdict::Drop(DropReason::NoBackend));
+    };
     let from_backend = match service.mode {
         Mode::FullNat => {
-            let addresses = &service.local_addresses;
-            let cursor = &mut t.cursors[backend.slot as usize];
-            let local = cursor.allocate(&t.own_ports, &towards(&backend, addresses), Some);
-            let local = local.map_err(|_| Verdict::Drop(DropReason::LocalPortsExhausted))?;
-            Some(return_flow(&backend, addresses, local, key.protocol))
+            let flow = service.port_spaces[index].reserve(&t.own_ports);
+            Some(flow.map_err(|_| Verdict::Drop(DropReason::LocalPortsExhausted))?)
         }
         Mode::Dr => None,
     };
@@ -200,29 +196,8 @@ fn plan_conn(
     })
 }
 
-/// What a local port is wanted for.
-fn towards<'a>(backend: &CompiledBackend, local_addresses: &'a [u32]) -> Towards<'a> {
-    Towards { backend: backend.address, port: backend.port, local_addresses }
-}
-
-/// The flow in which a backend answers.
-fn return_flow(
-    backend: &CompiledBackend,
-    local_addresses: &[u32],
-    local: LocalPort,
-    protocol: u8,
-) -> FlowKey {
-    FlowKey {
-        src: backend.address,
-        dst: local_addresses[local.address as usize],
-        src_port: backend.port,
-        dst_port: local.port,
-        protocol,
-    }
-}
-
 /// Make a conn as it was planned, or with the next local port that is free towards its backend:
-/// the index itself says.
+/// the index itself says. Where it cannot be made, its port is given back.
 #[inline(always)]
 fn insert(
     t: &mut Tables,
@@ -233,34 +208,29 @@ fn insert(
 ) -> Result<ConnRef, DropReason> {
     match t.conns.insert(new, hash, now, &config.timeouts) {
         Ok(conn) => Ok(conn),
-        Err(InsertError::Full) => Err(DropReason::ConnTableFull),
-        Err(InsertError::ReturnFlowTaken) => insert_elsewhere(t, config, *new, hash, now),
+        Err(error) => insert_elsewhere(t, config, *new, hash, now, error),
     }
 }
 
 #[cold]
+#[inline(never)]
 fn insert_elsewhere(
     t: &mut Tables,
     config: &Compiled,
     mut new: NewConn,
     hash: u64,
     now: Millis,
+    error: InsertError,
 ) -> Result<ConnRef, DropReason> {
-    let backend = new.from_backend.map(|flow| CompiledBackend {
-        slot: new.backend_slot,
-        address: flow.src,
-        port: flow.src_port,
-        is_limited: false,
-    });
-    let (Some(service), Some(backend)) = (config.service(&new.from_client), backend) else {
-        return Err(DropReason::LocalPortsExhausted);
+    let Some(mut flow) = new.from_backend else { return Err(DropReason::ConnTableFull) };
+    let (spaces, conns) = (&config.port_spaces, &mut t.conns);
+    spaces.release(&t.own_ports, &flow);
+    let (InsertError::ReturnFlowTaken, Some((space, _))) = (error, spaces.of_flow(&flow)) else {
+        return Err(DropReason::ConnTableFull);
     };
-    let (addresses, conns) = (&service.local_addresses, &mut t.conns);
-    let cursor = &mut t.cursors[new.backend_slot as usize];
-    // The plan's port stays accounted for: this search finds the one that takes its place.
-    cursor.release();
-    let found = cursor.allocate(&t.own_ports, &towards(&backend, addresses), |local| {
-        new.from_backend = Some(return_flow(&backend, addresses, local, new.from_client.protocol));
+    let found = space.find(&t.own_ports, |candidate| {
+        flow = candidate;
+        new.from_backend = Some(candidate);
         match conns.insert(&new, hash, now, &config.timeouts) {
             Err(InsertError::ReturnFlowTaken) => None,
             outcome => Some(outcome),
@@ -268,11 +238,11 @@ fn insert_elsewhere(
     });
     match found {
         Ok(Ok(conn)) => Ok(conn),
-        Ok(Err(_)) => Err(DropReason::ConnTableFull),
-        Err(_) => {
-            cursor.keep();
-            Err(DropReason::LocalPortsExhausted)
+        Ok(Err(_)) => {
+            spaces.release(&t.own_ports, &flow);
+            Err(DropReason::ConnTableFull)
         }
+        Err(_) => Err(DropReason::LocalPortsExhausted),
     }
 }
 

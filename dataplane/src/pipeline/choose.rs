@@ -19,7 +19,7 @@ pub struct Full {
     conns: u64,
 }
 
-/// The backend for a new conn of this service.
+/// The backend for a new conn of this service: its place among them.
 ///
 /// # Errors
 /// Why there is none.
@@ -29,12 +29,11 @@ pub fn choose(
     config: &Compiled,
     service: &CompiledService,
     key: &FlowKey,
-) -> Result<CompiledBackend, DropReason> {
+) -> Result<usize, DropReason> {
     if service.has_limits {
         return choose_within_limits(t, config, service, key);
     }
-    let index = pick(t, service, key).ok_or(DropReason::NoBackend)?;
-    service.backends.get(index).copied().ok_or(DropReason::NoBackend)
+    pick(t, service, key).ok_or(DropReason::NoBackend)
 }
 
 fn pick(t: &mut Tables, service: &CompiledService, key: &FlowKey) -> Option<usize> {
@@ -70,7 +69,7 @@ fn choose_within_limits(
     config: &Compiled,
     service: &CompiledService,
     key: &FlowKey,
-) -> Result<CompiledBackend, DropReason> {
+) -> Result<usize, DropReason> {
     let conns = t.counters.service(service.slot).conns.get();
     if service.is_limited && conns >= u64::from(t.view.service_quota(service.slot)) {
         t.counters.service(service.slot).refused.add(1);
@@ -80,17 +79,14 @@ fn choose_within_limits(
     if conns > 0 && t.full[service.slot as usize] == now {
         return Err(DropReason::BackendLimit);
     }
-    let index = match pick_with_room(t, service, key) {
-        Some(index) => index,
-        None if service.weights.iter().all(|weight| *weight == 0) => {
-            return Err(DropReason::NoBackend);
-        }
+    match pick_with_room(t, service, key) {
+        Some(index) => Ok(index),
+        None if service.weights.iter().all(|weight| *weight == 0) => Err(DropReason::NoBackend),
         None => {
             t.full[service.slot as usize] = now;
-            return Err(DropReason::BackendLimit);
+            Err(DropReason::BackendLimit)
         }
-    };
-    service.backends.get(index).copied().ok_or(DropReason::NoBackend)
+    }
 }
 
 /// Whether this worker may give a backend another conn. That it may not is counted: the main thread

@@ -29,7 +29,7 @@ pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) ->
     let mut fins = line.fins();
     let state = if meta.tuple.protocol == PROTO_TCP {
         if meta.tcp_flags.is_open() && !from_backend && starts_over(t, config, conn) {
-            remove(meta, t);
+            remove(meta, t, config);
             return false;
         }
         line.state().after_tcp(&mut fins, meta.tcp_flags, from_backend)
@@ -37,7 +37,7 @@ pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) ->
         // A UDP flow has no end that could be waited for: as long as its client sends, it would
         // stay on a backend that is gone.
         if !from_backend && config.is_gone(line.backend_slot()) {
-            remove(meta, t);
+            remove(meta, t, config);
             return false;
         }
         line.state().after_udp(from_backend)
@@ -61,9 +61,9 @@ pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
 }
 
 #[cold]
-fn remove(meta: &mut Meta, t: &mut Tables) {
+fn remove(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
     t.conns.remove(meta.conn);
-    forget(t.conns.get(meta.conn), &t.counters, &mut t.cursors);
+    forget(t.conns.get(meta.conn), &t.counters, &t.own_ports, config);
     meta.conn = ConnRef::NONE;
 }
 

@@ -41,7 +41,6 @@ impl Pipeline<MemFrame> {
         all.extend([
             range_of(slice::from_ref(self)),
             range_of(t.neighbours.entries()),
-            range_of(&t.cursors),
             range_of(&t.last_hops),
             range_of(&t.wrr),
             range_of(&t.full),

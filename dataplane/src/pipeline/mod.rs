@@ -15,6 +15,8 @@ mod icmp_error;
 mod layout;
 mod next_hop;
 mod parse;
+#[cfg(test)]
+mod port_tests;
 mod rate_limit;
 mod relate;
 mod rewrite;
@@ -39,7 +41,7 @@ use crate::resolver::NeighbourUpdate;
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, ConnTable};
-use crate::table::local_port::{Cursor, OwnPorts};
+use crate::table::local_port::OwnPorts;
 use crate::table::neighbour::{EgressPort, Neighbours};
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
@@ -159,8 +161,6 @@ pub struct Tables {
     neighbours: Neighbours,
     own_ports: OwnPorts,
     /// By backend slot.
-    cursors: Box<[Cursor]>,
-    /// By backend slot.
     last_hops: Box<[next_hop::LastHop]>,
     /// By service slot.
     wrr: Box<[Wrr]>,
@@ -211,13 +211,11 @@ impl<F: Frame> Pipeline<F> {
             config.ports.iter().map(|p| EgressPort { mac: p.mac, mtu: p.mtu }).collect();
         let whoami = (config.worker, config.workers);
         let steer = Steer::new(&config.steering, whoami, config.ports.len(), &counters);
-        let start = |slot: usize| (config.seed as u32).wrapping_add((slot as u32) << 10);
         Pipeline {
             tables: Tables {
                 conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
                 neighbours: Neighbours::new(config.neighbours, &egress),
                 own_ports: config.steering.owners.own_ports(config.worker),
-                cursors: (0..config.backend_slots).map(|s| Cursor::starting_at(start(s))).collect(),
                 last_hops: vec![next_hop::LastHop::default(); config.backend_slots].into(),
                 wrr: vec![Wrr::of_worker(config.worker, config.workers); config.service_slots]
                     .into(),
@@ -348,8 +346,8 @@ impl<F: Frame> Pipeline<F> {
 
     /// Remove conns that were idle for their timeout, looking at no more than `most`.
     pub fn expire(&mut self, config: &Compiled, now: Millis, most: usize) {
-        let Tables { conns, counters, cursors, .. } = &mut self.tables;
-        conns.expire(now, &config.timeouts, most, |conn| forget(conn, counters, cursors));
+        let Tables { conns, counters, own_ports, .. } = &mut self.tables;
+        conns.expire(now, &config.timeouts, most, |conn| forget(conn, counters, own_ports, config));
     }
 
     /// Messages to the main thread since the last call.
@@ -386,13 +384,13 @@ impl<F: Frame> Pipeline<F> {
 }
 
 /// Account for a conn that is gone.
-fn forget(conn: &Conn, counters: &WorkerCounters, cursors: &mut [Cursor]) {
+fn forget(conn: &Conn, counters: &WorkerCounters, own_ports: &OwnPorts, config: &Compiled) {
     counters.conns.subtract(1);
     counters.conns_expired.add(1);
     counters.backend(conn.backend_slot()).conns.subtract(1);
     counters.service(conn.service_slot()).conns.subtract(1);
     if conn.is_full_nat() {
-        cursors[conn.backend_slot() as usize].release();
+        config.port_spaces.release(own_ports, &conn.from_backend());
     }
 }
 

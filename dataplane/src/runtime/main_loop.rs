@@ -27,7 +27,7 @@ use crate::events::EventLog;
 use crate::frame::Frame;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
-use crate::pipeline::{Steering, ToMain};
+use crate::pipeline::ToMain;
 use crate::resolver::{Action, NeighbourUpdate, Resolver};
 use crate::slots::Slots;
 use crate::snapshot::Compiled;
@@ -107,8 +107,6 @@ pub struct MainLoop {
     pub former: Vec<Arc<Compiled>>,
     /// The snapshot that was compiled.
     pub snapshot: Option<Snapshot>,
-    /// How packets find the worker that owns their conn.
-    pub steering: Steering,
     /// Slots of services and backends.
     pub slots: Slots,
     /// Counters by service and backend.

@@ -10,7 +10,7 @@ use sluice_api::stats::{
     DataplaneStatus, Doubt, NeighbourStatus, PortStats, PortStatus, Stats, TableUsage, WorkerStats,
     WorkerStatus,
 };
-use sluice_api::{Mode, Problem, Snapshot, validate};
+use sluice_api::{Problem, Snapshot, validate};
 
 use super::main_loop::{MainLoop, WorkerHandle};
 use super::pulse;
@@ -282,31 +282,8 @@ impl MainLoop {
     /// port may serve one conn towards each backend, and workers do not share theirs.
     fn local_ports(&self) -> Vec<TableUsage> {
         let Some(snapshot) = &self.snapshot else { return Vec::new() };
-        // Where a table spreads unevenly, what the worker with the fewest ports has.
-        let workers = 0..self.workers.len() as u16;
-        let of_worker = |worker| self.steering.owners.own_ports(worker).capacity(1);
-        let per_address = workers.map(of_worker).min().unwrap_or_default();
-        snapshot
-            .pools
-            .iter()
-            .map(|pool| {
-                let capacity = u64::from(per_address) * pool.addresses.len() as u64;
-                let services = snapshot.services.iter().filter(|s| {
-                    s.mode == Mode::FullNat && s.pool.as_deref() == Some(pool.name.as_str())
-                });
-                let used = services
-                    .flat_map(|s| {
-                        let slot = self.slots.service(&s.name).unwrap_or_default();
-                        s.backends.iter().filter_map(move |b| self.slots.backend(&(slot, b.id())))
-                    })
-                    .flat_map(|slot| {
-                        self.workers.iter().map(move |w| w.counters.backend(slot).conns.get())
-                    })
-                    .max()
-                    .unwrap_or_default();
-                TableUsage { table: format!("local_ports/{}", pool.name), used, capacity, bytes: 0 }
-            })
-            .collect()
+        let spaces = &self.compiled.load().port_spaces;
+        snapshot.pools.iter().map(|pool| spaces.pool_usage(pool)).collect()
     }
 
     fn neighbours(&self) -> Vec<NeighbourStatus> {

@@ -141,7 +141,9 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         verify_l4_checksum: config.runtime.verify_l4_checksum == VerifyL4Checksum::Always,
         pages: if config.runtime.hugepages { Pages::Reserved } else { Pages::Transparent },
     };
-    let compiled = Arc::new(ArcSwap::from_pointee(Compiled::empty(&port_addresses(&config))));
+    let own_ports = steering.owners.all_own_ports(workers as u16);
+    let compiled = Compiled::empty(&port_addresses(&config), own_ports, seed);
+    let compiled = Arc::new(ArcSwap::from_pointee(compiled));
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
     let orders = Arc::new(Orders::default());
     let mut rings = worker_rings(&eal, workers)?;
@@ -218,7 +220,6 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         compiled,
         former: Vec::new(),
         snapshot: None,
-        steering,
         slots: Slots::new(config.limits.services, config.limits.backends),
         events: EventLog::default(),
         thresholds: Thresholds::of_tables(),

@@ -1,9 +1,8 @@
-//! Local ports for full-NAT: which (local address, local port) a new conn gets.
+//! Local ports for full-NAT: which (local address, local port) a new conn may get.
 //!
 //! A local port may serve one conn towards each backend at a time, so a backend has all of them to
-//! itself. What is taken is what the conn index says; all that is kept here is, per backend, how
-//! many are in use and where the next search starts. Searches go round through all addresses and
-//! ports, so a port is used again as late as possible: the backend may still hold it in TIME_WAIT.
+//! itself. The candidates of a worker are numbered; which of them are taken towards a backend is the
+//! matter of its [`PortSpace`](super::port_space::PortSpace).
 //!
 //! A worker only takes ports by which return packets lead to it (design, invariant 2): those to
 //! whose queue the NIC's RSS hash of the return flow leads, or those congruent to its number modulo
@@ -16,10 +15,6 @@ use super::toeplitz::{IPV4_TUPLE_BYTES, Reta, Toeplitz};
 
 /// First local port: those below are for servers (RFC 6335).
 pub const FIRST_PORT: u16 = 1_024;
-
-/// Candidates looked at before a new conn is refused although some port may be free. At 98 % use
-/// of a backend's ports a search of this length fails once in 170 times.
-pub const MOST_PROBES: u32 = 256;
 
 /// A candidate: a local address and local port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +77,12 @@ impl PortGroups {
         self.lowest[entry as usize] ^ self.steps[nth as usize]
     }
 
+    /// Which port of its entry a port is, by [`port`](Self::port).
+    fn nth(&self, entry: u32, port: u16) -> Option<u32> {
+        let step = port ^ self.lowest[entry as usize];
+        self.steps.binary_search(&step).ok().map(|nth| nth as u32)
+    }
+
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.lowest) + size_of_val(&*self.steps)
@@ -91,6 +92,7 @@ impl PortGroups {
 /// The part of every local address's ports that one worker owns.
 #[derive(Clone, Debug)]
 pub struct OwnPorts {
+    worker: u16,
     per_address: u32,
     scheme: Scheme,
 }
@@ -106,18 +108,24 @@ enum Scheme {
 impl OwnPorts {
     /// Those of worker number `worker` of `workers`, by modulo.
     pub fn by_modulo(worker: u16, workers: u16) -> Self {
-        let (worker, step) = (u32::from(worker), u32::from(workers));
+        let step = u32::from(workers);
         let start = u32::from(FIRST_PORT);
-        let first = start + (worker + step - start % step) % step;
+        let first = start + (u32::from(worker) + step - start % step) % step;
         let per_address = (0xffff - first) / step + 1;
-        OwnPorts { per_address, scheme: Scheme::Modulo { first, step } }
+        OwnPorts { worker, per_address, scheme: Scheme::Modulo { first, step } }
     }
 
     /// Those of worker number `worker`, by the hash of the return flow.
     pub fn by_hash(worker: u16, spread: Arc<Spread>) -> Self {
         let own_entries = spread.reta().entries_of(worker);
         let per_address = own_entries.len() as u32 * spread.groups().per_entry();
-        OwnPorts { per_address, scheme: Scheme::Hash { spread, own_entries } }
+        OwnPorts { worker, per_address, scheme: Scheme::Hash { spread, own_entries } }
+    }
+
+    /// Whose they are.
+    #[inline(always)]
+    pub fn worker(&self) -> usize {
+        usize::from(self.worker)
     }
 
     /// How many conns towards one backend this worker can have with so many local addresses.
@@ -127,7 +135,7 @@ impl OwnPorts {
 
     /// What the backend contributes to the hash of its return flows.
     #[inline(always)]
-    fn backend_share(&self, towards: &Towards) -> u32 {
+    pub(super) fn backend_share(&self, towards: &Towards) -> u32 {
         match &self.scheme {
             Scheme::Modulo { .. } => 0,
             Scheme::Hash { spread, .. } => {
@@ -137,12 +145,17 @@ impl OwnPorts {
         }
     }
 
-    /// Candidate number `cursor`, below the capacity; neighbours in number use different addresses,
+    /// Candidate number `number`, below the capacity; neighbours in number use different addresses,
     /// so that all are used equally.
     #[inline(always)]
-    fn candidate(&self, cursor: u32, towards: &Towards, backend_share: u32) -> LocalPort {
+    pub(super) fn candidate(
+        &self,
+        number: u32,
+        towards: &Towards,
+        backend_share: u32,
+    ) -> LocalPort {
         let addresses = towards.local_addresses.len() as u32;
-        let (nth, address) = (cursor / addresses, cursor % addresses);
+        let (nth, address) = (number / addresses, number % addresses);
         let port = match &self.scheme {
             Scheme::Modulo { first, step } => (first + nth * step) as u16,
             Scheme::Hash { spread, own_entries } => {
@@ -155,68 +168,25 @@ impl OwnPorts {
         };
         LocalPort { address, port }
     }
-}
 
-/// Where the search for one backend stands.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor {
-    next: u32,
-    in_use: u32,
-}
-
-/// All local ports towards a backend are in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
-
-impl Cursor {
-    /// A cursor that starts somewhere: after a restart, not where the last process started.
-    pub fn starting_at(seed: u32) -> Self {
-        Cursor { next: seed, in_use: 0 }
-    }
-
-    /// Conns that have a local port towards this backend.
-    pub fn in_use(&self) -> u32 {
-        self.in_use
-    }
-
-    /// Find a local port for a new conn: the first candidate that `take` accepts.
-    ///
-    /// # Errors
-    /// [`Exhausted`] when all are in use, or none of the next [`MOST_PROBES`] candidates is free.
-    pub fn allocate<T>(
-        &mut self,
-        ports: &OwnPorts,
-        towards: &Towards,
-        mut take: impl FnMut(LocalPort) -> Option<T>,
-    ) -> Result<T, Exhausted> {
-        let capacity = ports.capacity(towards.local_addresses.len());
-        if self.in_use >= capacity {
-            return Err(Exhausted);
-        }
-        let backend_share = ports.backend_share(towards);
-        for _ in 0..MOST_PROBES {
-            if self.next >= capacity {
-                self.next = if self.next == capacity { 0 } else { self.next % capacity };
+    /// The number of a candidate; `None` when this worker does not own the port.
+    pub(super) fn number(&self, local: LocalPort, towards: &Towards) -> Option<u32> {
+        let nth = match &self.scheme {
+            Scheme::Modulo { first, step } => {
+                let above = u32::from(local.port).checked_sub(*first)?;
+                above.is_multiple_of(*step).then_some(above / step)?
             }
-            let candidate = ports.candidate(self.next, towards, backend_share);
-            self.next += 1;
-            if let Some(taken) = take(candidate) {
-                self.in_use += 1;
-                return Ok(taken);
+            Scheme::Hash { spread, own_entries } => {
+                let (hash, reta) = (spread.toeplitz(), spread.reta());
+                let address = *towards.local_addresses.get(local.address as usize)?;
+                let base = self.backend_share(towards) ^ hash.dst_address(address);
+                let entry = reta.entry(hash.dst_port(local.port));
+                let own = own_entries.binary_search(&(reta.entry(entry ^ base) as u16)).ok()?;
+                let step = spread.groups().nth(entry, local.port)?;
+                step * own_entries.len() as u32 + own as u32
             }
-        }
-        Err(Exhausted)
-    }
-
-    /// Count a port in again that was given back too early.
-    pub fn keep(&mut self) {
-        self.in_use += 1;
-    }
-
-    /// A conn has given its local port back.
-    pub fn release(&mut self) {
-        debug_assert!(self.in_use > 0, "a port is given back once");
-        self.in_use = self.in_use.saturating_sub(1);
+        };
+        Some(nth * towards.local_addresses.len() as u32 + local.address)
     }
 }
 
@@ -229,11 +199,6 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     const ONE: Towards = Towards { backend: 0x0a00_0101, port: 80, local_addresses: &[1] };
-    const THREE: Towards = Towards { local_addresses: &[1, 2, 3], ..ONE };
-
-    fn allocate(cursor: &mut Cursor, ports: &OwnPorts, towards: &Towards) -> LocalPort {
-        cursor.allocate(ports, towards, Some).unwrap()
-    }
 
     #[test]
     fn workers_share_all_ports_and_nobody_owns_one_twice() {
@@ -241,61 +206,18 @@ mod tests {
             let mut seen = HashSet::new();
             for worker in 0..workers {
                 let ports = OwnPorts::by_modulo(worker, workers);
-                for cursor in 0..ports.capacity(1) {
-                    let port = ports.candidate(cursor, &ONE, 0).port;
+                for number in 0..ports.capacity(1) {
+                    let local = ports.candidate(number, &ONE, 0);
+                    let port = local.port;
                     assert_eq!(port % workers, worker);
+                    assert_eq!(ports.number(local, &ONE), Some(number));
+                    let other = LocalPort { port: port ^ 1, ..local };
+                    assert_eq!(ports.number(other, &ONE).is_none(), workers > 1, "{other:?}");
                     assert!(port >= FIRST_PORT && seen.insert(port));
                 }
             }
             assert_eq!(seen.len(), 65_536 - usize::from(FIRST_PORT));
         }
-    }
-
-    #[test]
-    fn every_port_of_every_address_is_used_once_then_it_is_exhausted() {
-        let (_, key) = &real_keys()[0];
-        let spread = Arc::new(Spread::new(key, &Reta::even(128, 2), 2).unwrap());
-        for ports in [OwnPorts::by_modulo(1, 2), OwnPorts::by_hash(1, spread)] {
-            let mut cursor = Cursor::starting_at(4_000_000_000);
-            let mut taken = HashSet::new();
-            let capacity = ports.capacity(3);
-            for _ in 0..capacity {
-                let free = |c: LocalPort| taken.insert((c.address, c.port)).then_some(c);
-                assert!(cursor.allocate(&ports, &THREE, free).unwrap().address < 3);
-            }
-            assert_eq!(taken.len() as u32, capacity);
-            assert_eq!(cursor.allocate(&ports, &THREE, Some), Err(Exhausted));
-            cursor.release();
-            assert!(cursor.allocate(&ports, &THREE, Some).is_ok());
-        }
-    }
-
-    #[test]
-    fn a_released_port_comes_again_as_late_as_possible() {
-        let (_, key) = &real_keys()[1];
-        let spread = Arc::new(Spread::new(key, &Reta::even(128, 3), 3).unwrap());
-        for ports in [OwnPorts::by_modulo(0, 1), OwnPorts::by_hash(2, spread)] {
-            let mut cursor = Cursor::default();
-            let first = allocate(&mut cursor, &ports, &ONE);
-            cursor.release();
-            for _ in 1..ports.capacity(1) {
-                assert_ne!(allocate(&mut cursor, &ports, &ONE), first);
-                cursor.release();
-            }
-            assert_eq!(allocate(&mut cursor, &ports, &ONE), first);
-        }
-    }
-
-    #[test]
-    fn a_search_is_bounded() {
-        let ports = OwnPorts::by_modulo(0, 1);
-        let mut cursor = Cursor::default();
-        let mut probes = 0;
-        let found = cursor.allocate(&ports, &THREE, |_| {
-            probes += 1;
-            None::<()>
-        });
-        assert_eq!((found, probes), (Err(Exhausted), MOST_PROBES));
     }
 
     /// All that one worker can get towards a backend, in order, each checked against DPDK's hash.
@@ -307,9 +229,12 @@ mod tests {
         towards: &Towards,
         most: u32,
     ) -> Vec<LocalPort> {
-        let mut cursor = Cursor::starting_at(worker.into());
-        let locals = (0..most.min(ports.capacity(towards.local_addresses.len())))
-            .map(|_| allocate(&mut cursor, ports, towards));
+        let share = ports.backend_share(towards);
+        let locals = (0..most.min(ports.capacity(towards.local_addresses.len()))).map(|number| {
+            let local = ports.candidate(number, towards, share);
+            assert_eq!(ports.number(local, towards), Some(number), "{local:?}");
+            local
+        });
         locals
             .inspect(|local| {
                 let address = towards.local_addresses[local.address as usize];

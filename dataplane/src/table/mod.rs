@@ -7,6 +7,7 @@ pub mod conn_state;
 pub mod local_port;
 pub mod neighbour;
 pub mod owner;
+pub mod port_space;
 pub mod route;
 pub mod toeplitz;
 pub mod wheel;

@@ -115,6 +115,11 @@ impl Owners {
         }
     }
 
+    /// The local ports of each of so many workers.
+    pub fn all_own_ports(&self, workers: u16) -> Arc<[OwnPorts]> {
+        (0..workers).map(|worker| self.own_ports(worker)).collect()
+    }
+
     /// The local ports of a worker.
     pub fn own_ports(&self, worker: u16) -> OwnPorts {
         match self {

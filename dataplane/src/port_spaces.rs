@@ -1,0 +1,211 @@
+//! The port spaces of a snapshot: one for each pool and each backend's address, L4 port and protocol
+//! behind it, however many services have it.
+//!
+//! The main thread makes them, as part of the compiled snapshot, and hands on those whose pool is
+//! still the same; workers count in them, each in its own part. A space that no service needs any
+//! more stays while conns use it: its backend may come back before they end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use sluice_api::stats::TableUsage;
+use sluice_api::{Mode, Pool, Snapshot};
+
+use crate::flow::FlowKey;
+use crate::table::local_port::OwnPorts;
+use crate::table::port_space::PortSpace;
+
+/// A pool's number, and a backend's address, L4 port and protocol.
+type SpaceKey = (u32, u32, u16, u8);
+
+/// All port spaces.
+pub struct PortSpaces {
+    /// The workers' shares of all ports.
+    owners: Arc<[OwnPorts]>,
+    seed: u32,
+    /// By local address: the number of its pool, and its place in it.
+    addresses: HashMap<u32, (u32, u32), FixedState>,
+    /// By their addresses: numbers of the pools. Another list is another pool.
+    pools: HashMap<Box<[u32]>, u32>,
+    spaces: HashMap<SpaceKey, Arc<PortSpace>, FixedState>,
+    /// The next number for a pool.
+    next_pool: u32,
+}
+
+impl PortSpaces {
+    /// None yet. `owners` are the workers' shares of all ports; searches start by `seed`.
+    pub fn empty(owners: Arc<[OwnPorts]>, seed: u64) -> Self {
+        PortSpaces {
+            owners,
+            seed: seed as u32,
+            addresses: HashMap::default(),
+            pools: HashMap::default(),
+            spaces: HashMap::default(),
+            next_pool: 0,
+        }
+    }
+
+    /// Those of a snapshot, with what `previous` has of them.
+    pub fn new(snapshot: &Snapshot, previous: &PortSpaces) -> Self {
+        let mut all = PortSpaces::empty(Arc::clone(&previous.owners), 0);
+        all.seed = previous.seed;
+        all.next_pool = previous.next_pool;
+        let mut numbers = HashMap::new();
+        for pool in &snapshot.pools {
+            let addresses: Box<[u32]> = pool.addresses.iter().map(|a| a.to_bits()).collect();
+            let number = previous.pools.get(&addresses).copied().unwrap_or_else(|| {
+                all.next_pool += 1;
+                all.next_pool
+            });
+            for (index, address) in (0..).zip(&addresses) {
+                all.addresses.insert(*address, (number, index));
+            }
+            numbers.insert(pool.name.as_str(), number);
+            all.pools.insert(addresses, number);
+        }
+        for service in snapshot.services.iter().filter(|s| s.mode == Mode::FullNat) {
+            let Some(pool) = service.pool.as_deref().and_then(|name| numbers.get(name)) else {
+                continue;
+            };
+            for backend in &service.backends {
+                let protocol = service.protocol.number();
+                let key = (*pool, backend.address.to_bits(), backend.port, protocol);
+                if !all.spaces.contains_key(&key) {
+                    let known = previous.spaces.get(&key).cloned();
+                    let space = known.unwrap_or_else(|| all.make(key));
+                    all.spaces.insert(key, space);
+                }
+            }
+        }
+        let current: Vec<u32> = numbers.into_values().collect();
+        for (key, space) in &previous.spaces {
+            if current.contains(&key.0) && !all.spaces.contains_key(key) && space.is_in_use() {
+                all.spaces.insert(*key, Arc::clone(space));
+            }
+        }
+        all
+    }
+
+    fn make(&mut self, (pool, address, port, protocol): SpaceKey) -> Arc<PortSpace> {
+        let addresses = self.pools.iter().find(|(_, number)| **number == pool);
+        let addresses = addresses.map(|(addresses, _)| &**addresses).unwrap_or_default();
+        self.seed = self.seed.wrapping_add(1 << 10);
+        Arc::new(PortSpace::new((address, port, protocol), addresses, &self.owners, self.seed))
+    }
+
+    /// The space towards a backend by a pool of these addresses.
+    pub fn of_backend(
+        &self,
+        (address, port, protocol): (u32, u16, u8),
+        local_addresses: &[u32],
+    ) -> Option<&Arc<PortSpace>> {
+        let pool = self.pools.get(local_addresses)?;
+        self.spaces.get(&(*pool, address, port, protocol))
+    }
+
+    /// The space that a return flow is of, and its local address's place there; `None` when it is
+    /// of a pool that is gone.
+    pub fn of_flow(&self, flow: &FlowKey) -> Option<(&PortSpace, u32)> {
+        let (pool, index) = *self.addresses.get(&flow.dst)?;
+        let space = self.spaces.get(&(pool, flow.src, flow.src_port, flow.protocol))?;
+        Some((space, index))
+    }
+
+    /// A conn with this return flow has ended.
+    pub fn release(&self, own: &OwnPorts, flow: &FlowKey) {
+        if let Some((space, address)) = self.of_flow(flow) {
+            space.release(own, address, flow.dst_port);
+        }
+    }
+
+    /// Use of a pool's local ports towards the backend, on the worker, where the largest part of
+    /// them is in use, and the memory of all its spaces.
+    pub fn pool_usage(&self, pool: &Pool) -> TableUsage {
+        let addresses: Vec<u32> = pool.addresses.iter().map(|a| a.to_bits()).collect();
+        let workers = 0..self.owners.len();
+        let of_workers = |space| workers.clone().map(move |worker| PortSpace::usage(space, worker));
+        let all = self.of_pool(&addresses).flat_map(of_workers);
+        // Where no backend has any, what the worker with the fewest ports has.
+        let least = self.owners.iter().map(|own| own.capacity(addresses.len())).min();
+        let unused = (0, least.unwrap_or_default());
+        let share = |(used, of): &(u32, u32)| u64::from(*used) * 1_000_000 / u64::from(*of).max(1);
+        let (used, capacity) =
+            all.filter(|(used, _)| *used > 0).max_by_key(share).unwrap_or(unused);
+        TableUsage {
+            table: format!("local_ports/{}", pool.name),
+            used: used.into(),
+            capacity: capacity.into(),
+            bytes: self.of_pool(&addresses).map(|space| space.bytes() as u64).sum(),
+        }
+    }
+
+    /// The spaces by a pool of these addresses.
+    fn of_pool(&self, addresses: &[u32]) -> impl Iterator<Item = &PortSpace> {
+        let pool = self.pools.get(addresses).copied();
+        let of_pool = self.spaces.iter().filter(move |(key, _)| Some(key.0) == pool);
+        of_pool.map(|(_, space)| &**space)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+    use sluice_api::{Protocol, SnapshotService};
+    use std::net::Ipv4Addr;
+
+    fn pool(name: &str, last: &[u8]) -> Pool {
+        let addresses = last.iter().map(|last| Ipv4Addr::new(10, 0, 255, *last)).collect();
+        Pool { name: name.to_owned(), addresses }
+    }
+
+    #[test]
+    fn a_space_is_handed_on_until_its_pool_changes() {
+        let owners: Arc<[OwnPorts]> = [OwnPorts::by_modulo(0, 1)].into();
+        let web = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 2);
+        let mut other = testkit::service("other", 81, Protocol::Tcp, Mode::FullNat, 2);
+        other.backends = web.backends.clone();
+        let mut snapshot = testkit::snapshot(1, vec![web.clone(), other]);
+        snapshot.pools = vec![pool("lan", &[1, 2]), pool("spare", &[3])];
+        let first = PortSpaces::new(&snapshot, &PortSpaces::empty(Arc::clone(&owners), 1));
+        let addresses =
+            |pool: &Pool| pool.addresses.iter().map(|a| a.to_bits()).collect::<Vec<_>>();
+        let lan = addresses(&snapshot.pools[0]);
+        assert_eq!(first.of_pool(&lan).count(), 2, "services with the same backends share them");
+        let backend = (web.backends[0].address.to_bits(), 80, 6);
+        let of = |spaces: &PortSpaces, locals: &[u32]| spaces.of_backend(backend, locals).cloned();
+        let space = of(&first, &lan).unwrap();
+        let flow = space.reserve(&owners[0]).unwrap();
+
+        // Another name, another order of services, a service that goes: the same space.
+        snapshot.pools[0].name = "renamed".to_owned();
+        snapshot.services.swap(0, 1);
+        snapshot.services.iter_mut().for_each(|s| s.pool = Some("renamed".to_owned()));
+        let second = PortSpaces::new(&snapshot, &first);
+        assert!(Arc::ptr_eq(&space, &of(&second, &lan).unwrap()));
+        snapshot.services.clear();
+        let third = PortSpaces::new(&snapshot, &second);
+        assert!(Arc::ptr_eq(&space, &of(&third, &lan).unwrap()), "a conn uses it");
+        assert_eq!(third.of_pool(&lan).count(), 1, "the other backend has none");
+        third.release(&owners[0], &flow);
+        assert_eq!(space.usage(0).0, 0);
+        let fourth = PortSpaces::new(&snapshot, &third);
+        assert_eq!(fourth.of_pool(&lan).count(), 0);
+
+        // An address more or less: another one.
+        snapshot.services = vec![SnapshotService { pool: Some("renamed".to_owned()), ..web }];
+        let before = PortSpaces::new(&snapshot, &first);
+        snapshot.pools[0] = pool("renamed", &[1]);
+        let after = PortSpaces::new(&snapshot, &before);
+        assert!(of(&after, &lan).is_none());
+        let left = addresses(&snapshot.pools[0]);
+        let now = of(&after, &left).unwrap();
+        assert_eq!(now.addresses(), left);
+        // A conn of the former pool ends: by an address that is gone, or by one that stayed.
+        let on = |dst: u32| FlowKey { dst, ..flow };
+        after.release(&owners[0], &on(lan[1]));
+        after.release(&owners[0], &on(lan[0]));
+        assert_eq!(now.usage(0).0, 0);
+    }
+}

@@ -1,0 +1,524 @@
+//! Which local ports of one pool are taken towards one backend: counts by block, a part of them for
+//! each worker.
+//!
+//! Whether a port is taken is what the conn index says. What is kept here is where the next search
+//! starts, and how many ports of each block of [`BLOCK`] candidates are taken, so that a search that
+//! finds one after the other taken goes on in a block that has room. Searches go round through all
+//! addresses and ports, so a port is used again as late as possible: the backend may still hold it
+//! in TIME_WAIT.
+//!
+//! Counts never say more than there is: a new space starts with none, although conns of an earlier
+//! one may be there. A search that finds a whole block taken has learned its count.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+
+use super::local_port::{LocalPort, OwnPorts, Towards};
+use crate::flow::FlowKey;
+
+/// Candidates of a block, at the least.
+pub const BLOCK: u32 = 256;
+/// Blocks of a space, over all workers and beyond one for each of them, at the most: with more
+/// addresses than eight the blocks become larger instead.
+const MOST_BLOCKS: u32 = 2_048;
+/// Counts in a cache line.
+const COUNTS: usize = 32;
+/// Words of 64 blocks in a cache line.
+const WORDS: usize = 8;
+
+/// All local ports towards a backend are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+/// A line of counts, by block.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counts([AtomicU16; COUNTS]);
+
+/// A line of bits, by block: whether it has room.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Room([AtomicU64; WORDS]);
+
+/// What one worker knows of its own part of the ports. Only that worker writes, by loads and stores;
+/// no other one's data is in these lines.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Part {
+    /// Candidate to try next.
+    next: AtomicU32,
+    /// Candidates that are taken.
+    in_use: AtomicU32,
+    capacity: u32,
+    /// A candidate's number, shifted by this, is its block's.
+    shift: u32,
+    blocks: u32,
+    room: Box<[Room]>,
+    /// What the last block lacks to be whole counts as taken.
+    taken: Box<[Counts]>,
+}
+
+impl Part {
+    fn new(capacity: u32, workers: u32, seed: u32) -> Self {
+        let most = MOST_BLOCKS / workers.min(MOST_BLOCKS);
+        let mut shift = BLOCK.ilog2();
+        while capacity.div_ceil(1 << shift) > most.max(1) && shift < u16::BITS - 1 {
+            shift += 1;
+        }
+        let blocks = capacity.div_ceil(1 << shift);
+        let lines = |per_line: usize| (blocks as usize).div_ceil(per_line);
+        let part = Part {
+            next: AtomicU32::new(seed % capacity.max(1)),
+            in_use: AtomicU32::new(0),
+            capacity,
+            shift,
+            blocks,
+            room: (0..lines(64 * WORDS)).map(|_| Room::default()).collect(),
+            taken: (0..lines(COUNTS)).map(|_| Counts::default()).collect(),
+        };
+        for block in 0..blocks {
+            part.set_room(block, true);
+        }
+        if let Some(last) = blocks.checked_sub(1) {
+            part.count(last).store((blocks << shift).wrapping_sub(capacity) as u16, Relaxed);
+        }
+        part
+    }
+
+    #[inline(always)]
+    fn count(&self, block: u32) -> &AtomicU16 {
+        &self.taken[block as usize / COUNTS].0[block as usize % COUNTS]
+    }
+
+    #[inline(always)]
+    fn word(&self, block: u32) -> &AtomicU64 {
+        &self.room[block as usize / (64 * WORDS)].0[block as usize / 64 % WORDS]
+    }
+
+    #[inline(always)]
+    fn has_room(&self, block: u32) -> bool {
+        self.word(block).load(Relaxed) >> (block % 64) & 1 != 0
+    }
+
+    fn set_room(&self, block: u32, has_room: bool) {
+        let (word, bit) = (self.word(block), 1 << (block % 64));
+        let bits = word.load(Relaxed);
+        word.store(if has_room { bits | bit } else { bits & !bit }, Relaxed);
+    }
+
+    /// One more candidate of a block is taken.
+    #[inline(always)]
+    fn take(&self, block: u32) {
+        let taken = self.count(block).load(Relaxed) + 1;
+        self.count(block).store(taken, Relaxed);
+        self.in_use.store(self.in_use.load(Relaxed) + 1, Relaxed);
+        if u32::from(taken) >= 1 << self.shift {
+            self.set_room(block, false);
+        }
+    }
+
+    /// One less.
+    #[inline(always)]
+    fn give_back(&self, block: u32) {
+        let taken = self.count(block).load(Relaxed);
+        if taken == 0 {
+            return; // It was never counted.
+        }
+        self.count(block).store(taken - 1, Relaxed);
+        self.in_use.store(self.in_use.load(Relaxed).saturating_sub(1), Relaxed);
+        if u32::from(taken) >= 1 << self.shift {
+            self.set_room(block, true);
+        }
+    }
+
+    /// Every candidate of a block was found taken.
+    fn learn_full(&self, block: u32) {
+        let unknown = (1 << self.shift) - u32::from(self.count(block).load(Relaxed));
+        self.count(block).store(1 << self.shift, Relaxed);
+        self.in_use.store(self.in_use.load(Relaxed) + unknown, Relaxed);
+        self.set_room(block, false);
+    }
+
+    /// The first block from `block` on, and round, that has room.
+    fn next_with_room(&self, block: u32) -> Option<u32> {
+        if self.blocks == 0 {
+            return None;
+        }
+        let words = self.blocks.div_ceil(64);
+        let start = block / 64;
+        let mut bits = self.word(block).load(Relaxed) & u64::MAX << (block % 64);
+        for step in 0..=words {
+            if bits != 0 {
+                return Some((start + step) % words * 64 + bits.trailing_zeros());
+            }
+            bits = self.word((start + step + 1) % words * 64).load(Relaxed);
+        }
+        None
+    }
+
+    /// The candidate to try next, in a block that has room.
+    #[inline(always)]
+    fn next(&self) -> Result<u32, Exhausted> {
+        let next = self.next.load(Relaxed);
+        if next < self.capacity && self.has_room(next >> self.shift) {
+            return Ok(next);
+        }
+        self.next_elsewhere(next)
+    }
+
+    #[cold]
+    fn next_elsewhere(&self, next: u32) -> Result<u32, Exhausted> {
+        let next = if next < self.capacity { next } else { 0 };
+        let block = next >> self.shift;
+        let found = self.next_with_room(block).ok_or(Exhausted)?;
+        Ok(if found == block { next } else { found << self.shift })
+    }
+}
+
+/// The local ports of a pool towards a backend.
+#[derive(Debug)]
+pub struct PortSpace {
+    /// Address of the backend, in host order.
+    backend: u32,
+    /// L4 port of the backend.
+    port: u16,
+    protocol: u8,
+    /// Local addresses of the pool, in host order.
+    addresses: Box<[u32]>,
+    /// By worker.
+    parts: Box<[Part]>,
+}
+
+impl PortSpace {
+    /// The ports of a pool of these addresses towards a backend's address, L4 port and protocol; all
+    /// of them free. `owners` are the workers' parts. Searches start somewhere, by `seed`: after a
+    /// restart, not where the last process started.
+    pub fn new(
+        backend: (u32, u16, u8),
+        addresses: &[u32],
+        owners: &[OwnPorts],
+        seed: u32,
+    ) -> PortSpace {
+        let workers = owners.len() as u32;
+        let part = |own: &OwnPorts| Part::new(own.capacity(addresses.len()), workers, seed);
+        PortSpace {
+            backend: backend.0,
+            port: backend.1,
+            protocol: backend.2,
+            addresses: addresses.into(),
+            parts: owners.iter().map(part).collect(),
+        }
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        let part = |p: &Part| size_of::<Part>() + size_of_val(&*p.room) + size_of_val(&*p.taken);
+        size_of_val(&*self.addresses) + self.parts.iter().map(part).sum::<usize>()
+    }
+
+    /// The local addresses, in host order.
+    pub fn addresses(&self) -> &[u32] {
+        &self.addresses
+    }
+
+    /// Ports that a worker has in use, and those that it has.
+    pub fn usage(&self, worker: usize) -> (u32, u32) {
+        let part = &self.parts[worker];
+        (part.in_use.load(Relaxed), part.capacity)
+    }
+
+    /// Whether any worker has one in use.
+    pub fn is_in_use(&self) -> bool {
+        self.parts.iter().any(|part| part.in_use.load(Relaxed) > 0)
+    }
+
+    fn towards(&self) -> Towards<'_> {
+        Towards { backend: self.backend, port: self.port, local_addresses: &self.addresses }
+    }
+
+    /// The flow in which the backend answers to a local port.
+    #[inline(always)]
+    fn return_flow(&self, local: LocalPort) -> FlowKey {
+        FlowKey {
+            src: self.backend,
+            dst: self.addresses[local.address as usize],
+            src_port: self.port,
+            dst_port: local.port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// Take the next port, unseen: it is likely to be free. The return flow that it gives.
+    ///
+    /// # Errors
+    /// [`Exhausted`] when none is free.
+    #[inline(always)]
+    pub fn reserve(&self, own: &OwnPorts) -> Result<FlowKey, Exhausted> {
+        let part = &self.parts[own.worker()];
+        let number = part.next()?;
+        part.next.store(number + 1, Relaxed);
+        part.take(number >> part.shift);
+        let towards = self.towards();
+        let share = own.backend_share(&towards);
+        Ok(self.return_flow(own.candidate(number, &towards, share)))
+    }
+
+    /// Find a port that is free: the first one from where the last search ended that `take` accepts.
+    ///
+    /// Looks through what is left of the current block and through the next one that has room. Only
+    /// where conns of an earlier space are there that are not counted, it may have to look through
+    /// more: once through each.
+    ///
+    /// # Errors
+    /// [`Exhausted`] when none is free.
+    pub fn find<T>(
+        &self,
+        own: &OwnPorts,
+        mut take: impl FnMut(FlowKey) -> Option<T>,
+    ) -> Result<T, Exhausted> {
+        let part = &self.parts[own.worker()];
+        let towards = self.towards();
+        let share = own.backend_share(&towards);
+        // The first block may come again at the end, whole.
+        for _ in 0..=part.blocks {
+            let first = part.next()?;
+            let block = first >> part.shift;
+            let start = block << part.shift;
+            let end = (start + (1 << part.shift)).min(part.capacity);
+            for number in first..end {
+                let flow = self.return_flow(own.candidate(number, &towards, share));
+                if let Some(taken) = take(flow) {
+                    part.next.store(number + 1, Relaxed);
+                    part.take(block);
+                    return Ok(taken);
+                }
+            }
+            if first == start {
+                part.learn_full(block);
+            }
+            part.next.store(end, Relaxed);
+        }
+        Err(Exhausted)
+    }
+
+    /// A conn with this return flow has ended, or was not made.
+    #[inline(always)]
+    pub fn release(&self, own: &OwnPorts, address: u32, port: u16) {
+        let part = &self.parts[own.worker()];
+        if let Some(number) = own.number(LocalPort { address, port }, &self.towards()) {
+            part.give_back(number >> part.shift);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::local_port::FIRST_PORT;
+    use crate::table::owner::Spread;
+    use crate::table::toeplitz::Reta;
+    use crate::table::toeplitz::tests::real_keys;
+    use crate::testkit::Random;
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    const BACKEND: (u32, u16, u8) = (0x0a00_0101, 80, 6);
+
+    fn owners(workers: u16, by_hash: bool) -> Vec<OwnPorts> {
+        let (_, key) = &real_keys()[0];
+        let spread = Arc::new(Spread::new(key, &Reta::even(128, workers), workers).unwrap());
+        (0..workers)
+            .map(|worker| match by_hash {
+                true => OwnPorts::by_hash(worker, Arc::clone(&spread)),
+                false => OwnPorts::by_modulo(worker, workers),
+            })
+            .collect()
+    }
+
+    /// One worker's part of a space beside a conn index.
+    struct Model {
+        space: PortSpace,
+        own: OwnPorts,
+        taken: HashSet<(u32, u16)>,
+        /// In the order in which they were made, for quick random picks.
+        conns: Vec<(u32, u16)>,
+        most_probes: usize,
+    }
+
+    impl Model {
+        fn new(owners: &[OwnPorts], worker: usize, addresses: &[u32], seed: u32) -> Self {
+            Model {
+                space: PortSpace::new(BACKEND, addresses, owners, seed),
+                own: owners[worker].clone(),
+                taken: HashSet::new(),
+                conns: Vec::new(),
+                most_probes: 0,
+            }
+        }
+
+        fn capacity(&self) -> usize {
+            self.own.capacity(self.space.addresses.len()) as usize
+        }
+
+        /// As `admit` does it: take the next one unseen, and search when the index knows it.
+        fn make(&mut self) -> Result<(u32, u16), Exhausted> {
+            let planned = self.space.reserve(&self.own)?;
+            self.settle(planned)
+        }
+
+        fn settle(&mut self, planned: FlowKey) -> Result<(u32, u16), Exhausted> {
+            let mut found = (planned.dst, planned.dst_port);
+            if !self.taken.insert(found) {
+                self.release(found);
+                let (taken, mut probes) = (&mut self.taken, 0);
+                found = self.space.find(&self.own, |flow| {
+                    probes += 1;
+                    let key = (flow.dst, flow.dst_port);
+                    taken.insert(key).then_some(key)
+                })?;
+                self.most_probes = self.most_probes.max(probes);
+            }
+            self.conns.push(found);
+            Ok(found)
+        }
+
+        fn release(&self, (address, port): (u32, u16)) {
+            let index = self.space.addresses.iter().position(|a| *a == address);
+            if let Some(index) = index {
+                self.space.release(&self.own, index as u32, port);
+            }
+        }
+
+        fn end(&mut self, index: usize) {
+            let conn = self.conns.swap_remove(index);
+            assert!(self.taken.remove(&conn));
+            self.release(conn);
+        }
+    }
+
+    #[test]
+    fn the_last_free_port_is_found_wherever_it_is_and_none_beyond() {
+        let mut random = Random::from_env();
+        for (workers, by_hash, addresses) in
+            [(1, false, 1), (3, true, 2), (3, false, 2), (16, false, 16)]
+        {
+            let owners = owners(workers, by_hash);
+            let addresses: Vec<u32> = (1..=addresses).collect();
+            let worker = random.below(usize::from(workers));
+            let mut m = Model::new(&owners, worker, &addresses, random.next_u64() as u32);
+            for made in 0..m.capacity() {
+                m.make().unwrap_or_else(|_| panic!("{made} of {}", m.capacity()));
+            }
+            assert_eq!(m.make(), Err(Exhausted), "{workers} workers, by hash: {by_hash}");
+            for _ in 0..1_000 {
+                let index = random.below(m.conns.len());
+                let free = m.conns[index];
+                m.end(index);
+                assert_eq!(m.make(), Ok(free));
+                assert_eq!(m.make(), Err(Exhausted));
+            }
+            let block = 1 << m.space.parts[worker].shift;
+            assert!(m.most_probes <= 2 * block, "{} probes", m.most_probes);
+            assert!(addresses.len() > 8 || block == BLOCK as usize);
+            assert_eq!(m.space.usage(worker), (m.capacity() as u32, m.capacity() as u32));
+        }
+    }
+
+    #[test]
+    fn it_is_refused_only_if_none_is_free_whatever_came_before() {
+        let mut random = Random::from_env();
+        for (workers, by_hash) in [(3, false), (16, true)] {
+            let owners = owners(workers, by_hash);
+            let mut addresses = vec![7, 8];
+            let mut m = Model::new(&owners, 0, &addresses, 0);
+            for round in 0..60 {
+                // Mostly full, and emptied a little at times.
+                let most = if random.below(8) == 0 { m.conns.len() + 1 } else { 400 };
+                let end = random.below(most);
+                for _ in 0..end.min(m.conns.len()) {
+                    let index = random.below(m.conns.len());
+                    m.end(index);
+                }
+                let in_pool = m.conns.iter().filter(|(a, _)| addresses.contains(a)).count();
+                let mut free = m.capacity() - in_pool;
+                // Some at a time, as they are planned in bursts.
+                for _ in 0..1_000 {
+                    let burst = 1 + random.below(32);
+                    let planned: Vec<_> =
+                        (0..burst).map_while(|_| m.space.reserve(&m.own).ok()).collect();
+                    let made = planned.into_iter().filter(|p| m.settle(*p).is_ok()).count();
+                    assert_eq!(made, burst.min(free), "round {round}: {free} free");
+                    free -= made;
+                }
+                if round % 10 == 9 {
+                    // The pool changes: conns go on, and the counts start anew.
+                    let index = random.below(addresses.len());
+                    addresses[index] = random.next_u64() as u32;
+                    m.space = PortSpace::new(BACKEND, &addresses, &owners, 5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_conns_in_a_row_cost_one_search_and_none_is_refused() {
+        let owners = owners(1, false);
+        for long in [300, 30_000, 63_222] {
+            let mut m = Model::new(&owners, 0, &[1], 0);
+            (0..long).for_each(|_| assert!(m.make().is_ok()));
+            let mut searches = 0;
+            for _ in 0..2 * 64_512 {
+                m.most_probes = 0;
+                assert!(m.make().is_ok(), "with {long} in use for long");
+                searches += usize::from(m.most_probes > 0);
+                m.end(m.conns.len() - 1);
+            }
+            // Once a round at the first taken port, and once where the start is come to.
+            let rounds = 1 + 2 * 64_512 / (64_512 - long);
+            assert!(searches <= 2 * rounds, "{long}: {searches} searches in {rounds} rounds");
+        }
+    }
+
+    #[test]
+    fn a_released_port_comes_again_as_late_as_possible() {
+        for (workers, by_hash) in [(1, false), (3, true)] {
+            let mut m = Model::new(&owners(workers, by_hash), 0, &[1], 77);
+            let first = m.make().unwrap();
+            m.end(0);
+            for _ in 1..m.capacity() {
+                assert_ne!(m.make().unwrap(), first);
+                m.end(0);
+            }
+            assert_eq!(m.make(), Ok(first));
+        }
+    }
+
+    #[test]
+    fn a_space_is_about_a_kilobyte_for_each_address() {
+        for workers in [1, 2, 4, 16] {
+            let owners = owners(workers, false);
+            for addresses in [1, 2, 4, 8, 16, 256] {
+                let addresses: Vec<u32> = (1..=addresses).collect();
+                let space = PortSpace::new(BACKEND, &addresses, &owners, 0);
+                let per_worker = 64 + 64 + 64;
+                let most = addresses.len().min(8) * 576 + addresses.len() * 4;
+                let most = most + usize::from(workers) * per_worker;
+                assert!(space.bytes() <= most, "{workers} {}: {}", addresses.len(), space.bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn ports_of_others_change_nothing() {
+        let owners = owners(3, false);
+        let mut m = Model::new(&owners, 1, &[1, 2], 0);
+        m.make().unwrap();
+        for port in [0, 1, FIRST_PORT - 1, FIRST_PORT, FIRST_PORT + 1] {
+            if !u32::from(port).is_multiple_of(3) {
+                continue;
+            }
+            m.space.release(&m.own, 0, port);
+        }
+        assert_eq!(m.space.usage(1).0, 1);
+    }
+}
