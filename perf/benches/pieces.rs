@@ -4,10 +4,10 @@
 //! depend on what else the machine does.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sluice_perf::pieces::PIECES;
+use sluice_perf::pieces::{LARGE, PIECES};
 
 fn pieces(criterion: &mut Criterion) {
-    for (name, prepare) in PIECES {
+    for (name, prepare) in PIECES.iter().chain(LARGE) {
         let mut piece = prepare();
         let mut group = criterion.benchmark_group("pieces");
         group.throughput(Throughput::Elements(u64::from(piece.operations)));

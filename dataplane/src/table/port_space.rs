@@ -227,6 +227,11 @@ impl PortSpace {
         (part.in_use.load(Relaxed), part.capacity)
     }
 
+    /// Candidates of a worker's block: a search looks at no more than twice as many.
+    pub fn block(&self, worker: usize) -> u32 {
+        1 << self.parts[worker].shift
+    }
+
     /// Whether any worker has one in use.
     pub fn is_in_use(&self) -> bool {
         self.parts.iter().any(|part| part.in_use.load(Relaxed) > 0)
@@ -318,7 +323,7 @@ mod tests {
     use crate::table::owner::Spread;
     use crate::table::toeplitz::Reta;
     use crate::table::toeplitz::tests::real_keys;
-    use crate::testkit::Random;
+    use crate::testkit::{Random, range_of};
     use std::collections::HashSet;
     use std::sync::Arc;
 
@@ -417,7 +422,7 @@ mod tests {
                 assert_eq!(m.make(), Ok(free));
                 assert_eq!(m.make(), Err(Exhausted));
             }
-            let block = 1 << m.space.parts[worker].shift;
+            let block = m.space.block(worker) as usize;
             assert!(m.most_probes <= 2 * block, "{} probes", m.most_probes);
             assert!(addresses.len() > 8 || block == BLOCK as usize);
             assert_eq!(m.space.usage(worker), (m.capacity() as u32, m.capacity() as u32));
@@ -509,16 +514,30 @@ mod tests {
     }
 
     #[test]
+    fn workers_share_no_line_of_a_space() {
+        for workers in [2, 3, 8] {
+            let space = PortSpace::new(BACKEND, &[1, 2, 3], &owners(workers, true), 0);
+            let mut lines: Vec<_> = (0..usize::from(workers))
+                .flat_map(|worker| {
+                    let part = &space.parts[worker];
+                    let whole = range_of(std::slice::from_ref(part));
+                    let ranges = [whole, range_of(&part.room), range_of(&part.taken)];
+                    ranges.map(|range| (range.start / 64, range.end.div_ceil(64), worker))
+                })
+                .collect();
+            lines.sort_unstable();
+            assert_eq!(lines.len(), 3 * usize::from(workers));
+            assert!(lines.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{lines:x?}");
+        }
+    }
+
+    #[test]
     fn ports_of_others_change_nothing() {
         let owners = owners(3, false);
         let mut m = Model::new(&owners, 1, &[1, 2], 0);
         m.make().unwrap();
-        for port in [0, 1, FIRST_PORT - 1, FIRST_PORT, FIRST_PORT + 1] {
-            if !u32::from(port).is_multiple_of(3) {
-                continue;
-            }
-            m.space.release(&m.own, 0, port);
-        }
+        let foreign = (0..=FIRST_PORT + 30).filter(|p| *p < FIRST_PORT || p % 3 != 1);
+        foreign.for_each(|port| m.space.release(&m.own, 0, port));
         assert_eq!(m.space.usage(1).0, 1);
     }
 }

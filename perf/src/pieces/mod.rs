@@ -34,7 +34,7 @@ pub const PIECES: &[Named] = &[
     ("conn-insert-remove", tables::conn_insert_remove),
     ("wheel-arm-disarm", tables::wheel_arm_disarm),
     ("wheel-arm-expire", tables::wheel_arm_expire),
-    ("local-port-allocate", tables::local_port_allocate),
+    ("local-port-reserve", tables::local_port_reserve),
     ("maglev-build", scheduler::maglev_build),
     ("maglev-lookup", scheduler::maglev_lookup),
     ("checksum-20", wire::checksum_20),
@@ -42,4 +42,11 @@ pub const PIECES: &[Named] = &[
     ("checksum-1500", wire::checksum_1500),
     ("parse-tcp", wire::parse_tcp),
     ("parse-udp", wire::parse_udp),
+];
+
+/// Those that take too long to make ready for `count`, which runs under valgrind.
+pub const LARGE: &[Named] = &[
+    ("local-port-search-1-address", tables::local_port_search_1),
+    ("local-port-search-4-addresses", tables::local_port_search_4),
+    ("local-port-search-16-addresses", tables::local_port_search_16),
 ];

@@ -5,8 +5,10 @@ use std::hint::black_box;
 use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::flow::{FlowHasher, FlowKey, Tuple};
 use sluice_dataplane::table::conn::{ConnTable, NewConn};
+use sluice_dataplane::table::conn_index::ConnRef;
 use sluice_dataplane::table::conn_state::{ConnState, STATES};
-use sluice_dataplane::table::local_port::{Cursor, OwnPorts, Towards};
+use sluice_dataplane::table::local_port::OwnPorts;
+use sluice_dataplane::table::port_space::PortSpace;
 use sluice_dataplane::table::wheel::{Link, Links, SLOT_MS, Wheel};
 use sluice_dataplane::testkit::Random;
 
@@ -139,17 +141,79 @@ pub fn wheel_arm_expire() -> Piece {
     })
 }
 
-/// A local port found free at once, and given back.
-pub fn local_port_allocate() -> Piece {
-    let ports = OwnPorts::by_modulo(0, 2);
-    let mut cursor = Cursor::starting_at(7);
+/// The backend that local ports are for.
+const BACKEND: (u32, u16, u8) = (0x0a00_0101, 80, 6);
+
+fn local_addresses(count: u32) -> Vec<u32> {
+    (0..count).map(|i| 0x0a00_ff01 + i).collect()
+}
+
+/// A local port taken unseen, and given back.
+pub fn local_port_reserve() -> Piece {
+    let owners = [OwnPorts::by_modulo(0, 2), OwnPorts::by_modulo(1, 2)];
+    let addresses = local_addresses(4);
+    let space = PortSpace::new(BACKEND, &addresses, &owners, 7);
     Piece::new("local port", TIMES, move || {
         for _ in 0..TIMES {
-            let local_addresses = &[0x0a00_ff01, 0x0a00_ff02, 0x0a00_ff03, 0x0a00_ff04];
-            let towards = Towards { backend: 0x0a00_0101, port: 80, local_addresses };
-            let taken = cursor.allocate(&ports, &towards, |candidate| Some(black_box(candidate)));
-            black_box(taken.is_ok());
-            cursor.release();
+            let flow = black_box(space.reserve(&owners[0])).expect("there is room");
+            space.release(&owners[0], flow.dst - addresses[0], flow.dst_port);
         }
     })
+}
+
+/// The longest search among all ports of so many addresses, all of them in use but two: through the
+/// rest of a block that has room only before it, and through one that has it at its end.
+fn local_port_search(addresses: u32) -> Piece {
+    let owners = [OwnPorts::by_modulo(0, 1)];
+    let capacity = owners[0].capacity(addresses as usize);
+    let local = local_addresses(addresses);
+    let space = PortSpace::new(BACKEND, &local, &owners, 0);
+    let hasher = FlowHasher::new(0x5eed);
+    let mut table = ConnTable::new(capacity, hasher.clone(), 0, Pages::Transparent);
+    let mut made = Vec::new();
+    let make = move |table: &mut ConnTable, space: &PortSpace, i: u32| {
+        let new = NewConn { from_client: from_client(i), ..conn(0) };
+        let hash = hasher.hash(&Tuple::from(&new.from_client));
+        let found = space.find(&owners[0], |flow| {
+            let new = NewConn { from_backend: Some(flow), ..new };
+            table.insert(&new, hash, 0, &TIMEOUTS).ok().map(|conn| (conn, flow))
+        });
+        found.expect("a port is free")
+    };
+    for i in 0..capacity {
+        made.push(make(&mut table, &space, i));
+    }
+    let own = OwnPorts::by_modulo(0, 1);
+    let first = local[0];
+    let block = space.block(0) as usize;
+    let mut free = made[0];
+    let end = move |table: &mut ConnTable, space: &PortSpace, (conn, flow): (ConnRef, FlowKey)| {
+        table.remove(conn);
+        table.end_burst();
+        space.release(&own, flow.dst - first, flow.dst_port);
+    };
+    end(&mut table, &space, made[2 * block - 1]);
+    end(&mut table, &space, free);
+    free = make(&mut table, &space, 0);
+    Piece::new("search", 1, move || {
+        let last = make(&mut table, &space, capacity - 1);
+        end(&mut table, &space, last);
+        end(&mut table, &space, free);
+        free = make(&mut table, &space, 0);
+    })
+}
+
+/// The longest search, by one address.
+pub fn local_port_search_1() -> Piece {
+    local_port_search(1)
+}
+
+/// The longest search, by four addresses.
+pub fn local_port_search_4() -> Piece {
+    local_port_search(4)
+}
+
+/// The longest search, by 16 addresses.
+pub fn local_port_search_16() -> Piece {
+    local_port_search(16)
 }
