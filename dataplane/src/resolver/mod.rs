@@ -10,7 +10,7 @@
 //!                    │ 3 × 1 s            ▲  ▲            answer                │
 //!                    ▼                    │  └──────────────────────────────────┤ 3 × 1 s unicast,
 //!                  failed ────────────────┘                                     │ 3 × 1 s broadcast
-//!                    ▲ └─ want ─► incomplete                                    │
+//!                    ▲ └─ want, 1 s after ─► incomplete                         │
 //!                    └──────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -113,8 +113,8 @@ enum State {
     Reachable { mac: MacAddr, fresh_until_ms: u64 },
     /// Usable, but to be confirmed: asked `tries` times, first by unicast, then by broadcast.
     Probing { mac: MacAddr, tries: u8 },
-    /// Not usable; a want after `until_ms` asks anew.
-    Failed { until_ms: u64 },
+    /// Not usable; a want asks anew, one before `until_ms` does so then.
+    Failed { until_ms: u64, wanted: bool },
 }
 
 #[derive(Debug)]
@@ -240,8 +240,10 @@ impl Resolver {
                 }
             }
             State::Probing { mac, .. } => self.publish(key, NeighbourState::Reachable(mac)),
-            State::Failed { until_ms } if now_ms < until_ms => {
+            State::Failed { until_ms, .. } if now_ms < until_ms => {
                 self.publish(key, NeighbourState::Failed);
+                self.set_state(key, State::Failed { until_ms, wanted: true });
+                self.set_due(key, until_ms);
             }
             State::Failed { .. } => {
                 self.set_state(key, State::Incomplete { tries: 0 });
@@ -461,6 +463,10 @@ impl Resolver {
                 self.fail(now_ms, key);
             }
             State::Incomplete { .. } | State::Probing { .. } => self.request(now_ms, key),
+            State::Failed { wanted: true, .. } => {
+                self.set_state(key, State::Incomplete { tries: 0 });
+                self.request(now_ms, key);
+            }
             State::Reachable { .. } | State::Failed { .. } => {
                 let unused_ms = entry.wanted_ms + UNUSED_MS;
                 if now_ms >= unused_ms {
@@ -486,7 +492,8 @@ impl Resolver {
     }
 
     fn fail(&mut self, now_ms: u64, key: Key) {
-        self.set_state(key, State::Failed { until_ms: now_ms + FAILED_HOLD_MS });
+        let until_ms = now_ms + FAILED_HOLD_MS;
+        self.set_state(key, State::Failed { until_ms, wanted: false });
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let unused_ms = entry.wanted_ms + UNUSED_MS;
         let told = std::mem::replace(&mut entry.failure_told, true);

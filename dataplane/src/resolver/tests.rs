@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::table::neighbour::{EgressPort, Neighbours};
+use crate::table::route::NextHop;
 
 const A: u32 = 0x0a00_0005;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 5]);
@@ -114,6 +116,46 @@ fn a_failed_address_is_not_asked_for_within_a_second_but_workers_are_told() {
     resolver.seen(4_001, PORT, A, MAC, true, true);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
     assert_eq!(run(&mut resolver, 4_100, 20_000), [], "no request is left over");
+}
+
+/// What was verified and then fails is asked for as any other: with a worker that has packets for it
+/// all the time, anew a second after it was given up, and so again every 4 s.
+#[test]
+fn a_verified_host_that_fails_is_asked_for_again_after_a_second() {
+    let egress = EgressPort { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1_500 };
+    for first_packet_ms in [0, 1, 499, 500, 2_600, 4_999] {
+        let (mut resolver, mut table) = (resolver(), Neighbours::new(4, &[egress]));
+        let (mut failed_ms, mut requests) = (None, Vec::new());
+        for now_ms in 0..60_000u64 {
+            let now = now_ms as u32;
+            if now_ms == 0 || (now_ms >= first_packet_ms && now_ms % 10 == first_packet_ms % 10) {
+                let note = table.slot_of(NextHop { port: PORT, address: A }, now).unwrap();
+                if table.should_ask(table.current(note).unwrap(), now) {
+                    resolver.want(now_ms, PORT, A);
+                }
+            }
+            // It answers once and never again.
+            if now_ms == 2 {
+                resolver.seen(now_ms, PORT, A, MAC, true, true);
+            }
+            resolver.tick(now_ms);
+            for action in actions(&mut resolver) {
+                match action {
+                    Action::Publish(update) => {
+                        table.update(&update, now);
+                        if update.state == NeighbourState::Failed && failed_ms.is_none() {
+                            failed_ms = Some(now_ms);
+                        }
+                    }
+                    Action::Request { .. } if failed_ms.is_some() => requests.push(now_ms),
+                    _ => {}
+                }
+            }
+        }
+        let failed_ms = failed_ms.expect("it fails");
+        let after: Vec<u64> = requests.iter().map(|at_ms| at_ms - failed_ms).take(6).collect();
+        assert_eq!(after, [1_000, 2_000, 3_000, 5_000, 6_000, 7_000], "{first_packet_ms}");
+    }
 }
 
 #[test]

@@ -222,6 +222,10 @@ impl Neighbours {
                 entry.ready_epoch = entry.epoch;
             }
             NeighbourState::Failed => {
+                if entry.is_reachable() {
+                    // It was asked for as seldom as what is reachable: the next packet asks again.
+                    entry.want_at = now;
+                }
                 entry.verdict = failed;
                 entry.ready_epoch = NOT_READY;
             }
@@ -281,6 +285,19 @@ mod tests {
         assert!(table.should_ask(slot, 2_000) && !table.should_ask(slot, 6_999));
         assert!(ready(table.entries(), note, 6_999).is_some());
         assert!(table.should_ask(slot, 7_000));
+    }
+
+    #[test]
+    fn a_next_hop_that_fails_is_asked_for_at_once_and_then_twice_a_second() {
+        let mut table = Neighbours::new(4, &[PORT]);
+        let note = table.slot_of(hop(7), 0).unwrap();
+        let slot = table.current(note).unwrap();
+        table.update(&update(7, NeighbourState::Reachable(MAC)), 0);
+        assert!(table.should_ask(slot, 1_000));
+        table.update(&update(7, NeighbourState::Failed), 1_200);
+        assert!(table.should_ask(slot, 1_200));
+        table.update(&update(7, NeighbourState::Failed), 1_201);
+        assert!(!table.should_ask(slot, 1_699) && table.should_ask(slot, 1_700));
     }
 
     #[test]
@@ -381,6 +398,9 @@ mod tests {
                         let slot = table.update(&update(address, state), now);
                         assert_eq!(slot.is_some(), known.contains_key(&address));
                         let Some(entry) = known.get_mut(&address) else { continue };
+                        if state == NeighbourState::Failed && entry.mac.is_some() {
+                            entry.want_at = time;
+                        }
                         entry.mac = match state {
                             NeighbourState::Reachable(mac) => Some(mac),
                             _ => None,
