@@ -39,6 +39,8 @@ drop_reasons! {
     NotOurMac = "not_our_mac",
     /// Source MAC is a group address, which no station may send from (IEEE 802.3).
     BadSourceMac = "bad_source_mac",
+    /// Source MAC, or ARP sender's, is one of the ports' own: a loop in the network, or forged.
+    OwnMac = "own_mac",
     /// Carries a VLAN tag; the port is configured untagged.
     VlanTagged = "vlan_tagged",
     /// EtherType is neither IPv4 nor ARP.
@@ -47,6 +49,10 @@ drop_reasons! {
     ArpTruncated = "arp_truncated",
     /// ARP with other than Ethernet and IPv4 addresses, or an unknown operation.
     ArpInvalid = "arp_invalid",
+    /// ARP sender that no host can be: a group's MAC, or 0/8, 127/8, 224/3, a network or its broadcast.
+    ArpBadSender = "arp_bad_sender",
+    /// ARP by which another host claims an address of ours (RFC 5227, 2.4).
+    ArpConflict = "arp_conflict",
     /// ARP for an address that is not ours.
     ArpNotForUs = "arp_not_for_us",
     /// ARP answered or learned: it has done its work.
@@ -67,6 +73,8 @@ drop_reasons! {
     Fragment = "fragment",
     /// Source address that cannot be (RFC 1812, 5.3.7): 0/8, 127/8, multicast, 240/4, or one of ours.
     MartianSource = "martian_source",
+    /// Source is a connected network's own address or its broadcast address (RFC 1122, 3.2.1.3).
+    BroadcastSource = "broadcast_source",
     /// Source and destination address and port are the same.
     LandAttack = "land_attack",
     /// TTL ran out (RFC 1812, 5.3.1); the sender was told by ICMP within the rate limit.

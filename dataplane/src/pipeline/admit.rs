@@ -11,9 +11,9 @@ use sluice_wire::ipv4::PROTO_TCP;
 
 use super::choose::choose;
 use super::forward::forward_one;
-use super::parse::is_martian;
+use super::parse::{check_sender, is_martian};
 use super::{Tables, conn, next_hop};
-use crate::burst::{BURST, Burst, Mask, Meta, Verdict};
+use crate::burst::{BURST, Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
@@ -59,14 +59,14 @@ impl Seen {
 /// The first pass: service, backend and local port; all of them accounted for.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
-pub fn plan<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) {
+pub fn plan<F: Frame>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) {
     let mut planned = 0;
     let mut seen = Seen::default();
-    burst.each(flows, |index, _, meta| {
+    burst.each(flows, |index, frame, meta| {
         t.plans[index] = if seen.insert(meta.hash) {
             Plan::LookAgain
         } else {
-            let plan = plan_one(t, config, meta, planned);
+            let plan = plan_one(frame, t, config, meta, planned);
             if let Plan::Make(new) = &plan {
                 t.conns.prefetch_new(new, planned);
                 planned += 1;
@@ -93,7 +93,7 @@ pub fn admit<F: Frame>(
             if conn::track(meta, t, config, now) {
                 return forward_one(frame, meta, t, now);
             }
-            plan = plan_late(t, config, meta);
+            plan = plan_late(frame, t, config, meta);
         }
         let made = match plan {
             Plan::Make(new) => make(t, config, &new, meta.hash, now),
@@ -137,8 +137,15 @@ fn make(
 
 /// Decide about a packet without a conn, when so many conns will be made before it.
 #[inline(always)]
-fn plan_one(t: &mut Tables, config: &Compiled, meta: &Meta, planned: usize) -> Plan {
-    match plan_conn(t, config, meta, planned) {
+fn plan_one<F: Frame>(
+    frame: &F,
+    t: &mut Tables,
+    config: &Compiled,
+    meta: &Meta,
+    planned: usize,
+) -> Plan {
+    let checked = check_sender(frame, Class::Flow, meta, t).map_err(Verdict::Drop);
+    match checked.and_then(|()| plan_conn(t, config, meta, planned)) {
         Ok(new) => Plan::Make(new),
         Err(verdict) => Plan::Refuse(verdict),
     }
@@ -147,8 +154,8 @@ fn plan_one(t: &mut Tables, config: &Compiled, meta: &Meta, planned: usize) -> P
 /// The same in the second pass, where it is rare.
 #[cold]
 #[inline(never)]
-fn plan_late(t: &mut Tables, config: &Compiled, meta: &Meta) -> Plan {
-    plan_one(t, config, meta, 0)
+fn plan_late<F: Frame>(frame: &F, t: &mut Tables, config: &Compiled, meta: &Meta) -> Plan {
+    plan_one(frame, t, config, meta, 0)
 }
 
 #[inline(always)]

@@ -5,20 +5,61 @@ use sluice_wire::WireError;
 use sluice_wire::arp::{self, ArpPacket, OP_REQUEST};
 use sluice_wire::headers::L3_OFFSET;
 
+use super::parse::is_martian;
+use super::rate_limit::{Rate, RateLimit};
 use super::{Tables, ToMain};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
+use crate::table::wheel::Millis;
+
+/// How much of the ARP that others send the main thread is told: no flood of it keeps the rest out.
+/// By sender's address, and in all.
+pub struct MessageLimits {
+    conflicts: RateLimit,
+    others: RateLimit,
+}
+
+impl MessageLimits {
+    /// Nothing has been told yet; `seed` is one that others do not know.
+    pub fn new(seed: u64, now: Millis) -> Self {
+        // One is enough for the defence, which is due every 10 s for each address.
+        let conflicts =
+            [Rate { per_second: 1, at_once: 2 }, Rate { per_second: 100, at_once: 200 }];
+        // As many as there may be answers to our own questions.
+        let others =
+            [Rate { per_second: 20, at_once: 20 }, Rate { per_second: 20_000, at_once: 2_000 }];
+        let limit = |[each, all]: [Rate; 2]| RateLimit::new(each, all, seed, now);
+        MessageLimits { conflicts: limit(conflicts), others: limit(others) }
+    }
+
+    fn take(&mut self, sender: u32, is_conflict: bool, now: Millis) -> bool {
+        let limit = if is_conflict { &mut self.conflicts } else { &mut self.others };
+        limit.take(sender, now)
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> [std::ops::Range<usize>; 2] {
+        [self.conflicts.written(), self.others.written()]
+    }
+}
 
 /// The stage.
-pub fn answer<F: Frame>(burst: &mut Burst<F>, which: Mask, t: &mut Tables, config: &Compiled) {
+pub fn answer<F: Frame>(
+    burst: &mut Burst<F>,
+    which: Mask,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) {
     burst.filter(which, |frame, meta| {
         let is_arp = meta.class == Class::Arp;
         if is_arp {
             meta.verdict = match arp::parse(&frame.bytes()[L3_OFFSET..]) {
                 Ok(packet) => {
                     let packet = *packet;
-                    decide(frame, &packet, meta, t, config)
+                    decide(frame, &packet, meta, t, config, now)
                 }
                 Err(WireError::Truncated) => Verdict::Drop(DropReason::ArpTruncated),
                 Err(_) => Verdict::Drop(DropReason::ArpInvalid),
@@ -34,10 +75,18 @@ fn decide<F: Frame>(
     meta: &Meta,
     t: &mut Tables,
     config: &Compiled,
+    now: Millis,
 ) -> Verdict {
-    if !packet.sender_is_station() {
-        return Verdict::Drop(DropReason::ArpInvalid);
+    let sender = packet.sender_ip.get();
+    let is_nobody = !packet.is_probe() && (is_martian(sender) || t.routes.is_broadcast(sender));
+    if !packet.sender_is_station() || is_nobody {
+        return Verdict::Drop(DropReason::ArpBadSender);
     }
+    if t.is_own_mac(packet.sender_mac) {
+        return Verdict::Drop(DropReason::OwnMac);
+    }
+    // RFC 5227, 2.4: whatever it asks, who says that it has an address of ours is in conflict.
+    let conflict = config.address(sender).is_some();
     let target = config.address(packet.target_ip.get());
     // A port answers for its own address only on its own wire; VIPs and local addresses have none.
     let for_us = match target {
@@ -45,18 +94,19 @@ fn decide<F: Frame>(
         Some(Address::Vip | Address::Local) => true,
         None => false,
     };
-    if !for_us && !packet.is_announcement() {
+    if !for_us && !packet.is_announcement() && !conflict {
         return Verdict::Drop(DropReason::ArpNotForUs);
     }
     let is_request = packet.op() == OP_REQUEST;
-    let told = t.tell(ToMain::Arp {
-        port: meta.in_port,
-        sender: packet.sender_ip.get(),
-        mac: packet.sender_mac,
-        is_reply: !is_request,
-        for_us,
-        conflict: config.address(packet.sender_ip.get()).is_some(),
-    });
+    let told = t.arp_limits.take(sender, conflict, now)
+        && t.tell(ToMain::Arp {
+            port: meta.in_port,
+            sender,
+            mac: packet.sender_mac,
+            is_reply: !is_request,
+            for_us,
+            conflict,
+        });
     if is_request && for_us && !packet.is_announcement() {
         let reply = arp::build_reply(packet, t.ports[meta.in_port as usize].mac);
         if frame.set_len(reply.len()).is_err() {
@@ -66,6 +116,7 @@ fn decide<F: Frame>(
         return Verdict::Transmit { port: meta.in_port };
     }
     match (told, target) {
+        _ if conflict => Verdict::Drop(DropReason::ArpConflict),
         // The kernel may have asked, through its exception port.
         (_, Some(Address::Port(port)))
             if !is_request && for_us && t.ports[port as usize].has_exception =>

@@ -38,6 +38,7 @@ impl Pipeline<MemFrame> {
         let mut all = t.conns.written();
         all.extend(t.counters.written());
         all.extend(t.error_limits.written());
+        all.extend(t.arp_limits.written());
         all.extend([
             range_of(slice::from_ref(self)),
             range_of(t.neighbours.entries()),
@@ -48,6 +49,7 @@ impl Pipeline<MemFrame> {
             range_of(slice::from_ref(&*t.plans)),
             range_of(slice::from_ref(&*t.error_limits)),
             t.related_limit.written(),
+            range_of(slice::from_ref(&*t.arp_limits)),
             room(t.outbox.as_ptr(), OUTBOX),
             room(self.held.as_slices().0.as_ptr(), HELD),
             room(self.dropped.as_ptr(), BURST),

@@ -99,7 +99,7 @@ pub enum ToMain {
         is_reply: bool,
         /// Whether it asks for, or answers to, one of our addresses.
         for_us: bool,
-        /// Whether the sender claims an address of ours.
+        /// Whether the sender claims an address of ours: never the MAC address of a port.
         conflict: bool,
     },
 }
@@ -181,6 +181,7 @@ pub struct Tables {
     plans: Box<admit::Plans>,
     error_limits: Box<ErrorLimits>,
     related_limit: RateLimit,
+    arp_limits: Box<arp::MessageLimits>,
 }
 
 /// A packet that waits for a MAC address.
@@ -234,6 +235,7 @@ impl<F: Frame> Pipeline<F> {
                 plans: Box::new(admit::NO_PLANS),
                 error_limits: Box::new(ErrorLimits::new(config.seed, now)),
                 related_limit: relate::limit(config.seed, now),
+                arp_limits: Box::new(arp::MessageLimits::new(config.seed, now)),
             },
             held: VecDeque::with_capacity(HELD),
             dropped: Vec::with_capacity(BURST),
@@ -259,7 +261,7 @@ impl<F: Frame> Pipeline<F> {
         conn::lookup(burst, flows, t);
         let flows = forward::forward(burst, flows, t, config, now);
         if !others.is_empty() {
-            arp::answer(burst, others, t, config);
+            arp::answer(burst, others, t, config, now);
             icmp::answer(burst, others, t, config, now);
             exception::decide(burst, others, config);
         }
@@ -395,6 +397,12 @@ fn forget(conn: &Conn, counters: &WorkerCounters, own_ports: &OwnPorts, config: 
 }
 
 impl Tables {
+    /// Whether it is the MAC address of one of our ports.
+    #[inline(always)]
+    fn is_own_mac(&self, mac: MacAddr) -> bool {
+        self.stations.contains(&mac.into())
+    }
+
     /// Tell the main thread something; false when there is no room for it in this burst.
     fn tell(&mut self, message: ToMain) -> bool {
         let room = self.outbox.len() < OUTBOX;

@@ -101,13 +101,33 @@ fn verify<F: Frame>(frame: &F, head: &FlowHead, verify_l4: bool) -> bool {
 fn look_closely<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
     let port = &t.ports[usize::from(meta.in_port)];
     let nic = [frame.ip_checksum(), frame.l4_checksum()];
-    match classify(frame.bytes(), nic, port, t.verify_l4_checksum, meta) {
+    let class = classify(frame.bytes(), nic, port, t.verify_l4_checksum, meta);
+    match class.and_then(|class| check_sender(frame, class, meta, t).map(|()| class)) {
         Ok(Class::Flow) if config.may_be_ours(meta.tuple.addresses) => return true,
         Ok(Class::Flow) => meta.verdict = Verdict::Drop(DropReason::NotForUs),
         Ok(class) => meta.class = class,
         Err(reason) => meta.verdict = Verdict::Drop(reason),
     }
     false
+}
+
+/// Refuse what comes from nobody: our own MAC address, or an address of a whole network. What
+/// [`quick_look`] takes for a flow is looked at so once it has no conn.
+#[inline(always)]
+pub fn check_sender<F: Frame>(
+    frame: &F,
+    class: Class,
+    meta: &Meta,
+    t: &Tables,
+) -> Result<(), DropReason> {
+    let header = EtherHeader::ref_from_prefix(frame.bytes());
+    if header.is_ok_and(|(ether, _)| t.is_own_mac(ether.src)) {
+        return Err(DropReason::OwnMac);
+    }
+    if class != Class::Arp && t.routes.is_broadcast(meta.key().src) {
+        return Err(DropReason::BroadcastSource);
+    }
+    Ok(())
 }
 
 /// Whether a checksum is right as far as anybody is to look. What the NIC calls bad is looked at
@@ -294,6 +314,11 @@ mod tests {
             match at_first {
                 Quick::Flow => {
                     seen[0] += 1;
+                    // Who sent it is looked at once it has no conn.
+                    if let Err(reason) = check_sender(&frame, Class::Flow, &quick, t) {
+                        assert_eq!(close.verdict, Verdict::Drop(reason), "{bytes:x?}");
+                        continue;
+                    }
                     assert!(is_flow, "{close:?} {bytes:x?}");
                     assert_eq!((quick.tuple, quick.ip_len), (close.tuple, close.ip_len));
                     if quick.tuple.protocol == ipv4::PROTO_TCP {

@@ -432,6 +432,125 @@ fn arp_is_answered_for_vips_local_addresses_and_own_addresses_only() {
     assert!(matches!(h.messages.last(), Some(ToMain::Arp { is_reply: true, for_us: true, .. })));
 }
 
+/// ARP that nobody can have sent is neither answered nor believed, whatever it asks for.
+#[test]
+fn arp_of_impossible_senders_is_dropped_by_name() {
+    let [real, own] = [Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 1)];
+    let nobody: [Ipv4Addr; 9] = [
+        [0, 0, 0, 1].into(),
+        [127, 0, 0, 1].into(),
+        [224, 0, 0, 1].into(),
+        [240, 0, 0, 1].into(),
+        [255, 255, 255, 255].into(),
+        [192, 0, 2, 0].into(),
+        [192, 0, 2, 255].into(),
+        [10, 0, 0, 0].into(),
+        [10, 0, 255, 255].into(),
+    ];
+    let mut cases: Vec<(DropReason, MacAddr, Ipv4Addr)> =
+        nobody.map(|ip| (DropReason::ArpBadSender, PEER_MAC, ip)).into();
+    cases.extend([
+        (DropReason::ArpBadSender, MacAddr([3, 0, 0, 0, 0, 9]), real),
+        (DropReason::ArpBadSender, MacAddr::BROADCAST, real),
+        (DropReason::ArpBadSender, MacAddr::ZERO, real),
+        (DropReason::OwnMac, PORT_MACS[0], real),
+        // Our own announcement, sent back by a loop; the other port's in the same network.
+        (DropReason::OwnMac, PORT_MACS[0], VIP),
+        (DropReason::OwnMac, PORT_MACS[1], VIP),
+    ]);
+    for (reason, mac, sender) in cases {
+        for op in [arp::OP_REQUEST, arp::OP_REPLY] {
+            for target in [VIP, own, sender, real] {
+                let mut h = web(Mode::FullNat, 1);
+                let mut frame =
+                    arp::build_arp(op, mac, sender, PORT_MACS[0], target, PORT_MACS[0]).to_vec();
+                frame[6..12].copy_from_slice(&PEER_MAC.0);
+                let out = h.receive(CLIENT_PORT, [frame]);
+                assert_eq!(h.all_drops(), [(reason, 1)], "{mac} {sender} {op} {target}");
+                assert!(out.transmitted.is_empty() && out.to_kernel.is_empty());
+                assert_eq!(h.messages, []);
+            }
+        }
+    }
+    // A probe (RFC 5227, 2.1.1) has no sender's address, and is answered.
+    let mut h = web(Mode::FullNat, 1);
+    let probe = arp::build_request(PEER_MAC, Ipv4Addr::UNSPECIFIED, VIP);
+    assert_eq!(h.receive(CLIENT_PORT, [probe.to_vec()]).transmitted.len(), 1);
+}
+
+#[test]
+fn whoever_claims_an_address_of_ours_is_told_of_within_bounds() {
+    let thief = MacAddr([2, 0, 0, 0, 7, 7]);
+    let stranger = Ipv4Addr::new(192, 0, 2, 77);
+    let claim = |op, target| arp::build_arp(op, thief, VIP, MacAddr::ZERO, target, PORT_MACS[0]);
+    // Announcements, a probe's answer, and a backend's question for a gateway that is not us.
+    let claims = [
+        claim(arp::OP_REQUEST, VIP),
+        claim(arp::OP_REPLY, VIP),
+        claim(arp::OP_REPLY, Ipv4Addr::UNSPECIFIED),
+        claim(arp::OP_REQUEST, stranger),
+    ];
+    for frame in claims {
+        let mut h = web(Mode::FullNat, 1);
+        h.receive(CLIENT_PORT, [frame.to_vec()]);
+        assert_eq!(h.all_drops(), [(DropReason::ArpConflict, 1)]);
+        let sender = VIP.to_bits();
+        assert!(matches!(
+            h.messages[..],
+            [ToMain::Arp { conflict: true, mac, sender: s, .. }] if mac == thief && s == sender
+        ));
+    }
+    let mut h = web(Mode::FullNat, 1);
+    h.receive(CLIENT_PORT, (0..51_350).map(|_| claim(arp::OP_REQUEST, VIP).to_vec()));
+    assert_eq!(h.drops(DropReason::ArpConflict), 51_350, "each is counted");
+    assert_eq!(h.messages.len(), 2, "two are told");
+    // Meanwhile others are heard.
+    let own = Ipv4Addr::new(192, 0, 2, 1);
+    let reply = arp::build_arp(arp::OP_REPLY, PEER_MAC, GATEWAY, PORT_MACS[0], own, PORT_MACS[0]);
+    h.receive(CLIENT_PORT, [reply.to_vec()]);
+    assert!(matches!(h.messages[2], ToMain::Arp { conflict: false, is_reply: true, .. }));
+}
+
+/// A packet that an address of a whole network, or our own MAC address, has sent makes no conn, is
+/// not answered and does not reach the kernel.
+#[test]
+fn packets_of_impossible_senders_are_dropped_by_name() {
+    let own = Ipv4Addr::new(192, 0, 2, 1);
+    let ping = |from: Ipv4Addr, to: Ipv4Addr| {
+        let (src, dst) = (from.to_bits(), to.to_bits());
+        let key = FlowKey { src, dst, protocol: 1, ..FlowKey::default() };
+        ip_frame(PORT_MACS[0], &key, 9, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0])
+    };
+    let all = |from: Ipv4Addr| {
+        let to = |dst, port| flow(Protocol::Tcp, (from, 5_000), (dst, port));
+        [
+            packet(PORT_MACS[0], &to(VIP, 80), SYN, &[]),
+            packet(PORT_MACS[0], &to(VIP, 80), ACK, &[]),
+            packet(PORT_MACS[0], &to(own, 22), SYN, &[]),
+            ip_frame(PORT_MACS[0], &FlowKey { protocol: 47, ..to(own, 0) }, 9, &[0; 30]),
+            ping(from, VIP),
+        ]
+    };
+    let networks = [[192, 0, 2, 0], [192, 0, 2, 255], [10, 0, 0, 0], [10, 0, 255, 255]];
+    let mut cases = Vec::new();
+    for from in networks.map(Ipv4Addr::from) {
+        cases.extend(all(from).map(|bytes| (DropReason::BroadcastSource, bytes)));
+    }
+    for mac in PORT_MACS {
+        for mut bytes in all(Ipv4Addr::new(192, 0, 2, 9)) {
+            bytes[6..12].copy_from_slice(&mac.0);
+            cases.push((DropReason::OwnMac, bytes));
+        }
+    }
+    for (index, (reason, bytes)) in cases.into_iter().enumerate() {
+        let mut h = web(Mode::FullNat, 1);
+        let out = h.receive(CLIENT_PORT, [bytes]);
+        assert_eq!(h.all_drops(), [(reason, 1)], "case {index}");
+        assert!(out.transmitted.is_empty() && out.to_kernel.is_empty(), "case {index}");
+        assert!(h.pipeline.conns().is_empty());
+    }
+}
+
 #[test]
 fn without_an_exception_port_nothing_is_for_the_kernel() {
     let mut h = web(Mode::FullNat, 1);

@@ -29,7 +29,15 @@ struct Target {
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     all: Ranges<Target>,
-    connected: Ranges<u16>,
+    connected: Ranges<Connected>,
+}
+
+/// What a connected network says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Connected {
+    port: u16,
+    /// Whether a host can have the address: it is neither the network's own nor its broadcast.
+    is_host: bool,
 }
 
 impl RouteTable {
@@ -46,7 +54,7 @@ impl RouteTable {
             let target = Target { port: route.port, gateway: Some(route.via.to_bits()) };
             (route.destination, target)
         }));
-        RouteTable { all: Ranges::new(all), connected: Ranges::new(connected) }
+        RouteTable { all: Ranges::new(all), connected: with_edges(&connected) }
     }
 
     /// The next hop towards an address (host order); `None` when no route leads there.
@@ -57,13 +65,36 @@ impl RouteTable {
 
     /// The port whose own network an address (host order) is in.
     pub fn connected_port(&self, address: u32) -> Option<u16> {
-        self.connected.get(address)
+        self.connected.get(address).map(|network| network.port)
+    }
+
+    /// Whether an address (host order) is a connected network's own or its broadcast address, which
+    /// no host has (RFC 1122, 3.2.1.3).
+    pub fn is_broadcast(&self, address: u32) -> bool {
+        self.connected.get(address).is_some_and(|network| !network.is_host)
     }
 
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         self.all.bytes() + self.connected.bytes()
     }
+}
+
+/// Connected networks, and in them the addresses that no host has: those that lie at the edge of the
+/// smallest network around them.
+fn with_edges(connected: &[(Prefix, u16)]) -> Ranges<Connected> {
+    let networks = connected.iter().map(|(network, port)| (*network, (*network, *port)));
+    let smallest = Ranges::new(networks.collect());
+    let edges = connected.iter().flat_map(|(network, _)| [network.address(), network.last()]);
+    let edges = edges.filter_map(|edge| {
+        let (network, port) = smallest.get(edge.to_bits())?;
+        let alone = Prefix::around(edge, 32).ok()?;
+        (!network.has_host(edge)).then_some((alone, Connected { port, is_host: false }))
+    });
+    let networks = connected
+        .iter()
+        .map(|(network, port)| (*network, Connected { port: *port, is_host: true }));
+    Ranges::new(networks.chain(edges).collect())
 }
 
 /// The whole address space in ranges, each with the value of the longest prefix around it.
@@ -164,6 +195,40 @@ mod tests {
         assert_eq!(table.connected_port(address("10.0.0.200")), Some(0));
         assert_eq!(table.connected_port(address("192.0.2.15")), Some(1));
         assert_eq!(table.connected_port(address("192.0.2.16")), None);
+    }
+
+    #[test]
+    fn networks_and_their_broadcast_addresses_are_no_hosts() {
+        let table = RouteTable::new(
+            [
+                (0, prefix("10.0.0.0/24")),
+                (1, prefix("192.0.2.0/31")),
+                (1, prefix("198.51.100.9/32")),
+                // A host with a network of its own at another one's edge, and a network in another.
+                (2, prefix("10.0.0.255/32")),
+                (3, prefix("172.16.0.0/16")),
+                (2, prefix("172.16.7.0/24")),
+                // Networks whose edges meet: the smaller one decides.
+                (0, prefix("203.0.113.0/24")),
+                (1, prefix("203.0.113.254/31")),
+                (2, prefix("203.0.113.0/28")),
+            ],
+            &[route("0.0.0.0/0", "10.0.0.254", 0)],
+        );
+        let broadcasts = ["10.0.0.0", "172.16.0.0", "172.16.255.255", "172.16.7.0", "172.16.7.255"];
+        let hosts = ["10.0.0.1", "10.0.0.255", "192.0.2.0", "192.0.2.1", "198.51.100.9"];
+        assert!(table.is_broadcast(address("203.0.113.0")));
+        assert!(table.is_broadcast(address("203.0.113.15")));
+        assert!(!table.is_broadcast(address("203.0.113.255")));
+        assert_eq!(table.connected_port(address("203.0.113.0")), Some(2));
+        let others = ["172.16.6.255", "172.16.8.0", "10.0.1.0", "0.0.0.0", "255.255.255.255"];
+        for text in broadcasts {
+            assert!(table.is_broadcast(address(text)), "{text}");
+        }
+        for text in hosts.into_iter().chain(others) {
+            assert!(!table.is_broadcast(address(text)), "{text}");
+        }
+        assert_eq!(table.connected_port(address("172.16.7.255")), Some(2));
     }
 
     #[test]
