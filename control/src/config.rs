@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Service};
+use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Refusal, Service};
 
 use crate::model::read::{self, Spelling};
 use crate::model::{Environment, State, check};
@@ -39,6 +39,8 @@ pub struct Config {
     pub state_file: PathBuf,
     /// Where the data plane listens.
     pub dataplane_socket: PathBuf,
+    /// What who comes to a VIP is answered with where no service is.
+    pub no_service: Refusal,
     /// The file's services.
     pub services: Vec<Service>,
     /// The file's pools.
@@ -140,6 +142,7 @@ fn read_file(table: toml::Table) -> Result<Config, Vec<Problem>> {
         api_listen: SocketAddr::from(([127, 0, 0, 1], 9600)),
         state_file: DEFAULT_STATE_FILE.into(),
         dataplane_socket: DEFAULT_SOCKET.into(),
+        no_service: Refusal::default(),
         services: Vec::new(),
         pools: Vec::new(),
     };
@@ -211,7 +214,12 @@ fn read_control(value: Value, config: &mut Config, problems: &mut Vec<Problem>) 
                 Some(path) => config.dataplane_socket = path.into(),
                 None => problems.push(wrong("the path of a unix socket")),
             },
-            _ => problems.push(wrong("a known field: api_listen, state_file, dataplane_socket")),
+            "no_service" => match read::word(&value) {
+                Some(refusal) => config.no_service = refusal,
+                None => problems.push(wrong(read::REFUSAL)),
+            },
+            _ => problems
+                .push(wrong("a known field: api_listen, state_file, dataplane_socket, no_service")),
         }
     }
 }

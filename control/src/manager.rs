@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use sluice_api::{Backend, Service, Snapshot, SnapshotService};
+use sluice_api::{Backend, Refusal, Service, Snapshot, SnapshotService};
 use tokio::sync::watch;
 
 use crate::clock::now_ms;
@@ -25,6 +25,8 @@ pub struct Manager {
     store: Mutex<Store>,
     /// What the TOML file says.
     file: FileRecord,
+    /// What the TOML file says of VIPs where no service is.
+    no_service: Refusal,
     state: RwLock<Arc<State>>,
     observed: Mutex<Observed>,
     /// What the data plane has, once it told.
@@ -57,6 +59,7 @@ impl Manager {
         Manager {
             store: Mutex::new(store),
             file,
+            no_service: Refusal::default(),
             state: RwLock::new(Arc::new(state)),
             observed: Mutex::new(observed),
             environment: RwLock::default(),
@@ -65,6 +68,12 @@ impl Manager {
             revision: watch::Sender::new(1),
             events,
         }
+    }
+
+    /// With this answer to who comes to a VIP where no service is.
+    #[must_use]
+    pub fn answering(self, no_service: Refusal) -> Self {
+        Manager { no_service, ..self }
     }
 
     /// The event log.
@@ -220,6 +229,7 @@ impl Manager {
                 .map(|s| SnapshotService::from_service(s, |b| observed.is_healthy(s, b)))
                 .collect(),
             pools: state.pools.clone(),
+            no_service: self.no_service,
         }
     }
 

@@ -251,7 +251,7 @@ mod tests {
                 backends,
                 ..SnapshotService::from_service(&state.services[0], |_| true)
             };
-            Snapshot { generation: 1, services: vec![service], pools: vec![] }
+            Snapshot { generation: 1, services: vec![service], ..Snapshot::default() }
         };
         let cases = [
             (snapshot(true, AdminState::Drain), Health::Healthy),

@@ -164,7 +164,8 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
         );
     }
     let Content { state, file, generation } = content;
-    let manager = Arc::new(Manager::new(store, state, file, generation, events));
+    let manager = Manager::new(store, state, file, generation, events).answering(config.no_service);
+    let manager = Arc::new(manager);
     Ok(run(config, manager, listener, api))
 }
 

@@ -277,7 +277,7 @@ fn files_that_are_wrong_are_refused_with_every_reason() {
         ),
         (
             web.replace("api_listen", "listen"),
-            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, state_file, dataplane_socket",
+            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, state_file, dataplane_socket, no_service",
         ),
         (
             format!("colour = 1\n{web}"),

@@ -147,6 +147,10 @@ pub struct WorkerCounters {
     pub busy_polls: Counter,
     /// Poll rounds without.
     pub idle_polls: Counter,
+    /// RSTs sent to who has no conn or finds nobody.
+    pub resets_sent: Counter,
+    /// ICMP destination unreachables sent to who finds nobody.
+    pub unreachables_sent: Counter,
     /// Generation of the snapshot in use (gauge, published): what the main thread waits for.
     pub generation: Counter,
     /// Epoch of its view that the worker went by in all of its last round (gauge, published).
@@ -166,6 +170,8 @@ impl WorkerCounters {
             tx_packets: Counter::default(),
             handed_over: Counter::default(),
             to_kernel: Counter::default(),
+            resets_sent: Counter::default(),
+            unreachables_sent: Counter::default(),
             conns_created: Counter::default(),
             conns_expired: Counter::default(),
             conns: Counter::default(),

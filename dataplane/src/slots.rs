@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn snapshot(services: Vec<SnapshotService>) -> Snapshot {
-        Snapshot { generation: 1, services, pools: vec![] }
+        Snapshot { generation: 1, services, ..Snapshot::default() }
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! (Maglev tables above all) is shared with it, so that one weight among 10,000 services costs one
 //! table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use sluice_api::{AdminState, HashOn, Mode, Scheduler, Snapshot, SnapshotBackend, SnapshotService};
+use sluice_api::{
+    AdminState, HashOn, Mode, NoConn, Protocol, Refusal, Scheduler, Snapshot, SnapshotBackend,
+    SnapshotService,
+};
 
 use crate::flow::FlowKey;
 use crate::port_spaces::PortSpaces;
@@ -75,6 +78,10 @@ pub struct CompiledService {
     pub is_limited: bool,
     /// Whether it or any of its backends has one.
     pub has_limits: bool,
+    /// What TCP segments without a conn are answered with.
+    pub no_conn: NoConn,
+    /// What new clients are answered with while no backend takes new conns.
+    pub no_backend: Refusal,
     source: SnapshotService,
 }
 
@@ -86,10 +93,17 @@ pub struct Compiled {
     pub timeouts: Box<[StateTimeouts]>,
     /// Local ports of all pools towards all backends.
     pub port_spaces: PortSpaces,
+    /// What who comes to a VIP is answered with where no service is.
+    pub no_service: Refusal,
+    /// Whether conns may still arrive here that a former process or a peer has: until they have, a
+    /// packet without a conn is no stray. Nothing of the kind is built yet, so nothing sets it.
+    pub conns_may_arrive: bool,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     addresses: HashMap<u32, Address, FixedState>,
     /// Addresses that were ours and are not any more: their conns go on.
     retired: HashMap<u32, Address, FixedState>,
+    /// Local addresses of TCP services in full-NAT that reset what has no conn.
+    resetting: HashSet<u32, FixedState>,
     ours: AddressFilter,
     /// A bit per backend slot: unhealthy, down, or no longer in the snapshot.
     gone: Box<[u64]>,
@@ -105,6 +119,9 @@ impl Compiled {
             generation: 0,
             timeouts: Box::default(),
             port_spaces: PortSpaces::empty(owners, seed),
+            no_service: Refusal::Drop,
+            conns_may_arrive: false,
+            resetting: HashSet::default(),
             services: HashMap::default(),
             addresses,
             retired: HashMap::default(),
@@ -151,6 +168,9 @@ impl Compiled {
             generation: snapshot.generation,
             timeouts: slots.timeouts().into(),
             port_spaces,
+            no_service: snapshot.no_service,
+            conns_may_arrive: previous.conns_may_arrive,
+            resetting: resetting(snapshot, &pools),
             services,
             retired: retired(&addresses, previous),
             addresses,
@@ -175,6 +195,11 @@ impl Compiled {
     #[inline]
     pub fn address(&self, address: u32) -> Option<Address> {
         self.addresses.get(&address).copied()
+    }
+
+    /// Whether backends that send TCP segments without a conn to a local address are reset.
+    pub fn local_resets(&self, address: u32) -> bool {
+        self.resetting.contains(&address)
     }
 
     /// What an address of ours is, or was while it was ours: by this, packets are steered to the
@@ -212,6 +237,16 @@ fn gone(snapshot: &Snapshot, slots: &Slots) -> Box<[u64]> {
         bits[slot as usize / 64] |= 1 << (slot % 64);
     }
     bits.into()
+}
+
+/// The local addresses of [`Compiled::local_resets`].
+fn resetting(snapshot: &Snapshot, pools: &HashMap<&str, Box<[u32]>>) -> HashSet<u32, FixedState> {
+    let resets = |s: &&SnapshotService| {
+        s.protocol == Protocol::Tcp && s.mode == Mode::FullNat && s.no_conn == NoConn::Reset
+    };
+    let services = snapshot.services.iter().filter(resets);
+    let names: HashSet<&str> = services.filter_map(|s| s.pool.as_deref()).collect();
+    names.into_iter().filter_map(|name| pools.get(name)).flatten().copied().collect()
 }
 
 /// VIPs and local addresses that were in an earlier snapshot and are not in this one. Four bytes and
@@ -337,6 +372,8 @@ impl CompiledService {
             is_limited: service.max_conns.is_some(),
             has_limits: service.max_conns.is_some()
                 || service.backends.iter().any(|b| b.max_conns.is_some()),
+            no_conn: service.no_conn,
+            no_backend: service.no_backend,
             source: service.clone(),
         }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sluice_api::stats::Limits;
 use sluice_api::{
-    AdminState, DropReason, HashOn, Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotBackend,
-    SnapshotService, Timeouts, validate,
+    AdminState, DropReason, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler, Snapshot,
+    SnapshotBackend, SnapshotService, Timeouts, validate,
 };
 use sluice_wire::checksum;
 use sluice_wire::ether::{EtherHeader, MacAddr, ethertype};
@@ -212,6 +212,8 @@ pub fn service(
         maglev_slots: 251,
         max_conns: None,
         pool: (mode == Mode::FullNat).then(|| "lan".to_owned()),
+        no_conn: NoConn::of_mode(mode),
+        no_backend: Refusal::default(),
         timeouts: Timeouts::default(),
         backends: (1..=backends)
             .map(|i| SnapshotBackend {
@@ -232,6 +234,7 @@ pub fn snapshot(generation: u64, services: Vec<SnapshotService>) -> Snapshot {
         generation,
         services,
         pools: vec![Pool { name: "lan".to_owned(), addresses: vec![LOCAL] }],
+        no_service: Refusal::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use sluice_api::{Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotService};
+use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotService};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::frame::Frame;
@@ -64,7 +64,7 @@ impl<F: Frame> Setup<F> {
         let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
         let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
         let pools = vec![Pool { name: "lan".to_owned(), addresses: locals.collect() }];
-        let snapshot = Snapshot { generation: 1, services, pools };
+        let snapshot = Snapshot { generation: 1, services, pools, no_service: Refusal::Drop };
         let config = testkit::config();
         let mut slots = Slots::new(limits.0, limits.1);
         slots.assign(&snapshot).expect("the slots were made for these services");

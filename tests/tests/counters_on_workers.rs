@@ -182,8 +182,10 @@ impl Simulation {
         for (number, worker) in self.team.workers.iter().enumerate() {
             let c = &worker.counters;
             let held = worker.pipeline.held() as u64;
+            // What is answered counts as dropped and leaves as its answer.
+            let answers = c.resets_sent.get() + c.unreachables_sent.get();
             assert_eq!(
-                c.rx_packets.get(),
+                c.rx_packets.get() + answers,
                 c.tx_packets.get() + c.dropped() + c.handed_over.get() + c.to_kernel.get() + held,
                 "worker {number}: every packet has one fate; {:?}",
                 worker.all_drops()

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, Snapshot, SnapshotService};
 use sluice_dataplane::flow::FlowKey;
 use sluice_dataplane::table::wheel::SLOT_MS;
-use sluice_dataplane::testkit::{self, PORT_MACS, Random, Team, VIP, flow, packet};
+use sluice_dataplane::testkit::{self, BACKEND_PORT, PORT_MACS, Random, Team, VIP, flow, packet};
 use sluice_wire::tcp::TcpFlags;
 
 const WORKERS: [u16; 4] = [1, 2, 4, 8];
@@ -40,7 +40,8 @@ fn client(number: u32) -> FlowKey {
 /// Whether a client's SYN made a conn.
 fn open(team: &mut Team, worker: usize, number: u32) -> bool {
     let syn = packet(PORT_MACS[0], &client(number), TcpFlags::SYN, b"");
-    !team.give(worker, false, syn).transmitted.is_empty()
+    // A refusal may be answered, to where it came from.
+    team.give(worker, false, syn).transmitted.iter().any(|(port, _)| *port == BACKEND_PORT)
 }
 
 fn close(team: &mut Team, worker: usize, number: u32) {

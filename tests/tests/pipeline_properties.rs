@@ -200,6 +200,18 @@ fn independent_checksums(bytes: &[u8]) {
     }
 }
 
+/// Whether what left is the RST that answers what came, and not a RST that was forwarded.
+fn is_reset_of(left: &MemFrame, came: &[u8]) -> bool {
+    let left = left.bytes();
+    left.len() == 60
+        && left[12..14] == [8, 0]
+        && (left[23], left[47] & 0x04) == (6, 0x04)
+        // From whom it was for, to whom it was from.
+        && came.len() >= 54
+        && left[26..30] == came[30..34]
+        && left[30..38] == [&came[26..30], &came[36..38], &came[34..36]].concat()
+}
+
 /// Our own answers (ARP replies, echo replies, ICMP errors) go back to who asked, well formed.
 fn check_answer(left: &MemFrame, out_port: u16) {
     let bytes = left.bytes();
@@ -217,7 +229,7 @@ fn a_million_frames_are_forwarded_rightly_or_dropped_by_name() {
     let mut random = Random::from_env();
     let mut h = harness();
     let mut model = Model::default();
-    let (mut forwarded, mut answered, mut to_kernel) = (0u64, 0u64, 0u64);
+    let (mut forwarded, mut answered, mut to_kernel, mut resets) = (0u64, 0u64, 0u64, 0u64);
     let mut replies: Vec<FlowKey> = Vec::new();
     for frame in 0..FRAMES {
         let (port, bytes) = match random.below(8) {
@@ -238,7 +250,11 @@ fn a_million_frames_are_forwarded_rightly_or_dropped_by_name() {
         assert!(out.transmitted.len() + out.to_kernel.len() <= 1, "one packet, one fate");
         for (out_port, left) in &out.transmitted {
             let ip = left.bytes()[12..14] == [8, 0];
-            if ip && left.bytes()[23] != 1 {
+            if is_reset_of(left, &bytes) {
+                check_answer(left, *out_port);
+                assert_eq!(*out_port, port, "a reset goes back to where the segment came from");
+                resets += 1;
+            } else if ip && left.bytes()[23] != 1 {
                 model.check(&bytes, left, *out_port);
                 forwarded += 1;
                 let key = testkit::inspect(left).0;
@@ -262,7 +278,10 @@ fn a_million_frames_are_forwarded_rightly_or_dropped_by_name() {
     }
     let dropped: u64 = h.all_drops().iter().map(|(_, count)| count).sum();
     // A packet that is answered by an ICMP error counts as dropped and leaves as the error.
-    let errors = h.drops(DropReason::TtlExceeded) + h.drops(DropReason::MtuExceeded);
+    let errors = h.drops(DropReason::TtlExceeded)
+        + h.drops(DropReason::MtuExceeded)
+        + h.counters.unreachables_sent.get();
+    assert_eq!(resets, h.counters.resets_sent.get());
     let all = forwarded + answered + to_kernel + dropped;
     assert!((FRAMES as u64..=FRAMES as u64 + errors).contains(&all), "{all} fates");
     println!("forwarded {forwarded}, answered {answered}, to the kernel {to_kernel}");

@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 use sluice_api::service::HealthCheck;
 use sluice_api::stats::Limits;
 use sluice_api::{
-    AdminState, Backend, HashOn, Mode, Pool, Problem, Protocol, Scheduler, Service, Timeouts,
+    AdminState, Backend, HashOn, Mode, NoConn, Pool, Problem, Protocol, Scheduler, Service,
+    Timeouts,
 };
 
 use super::Context;
@@ -189,6 +190,8 @@ fn definition() -> Value {
         maglev_slots: 0,
         max_conns: Some(NonZeroU32::MIN),
         pool: Some(String::new()),
+        no_conn: Some(NoConn::Drop),
+        no_backend: sluice_api::Refusal::default(),
         timeouts: Timeouts::default(),
         health_check: Some(HealthCheck::default()),
         backends: vec![Backend {

@@ -163,6 +163,12 @@ pub(super) struct ServiceFields {
     /// Name of the pool of local addresses; full-NAT needs one.
     #[arg(long, value_name = "POOL")]
     pub(super) pool: Option<String>,
+    /// What TCP of a conn that is not there is answered with [full-nat: reset, dr: drop].
+    #[arg(long, value_parser = ["reset", "drop"])]
+    pub(super) no_conn: Option<String>,
+    /// What new clients are answered with while no backend takes them.
+    #[arg(long, value_parser = ["reset", "unreachable", "drop"])]
+    pub(super) no_backend: Option<String>,
     /// An idle timeout, as tcp_established_ms=900000; may be repeated.
     #[arg(long = "timeout", value_name = "NAME=MS", value_parser = timeout)]
     pub(super) timeouts: Vec<(String, u32)>,
@@ -203,7 +209,7 @@ pub(super) struct CheckFields {
     pub(super) check_status: Vec<u16>,
 }
 
-const FIELD_IDS: [&str; 20] = [
+const FIELD_IDS: [&str; 22] = [
     "vip",
     "port",
     "protocol",
@@ -213,6 +219,8 @@ const FIELD_IDS: [&str; 20] = [
     "maglev_slots",
     "max_conns",
     "pool",
+    "no_conn",
+    "no_backend",
     "timeouts",
     "backends",
     "check_kind",

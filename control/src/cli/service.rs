@@ -114,6 +114,8 @@ fn object(fields: &ServiceFields) -> Map<String, Value> {
         maglev_slots,
         max_conns,
         pool,
+        no_conn,
+        no_backend,
         timeouts,
         check,
     } = fields;
@@ -129,6 +131,8 @@ fn object(fields: &ServiceFields) -> Map<String, Value> {
         ("maglev_slots", json!(maglev_slots)),
         ("max_conns", json!(max_conns)),
         ("pool", json!(pool)),
+        ("no_conn", json!(no_conn)),
+        ("no_backend", json!(no_backend)),
         ("timeouts", if timeouts.is_empty() { Value::Null } else { Value::Object(timeouts) }),
         ("health_check", check_object(check)),
     ])
@@ -198,6 +202,15 @@ fn show(service: &Value) -> String {
     );
     line("pool", field(service, "pool"));
     line("max conns", field(service, "max_conns"));
+    let no_conn = match field(service, "no_conn").as_str() {
+        "-" if field(service, "mode") == "dr" => "drop, as mode dr does".to_owned(),
+        "-" => "reset, as mode full-nat does".to_owned(),
+        said => said.to_owned(),
+    };
+    if field(service, "protocol") == "tcp" {
+        line("no conn", no_conn);
+    }
+    line("no backend", field(service, "no_backend"));
     line("health check", check(&service["health_check"]));
     let protocol = field(service, "protocol");
     let timeouts = service["timeouts"].as_object().into_iter().flatten();

@@ -17,7 +17,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sluice_api::DropReason;
-use sluice_api::stats::{Stats, Traffic};
+use sluice_api::stats::{Stats, Traffic, WorkerStats};
 
 use super::{App, HttpProblem};
 use crate::model::State;
@@ -214,6 +214,14 @@ fn dataplane(output: &mut Output, stats: &Stats) -> fmt::Result {
         (vec![("reason", reason.name())], count)
     });
     output.family(MetricType::Counter, "drops", "Dropped packets by reason", drops)?;
+    let sum = |pick: fn(&WorkerStats) -> u64| stats.workers.iter().map(pick).sum::<u64>();
+    output.family(
+        MetricType::Counter,
+        "refusals",
+        "Dropped packets that were answered, by the answer",
+        [("reset", sum(|w| w.resets_sent)), ("unreachable", sum(|w| w.unreachables_sent))]
+            .map(|(answer, count)| (vec![("answer", answer)], count)),
+    )?;
 
     let services: Vec<_> =
         stats.services.iter().map(|s| (vec![("service", s.name.as_str())], s.traffic)).collect();

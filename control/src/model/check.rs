@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use sluice_api::service::{HealthCheck, HealthCheckKind, Service};
 use sluice_api::stats::Limits;
-use sluice_api::{Problem, Snapshot, SnapshotService, validate};
+use sluice_api::{Problem, Refusal, Snapshot, SnapshotService, validate};
 
 use super::State;
 
@@ -51,6 +51,7 @@ pub fn state(state: &State, environment: &Environment) -> Vec<Problem> {
             .map(|s| SnapshotService::from_service(s, |_| true))
             .collect(),
         pools: state.pools.clone(),
+        no_service: Refusal::default(),
     };
     let mut problems =
         validate::snapshot(&snapshot, &environment.limits, &environment.port_addresses);

@@ -101,6 +101,8 @@ pub fn set_identity(
 
 const WEIGHT: &str = "0 to 65535";
 const MAX_CONNS: &str = "1 to 4294967295";
+/// What a [`Refusal`](sluice_api::Refusal) may be.
+pub const REFUSAL: &str = "\"reset\", \"unreachable\" or \"drop\"";
 const PORT: &str = "1 to 65535";
 const ADDRESS: &str = "an IPv4 address, as \"10.0.0.1\"";
 
@@ -123,6 +125,8 @@ fn read_service(
     let maglev_slots = fields.or("maglev_slots", default_maglev_slots(), number, &slots);
     let max_conns = fields.option("max_conns", limit, MAX_CONNS);
     let pool = fields.option("pool", text, "the name of a pool");
+    let no_conn = fields.option("no_conn", word, "\"reset\" or \"drop\"");
+    let no_backend = fields.or_default("no_backend", word, REFUSAL);
     let timeouts = match fields.take("timeouts") {
         Some(value) => read_timeouts(value, &format!("{path}.timeouts"), fields.problems),
         None => Some(Timeouts::default()),
@@ -147,6 +151,8 @@ fn read_service(
         maglev_slots,
         max_conns,
         pool,
+        no_conn,
+        no_backend,
         timeouts: timeouts?,
         health_check,
         backends,
@@ -390,7 +396,7 @@ fn limit(value: &Value) -> Option<NonZeroU32> {
 }
 
 /// A variant of an enum, by its name.
-fn word<T: DeserializeOwned>(value: &Value) -> Option<T> {
+pub fn word<T: DeserializeOwned>(value: &Value) -> Option<T> {
     serde_json::from_value(value.clone()).ok()
 }
 
@@ -429,12 +435,14 @@ pub fn identity_fields(id: BackendId) -> [(&'static str, Value); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_api::Refusal;
 
     fn full_service() -> Value {
         json!({
             "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp",
             "mode": "full-nat", "scheduler": "wlc", "hash_on": "source", "maglev_slots": 251,
             "max_conns": 4_294_967_295u32, "pool": "local",
+            "no_conn": "drop", "no_backend": "unreachable",
             "timeouts": {
                 "tcp_syn_sent_ms": 1, "tcp_syn_received_ms": 2, "tcp_established_ms": 3,
                 "tcp_fin_wait_ms": 4, "tcp_last_ack_ms": 5, "tcp_time_wait_ms": 6,
@@ -520,6 +528,26 @@ mod tests {
         json["backends"][0].as_object_mut().unwrap().remove("max_conns");
         let none = service(json, Spelling::Json, "new").unwrap();
         assert_eq!((none.max_conns, none.backends[0].max_conns), (None, None));
+    }
+
+    #[test]
+    fn answers_to_who_has_no_conn_or_finds_nobody() {
+        let mut json = full_service();
+        (json["no_conn"], json["no_backend"]) = (json!("unreachable"), json!("rst"));
+        let problems = service(json.clone(), Spelling::Json, "new").unwrap_err();
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "services[web].no_conn is \"unreachable\": expected \"reset\" or \"drop\"",
+                "services[web].no_backend is \"rst\": expected \"reset\", \"unreachable\" or \"drop\"",
+            ]
+        );
+        // What is not said follows the mode, also after a patch that takes it away.
+        json["no_conn"] = Value::Null;
+        json.as_object_mut().unwrap().remove("no_backend");
+        let none = service(json, Spelling::Json, "new").unwrap();
+        assert_eq!((none.no_conn, none.no_backend), (None, Refusal::Reset));
     }
 
     #[test]

@@ -113,8 +113,12 @@ drop_reasons! {
     NotForUs = "not_for_us",
     /// A VIP, but no service on this L4 port and protocol.
     NoService = "no_service",
-    /// TCP without SYN and without a conn.
+    /// TCP without a conn, other than a client's SYN; the sender was reset where the service says so.
     NoConn = "no_conn",
+    /// TCP SYN to a local address: nobody connects to one.
+    SynToLocal = "syn_to_local",
+    /// UDP to a local address without a conn: a backend's answer that came late.
+    UdpNoConn = "udp_no_conn",
     /// The service has no backend that takes new conns.
     NoBackend = "no_backend",
     /// The service has as many conns as its `max_conns` allows.

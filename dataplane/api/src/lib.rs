@@ -16,7 +16,8 @@ pub mod validate;
 
 pub use drop_reason::DropReason;
 pub use service::{
-    AdminState, Backend, BackendId, HashOn, Mode, Pool, Protocol, Scheduler, Service, Timeouts,
+    AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
+    Service, Timeouts,
 };
 pub use snapshot::{Snapshot, SnapshotBackend, SnapshotService};
 pub use validate::Problem;

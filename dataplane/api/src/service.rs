@@ -118,6 +118,59 @@ impl fmt::Display for AdminState {
     }
 }
 
+/// What a TCP segment of a conn that is not there is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoConn {
+    /// RST, as by a host that knows no such connection (RFC 9293, 3.10.7.1).
+    Reset,
+    /// Nothing.
+    Drop,
+}
+
+impl NoConn {
+    /// What a service does that does not say: in full-NAT reset. In DR drop: another node may know
+    /// the conn, and the backend could answer itself.
+    pub const fn of_mode(mode: Mode) -> Self {
+        match mode {
+            Mode::FullNat => NoConn::Reset,
+            Mode::Dr => NoConn::Drop,
+        }
+    }
+}
+
+impl fmt::Display for NoConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoConn::Reset => "reset",
+            NoConn::Drop => "drop",
+        })
+    }
+}
+
+/// What a client is answered with that nobody serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusal {
+    /// TCP: RST, "connection refused". UDP, which has none: ICMP port unreachable.
+    #[default]
+    Reset,
+    /// ICMP destination unreachable, with the code that fits.
+    Unreachable,
+    /// Nothing.
+    Drop,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Reset => "reset",
+            Refusal::Unreachable => "unreachable",
+            Refusal::Drop => "drop",
+        })
+    }
+}
+
 /// How long a conn may stay idle in each state, in ms (1 to 604,800,000 = 7 days).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -338,6 +391,13 @@ pub struct Service {
     /// The pool of local addresses; full-NAT needs one, DR takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// What TCP segments to it are answered with that belong to no conn. Absent: by its mode,
+    /// `reset` in full-NAT and `drop` in DR. UDP has no such segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_conn: Option<NoConn>,
+    /// What new clients are answered with while no backend takes new conns.
+    #[serde(default)]
+    pub no_backend: Refusal,
     /// Idle timeouts of its conns.
     #[serde(default)]
     pub timeouts: Timeouts,

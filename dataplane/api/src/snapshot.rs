@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 use crate::service::{
-    AdminState, Backend, BackendId, HashOn, Mode, Pool, Protocol, Scheduler, Service, Timeouts,
+    AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
+    Service, Timeouts,
 };
 
 /// Everything the data plane forwards by. Control sends the whole of it for a single weight and
@@ -19,6 +20,9 @@ pub struct Snapshot {
     pub services: Vec<SnapshotService>,
     /// All local pools.
     pub pools: Vec<Pool>,
+    /// What who comes to a VIP is answered with where no service is.
+    #[serde(default)]
+    pub no_service: Refusal,
 }
 
 /// A service, less what only control needs to know.
@@ -45,6 +49,10 @@ pub struct SnapshotService {
     pub max_conns: Option<NonZeroU32>,
     /// Name of its pool (full-NAT).
     pub pool: Option<String>,
+    /// What TCP segments without a conn are answered with.
+    pub no_conn: NoConn,
+    /// What new clients are answered with while no backend takes new conns.
+    pub no_backend: Refusal,
     /// Idle timeouts of its conns.
     pub timeouts: Timeouts,
     /// Its backends, with their health.
@@ -95,6 +103,8 @@ impl SnapshotService {
             maglev_slots: service.maglev_slots,
             max_conns: service.max_conns,
             pool: service.pool.clone(),
+            no_conn: service.no_conn.unwrap_or(NoConn::of_mode(service.mode)),
+            no_backend: service.no_backend,
             timeouts: service.timeouts,
             backends: service
                 .backends

@@ -159,6 +159,12 @@ pub struct WorkerStats {
     pub to_kernel: u64,
     /// Dropped packets, all reasons.
     pub dropped: u64,
+    /// RSTs sent to who has no conn or finds nobody; what they answer counts as dropped.
+    #[serde(default)]
+    pub resets_sent: u64,
+    /// ICMP destination unreachables sent to who finds nobody, likewise.
+    #[serde(default)]
+    pub unreachables_sent: u64,
     /// Conns it owns (gauge).
     pub conns: u64,
     /// Conns made.

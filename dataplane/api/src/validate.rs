@@ -335,7 +335,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{AdminState, HashOn, Pool, Protocol, Scheduler};
+    use crate::service::{AdminState, HashOn, NoConn, Pool, Protocol, Refusal, Scheduler};
     use crate::snapshot::SnapshotBackend;
 
     const PORT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -364,6 +364,8 @@ mod tests {
             maglev_slots: 65_537,
             max_conns: None,
             pool: Some("main".to_owned()),
+            no_conn: NoConn::Reset,
+            no_backend: Refusal::default(),
             timeouts: Timeouts::default(),
             backends: vec![backend([10, 1, 0, 1], 80), backend([10, 1, 0, 2], 8_080)],
         }
@@ -385,6 +387,7 @@ mod tests {
             generation: 1,
             services: vec![service("web", [192, 0, 2, 1]), web_dr],
             pools: vec![pool("main", &[[10, 0, 0, 10], [10, 0, 0, 11]])],
+            no_service: Refusal::default(),
         }
     }
 

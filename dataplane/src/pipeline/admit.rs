@@ -12,7 +12,7 @@ use sluice_wire::ipv4::PROTO_TCP;
 use super::choose::choose;
 use super::forward::forward_one;
 use super::parse::{check_sender, is_martian};
-use super::{Tables, conn, next_hop};
+use super::{Tables, conn, next_hop, refuse};
 use crate::burst::{BURST, Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
@@ -104,6 +104,9 @@ pub fn admit<F: Frame>(
             Ok(conn) => {
                 meta.conn = conn;
                 forward_one(frame, meta, t, now);
+            }
+            Err(Verdict::Drop(reason)) => {
+                meta.verdict = refuse::refuse(frame, meta, t, config, now, reason);
             }
             Err(verdict) => meta.verdict = verdict,
         }
@@ -271,7 +274,11 @@ fn no_service(config: &Compiled, meta: &Meta) -> Verdict {
     match config.address(meta.key().dst) {
         Some(Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
         Some(Address::Vip) => Verdict::Drop(DropReason::NoService),
-        Some(Address::Local) => Verdict::Drop(DropReason::NoConn),
+        Some(Address::Local) => Verdict::Drop(match meta.tuple.protocol {
+            PROTO_TCP if meta.tcp_flags.is_open() => DropReason::SynToLocal,
+            PROTO_TCP => DropReason::NoConn,
+            _ => DropReason::UdpNoConn,
+        }),
         None => Verdict::Drop(DropReason::NotForUs),
     }
 }

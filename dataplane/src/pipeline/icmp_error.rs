@@ -91,25 +91,34 @@ pub fn answer<F: Frame>(
     now: Millis,
     problem: Problem,
 ) -> Verdict {
-    let drop = Verdict::Drop(problem.reason());
-    if !t.error_limits.take(problem, meta.key().src, now) {
-        return drop;
+    let our_address = t.ports[meta.in_port as usize].address.to_bits();
+    if !t.error_limits.take(problem, meta.key().src, now)
+        || write(frame, meta, our_address, problem.message()).is_none()
+    {
+        return Verdict::Drop(problem.reason());
     }
+    t.counters.drop_count(problem.reason()).add(1);
+    Verdict::Transmit { port: meta.in_port }
+}
+
+/// Turn a packet into an ICMP error about itself, from an address of ours to its sender. `None`, and
+/// the packet is to be dropped, when no error may be sent about it.
+pub fn write<F: Frame>(
+    frame: &mut F,
+    meta: &Meta,
+    our_address: u32,
+    (icmp_type, code, rest): (u8, u8, [u8; 4]),
+) -> Option<()> {
     let end = L3_OFFSET + usize::from(meta.ip_len);
     // Most of the original that may be quoted is on the stack: it moves within its own buffer.
     let mut message = [0; MAX_ERROR_BYTES - HEADER_BYTES];
     let original = &frame.bytes()[L3_OFFSET..end];
-    let (icmp_type, code, rest) = problem.message();
-    let Some(len) = icmp::build_error(&mut message, icmp_type, code, rest, original) else {
-        return drop;
-    };
-    if frame.set_len((L4_OFFSET + len).max(60)).is_err() {
-        return drop;
-    }
+    let len = icmp::build_error(&mut message, icmp_type, code, rest, original)?;
+    frame.set_len((L4_OFFSET + len).max(60)).ok()?;
     let bytes = frame.bytes_mut();
     bytes[L4_OFFSET..L4_OFFSET + len].copy_from_slice(&message[..len]);
     bytes[L4_OFFSET + len..].fill(0);
-    let Ok(view) = Ipv4Frame::parse_mut(bytes) else { return drop };
+    let view = Ipv4Frame::parse_mut(bytes).ok()?;
     view.ip.version_ihl = 0x45;
     // RFC 1812, 4.3.2.5: precedence 6, internetwork control.
     view.ip.dscp_ecn = 0xc0;
@@ -117,10 +126,8 @@ pub fn answer<F: Frame>(
     view.ip.id = U16::ZERO;
     view.ip.flags_fragment = U16::ZERO;
     view.ip.protocol = PROTO_ICMP;
-    let our_address = t.ports[meta.in_port as usize].address.to_bits();
     turn_around(bytes, our_address, meta.key().src);
-    t.counters.drop_count(problem.reason()).add(1);
-    Verdict::Transmit { port: meta.in_port }
+    Some(())
 }
 
 #[cfg(test)]

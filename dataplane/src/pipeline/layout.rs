@@ -39,6 +39,7 @@ impl Pipeline<MemFrame> {
         all.extend(t.counters.written());
         all.extend(t.error_limits.written());
         all.extend(t.arp_limits.written());
+        all.extend(t.refusals.written());
         all.extend([
             range_of(slice::from_ref(self)),
             range_of(t.neighbours.entries()),

@@ -18,6 +18,7 @@ mod parse;
 #[cfg(test)]
 mod port_tests;
 mod rate_limit;
+mod refuse;
 mod relate;
 mod rewrite;
 mod steer;
@@ -182,6 +183,7 @@ pub struct Tables {
     error_limits: Box<ErrorLimits>,
     related_limit: RateLimit,
     arp_limits: Box<arp::MessageLimits>,
+    refusals: refuse::Limits,
 }
 
 /// A packet that waits for a MAC address.
@@ -236,6 +238,7 @@ impl<F: Frame> Pipeline<F> {
                 error_limits: Box::new(ErrorLimits::new(config.seed, now)),
                 related_limit: relate::limit(config.seed, now),
                 arp_limits: Box::new(arp::MessageLimits::new(config.seed, now)),
+                refusals: refuse::Limits::new(config.seed, now),
             },
             held: VecDeque::with_capacity(HELD),
             dropped: Vec::with_capacity(BURST),

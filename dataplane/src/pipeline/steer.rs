@@ -132,6 +132,11 @@ impl Steer {
         owner.filter(|_| !meta.handed_over)
     }
 
+    /// Whether this worker owns a packet's conn, if there is one.
+    pub(super) fn is_home(&self, meta: &Meta, config: &Compiled) -> bool {
+        self.owner(meta, config) == Some(self.worker)
+    }
+
     #[inline(always)]
     fn trust(&self, port: u16) -> Trust {
         self.ports[usize::from(port)].trust

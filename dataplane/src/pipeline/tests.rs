@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use sluice_api::{AdminState, DropReason, Mode, Protocol, Scheduler};
+use sluice_api::{AdminState, DropReason, Mode, Protocol, Refusal, Scheduler, Snapshot};
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 use sluice_wire::tcp::TcpFlags;
@@ -181,7 +181,8 @@ fn every_scheduler_keeps_conns_where_they_are_whatever_happens_to_weights() {
             assert_eq!(inspect(&frame).0, *key, "{scheduler}");
         }
         let syn = packet(PORT_MACS[0], &client(9_999), SYN, &[]);
-        assert!(h.receive(CLIENT_PORT, [syn]).transmitted.is_empty());
+        let refused = h.receive(CLIENT_PORT, [syn]).transmitted;
+        assert!(refused.iter().all(|(port, _)| *port == CLIENT_PORT), "nothing but an answer");
         assert_eq!(h.drops(DropReason::NoBackend), 1, "{scheduler}");
     }
 }
@@ -722,8 +723,12 @@ fn bad_frames_have_names() {
             ),
         ),
     ];
+    // Which of them are answered is another matter: `refuse`.
+    let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+    service.no_conn = sluice_api::NoConn::Drop;
+    let quiet = Snapshot { no_service: Refusal::Drop, ..snapshot(1, vec![service]) };
     for (index, (reason, bytes)) in cases.into_iter().enumerate() {
-        let mut h = web(Mode::FullNat, 1);
+        let mut h = Harness::new(&quiet, 1_000);
         let out = h.receive(CLIENT_PORT, [bytes]);
         assert_eq!(h.all_drops(), [(reason, 1)], "case {index}");
         assert!(out.transmitted.is_empty() && out.to_kernel.is_empty(), "case {index}");

@@ -164,6 +164,8 @@ impl MainLoop {
                     handed_over: c.handed_over.get(),
                     to_kernel: c.to_kernel.get(),
                     dropped: c.dropped(),
+                    resets_sent: c.resets_sent.get(),
+                    unreachables_sent: c.unreachables_sent.get(),
                     conns: c.conns.get(),
                     conns_created: c.conns_created.get(),
                     conns_expired: c.conns_expired.get(),

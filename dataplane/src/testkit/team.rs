@@ -28,7 +28,7 @@ pub struct Team {
 impl Team {
     /// So many workers with room for `conns` each, forwarding by a snapshot.
     pub fn new(snapshot: &Snapshot, conns: u32, workers: u16) -> Self {
-        let nothing = Snapshot { generation: 0, services: vec![], pools: vec![] };
+        let nothing = Snapshot::default();
         let limits = test_limits();
         let workers: Vec<Harness> =
             (0..workers).map(|w| Harness::worker(&nothing, conns, w, workers)).collect();

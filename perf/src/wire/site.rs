@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use sluice_api::message::{self, Request, Response};
 use sluice_api::stats::Stats;
 use sluice_api::{
-    AdminState, HashOn, Mode, Pool, Protocol, Scheduler, Snapshot, SnapshotBackend,
-    SnapshotService, Timeouts,
+    AdminState, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler, Snapshot,
+    SnapshotBackend, SnapshotService, Timeouts,
 };
 
 use super::{Options, WireError};
@@ -113,6 +113,8 @@ fn snapshot() -> Snapshot {
         maglev_slots: 65_537,
         max_conns: None,
         pool: Some("wire".to_owned()),
+        no_conn: NoConn::Drop,
+        no_backend: Refusal::Drop,
         timeouts: Timeouts::default(),
         backends: (0..SERVERS)
             .map(|i| SnapshotBackend {
@@ -127,7 +129,12 @@ fn snapshot() -> Snapshot {
     };
     let addresses = (0..LOCALS).map(|i| (FIRST_LOCAL + i).into()).collect();
     let pool = Pool { name: "wire".to_owned(), addresses };
-    Snapshot { generation: 1, services: vec![service], pools: vec![pool] }
+    Snapshot {
+        generation: 1,
+        services: vec![service],
+        pools: vec![pool],
+        no_service: Refusal::Drop,
+    }
 }
 
 /// The data plane's control socket.
