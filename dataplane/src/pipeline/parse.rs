@@ -4,7 +4,7 @@
 //! bucket on its way into the cache; or a drop reason.
 
 use sluice_api::DropReason;
-use sluice_wire::ether::{EtherHeader, ethertype};
+use sluice_wire::ether::{EtherHeader, MIN_FRAME_BYTES, ethertype};
 use sluice_wire::flow_head::FlowHead;
 use sluice_wire::headers::{IPV4_FRAME_BYTES, Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::{WireError, ipv4, tcp, udp};
@@ -98,10 +98,13 @@ fn verify<F: Frame>(frame: &F, head: &FlowHead, verify_l4: bool) -> bool {
 /// Find out what a packet is, or why it ends here; whether it is a flow that may be ours.
 #[cold]
 #[inline(never)]
-fn look_closely<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
+fn look_closely<F: Frame>(frame: &mut F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
     let port = &t.ports[usize::from(meta.in_port)];
     let nic = [frame.ip_checksum(), frame.l4_checksum()];
     let class = classify(frame.bytes(), nic, port, t.verify_l4_checksum, meta);
+    if matches!(class, Ok(class) if class != Class::Arp) {
+        trim(frame, meta.ip_len);
+    }
     match class.and_then(|class| check_sender(frame, class, meta, t).map(|()| class)) {
         Ok(Class::Flow) if config.may_be_ours(meta.tuple.addresses) => return true,
         Ok(Class::Flow) => meta.verdict = Verdict::Drop(DropReason::NotForUs),
@@ -128,6 +131,17 @@ pub fn check_sender<F: Frame>(
         return Err(DropReason::BroadcastSource);
     }
     Ok(())
+}
+
+/// Take off what follows an IPv4 packet in its frame (RFC 894): trailers of switches and of senders
+/// would travel on, and make a frame larger than the MTU that the packet fits. What is left of it
+/// pads a short frame, and is zero.
+fn trim<F: Frame>(frame: &mut F, ip_len: u16) {
+    let end = L3_OFFSET + usize::from(ip_len);
+    let len = end.max(MIN_FRAME_BYTES);
+    if frame.bytes().len() > len && frame.set_len(len).is_ok() {
+        frame.bytes_mut()[end..].fill(0);
+    }
 }
 
 /// Whether a checksum is right as far as anybody is to look. What the NIC calls bad is looked at
@@ -275,6 +289,7 @@ mod tests {
     use crate::frame::MemFrame;
     use crate::testkit::{self, CLIENT_PORT, Harness, PORT_MACS, Random, VIP};
     use sluice_api::{Mode, Protocol};
+    use sluice_wire::icmp;
     use sluice_wire::tcp::TcpFlags;
 
     /// The quick look and the close one agree about every frame, damaged anywhere.
@@ -305,12 +320,15 @@ mod tests {
                 bytes[24..26].copy_from_slice(&sum.to_be_bytes());
             }
             bytes.truncate(bytes.len() - random.below(3) * random.below(20));
+            let trailer = random.below(2) * random.below(20);
+            bytes.extend(random.bytes(trailer));
 
-            let frame = MemFrame::new(&bytes);
+            let mut frame = MemFrame::new(&bytes);
             let mut quick = Meta::received(CLIENT_PORT, false);
             let mut close = quick;
             let at_first = quick_look(&frame, &mut quick, t, &h.compiled);
-            let is_flow = look_closely(&frame, &mut close, t, &h.compiled);
+            let is_flow = look_closely(&mut frame, &mut close, t, &h.compiled);
+            let trimmed = frame.bytes().len() < bytes.len();
             match at_first {
                 Quick::Flow => {
                     seen[0] += 1;
@@ -319,7 +337,7 @@ mod tests {
                         assert_eq!(close.verdict, Verdict::Drop(reason), "{bytes:x?}");
                         continue;
                     }
-                    assert!(is_flow, "{close:?} {bytes:x?}");
+                    assert!(is_flow && !trimmed, "{close:?} {bytes:x?}");
                     assert_eq!((quick.tuple, quick.ip_len), (close.tuple, close.ip_len));
                     if quick.tuple.protocol == ipv4::PROTO_TCP {
                         assert_eq!(quick.tcp_flags, close.tcp_flags);
@@ -330,13 +348,66 @@ mod tests {
                     seen[1] += 1;
                     assert!(matches!(close.verdict, Verdict::Drop(_)), "{close:?} {bytes:x?}");
                 }
-                // Short frames are left to the close look.
+                // Short frames are left to the close look, and those that are to be trimmed.
                 Quick::Unclear => {
                     seen[2] += 1;
-                    assert!(!is_flow || bytes.len() < 54, "{close:?} {bytes:x?}");
+                    assert!(!is_flow || bytes.len() < 54 || trimmed, "{close:?} {bytes:x?}");
                 }
             }
         }
         assert!(seen.iter().all(|count| *count > 1_000), "{seen:?}");
+    }
+
+    /// Whatever follows a packet in its frame stays behind (RFC 894), whoever the packet is for: the
+    /// same leaves as without it.
+    #[test]
+    fn trailers_end_at_sluice() {
+        let to = PORT_MACS[CLIENT_PORT as usize];
+        let client = ([198, 51, 100, 7].into(), 5_000);
+        let echo = |len: usize| {
+            let mut message = vec![0; 8 + len];
+            message[0] = icmp::icmp_type::ECHO_REQUEST;
+            icmp::fill_checksum(&mut message);
+            message
+        };
+        let icmp = FlowKey { protocol: 1, ..testkit::flow(Protocol::Tcp, client, (VIP, 0)) };
+        let own = [192, 0, 2, 1].into();
+        let to_host = testkit::flow(Protocol::Tcp, client, (own, 22));
+        let packet = |protocol, flags, len: usize| {
+            let key = testkit::flow(protocol, client, (VIP, 80));
+            testkit::packet(to, &key, flags, &vec![0xa5; len])
+        };
+        let cases = |len: usize| {
+            vec![
+                packet(Protocol::Tcp, TcpFlags::SYN, len),
+                // By the established path, and by the other one.
+                packet(Protocol::Tcp, TcpFlags::ACK, len),
+                packet(Protocol::Tcp, TcpFlags(0x11), len),
+                packet(Protocol::Udp, TcpFlags::NONE, len),
+                testkit::ip_frame(to, &icmp, 9, &echo(len)),
+                testkit::packet(to, &to_host, TcpFlags::SYN, &vec![0xa5; len]),
+            ]
+        };
+        let site = || {
+            let protocols = [Protocol::Tcp, Protocol::Udp];
+            let services =
+                protocols.map(|p| testkit::service(&p.to_string(), 80, p, Mode::FullNat, 1));
+            Harness::new(&testkit::snapshot(1, services.into()), 100)
+        };
+        // The last one fills an MTU of 1,500: with a trailer the frame is larger than that.
+        for len in [0, 1, 6, 7, 100, 1_460] {
+            for trailer in [1, 4, 47, 500] {
+                let (mut plain, mut trailed) = (site(), site());
+                for bytes in cases(len) {
+                    let longer = [&bytes[..], &vec![0xee; trailer]].concat();
+                    let expected = plain.receive(CLIENT_PORT, [bytes]);
+                    let out = trailed.receive(CLIENT_PORT, [longer]);
+                    assert_eq!(out.transmitted, expected.transmitted, "{len} {trailer}");
+                    assert_eq!(out.to_kernel, expected.to_kernel, "{len} {trailer}");
+                    assert_eq!(trailed.all_drops(), plain.all_drops());
+                    assert_eq!(out.transmitted.len() + out.to_kernel.len(), 1);
+                }
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::{self, Delta};
-use crate::ether::MacAddr;
+use crate::ether::{MIN_FRAME_BYTES, MacAddr};
 use crate::ipv4::{PROTO_TCP, PROTO_UDP};
 use crate::tcp::TcpFlags;
 
@@ -15,6 +15,8 @@ use crate::tcp::TcpFlags;
 /// checksum (IEEE 802.3, 3.2.8), but virtual devices do not always pad.
 pub const FLOW_HEAD_BYTES: usize = 54;
 
+/// Where the IPv4 header starts, in bytes from the frame's start.
+const L3: usize = 14;
 /// Where the IPv4 header ends when it has no options, in bytes from the frame's start.
 const L4: usize = 34;
 /// Ethernet, IPv4 without options and TCP without options; or UDP with twelve bytes of data.
@@ -90,7 +92,7 @@ impl FlowHead {
 
     /// Whether this is the start of a sound TCP or UDP packet in a frame of `frame_len` bytes to
     /// a station: from a station, untagged, IPv4 without options, no fragment, its lengths in
-    /// agreement.
+    /// agreement, and nothing behind it but what pads a frame to 60 bytes.
     ///
     /// Left to others: checksums, to [`ip_checksum_is_valid`](Self::ip_checksum_is_valid) and
     /// [`l4_checksum_is_valid`](Self::l4_checksum_is_valid); whether source address, L4 ports and
@@ -106,7 +108,8 @@ impl FlowHead {
             return false;
         }
         // Each length lies between the least and what is around it: one comparison for both, as
-        // what is too small wraps around.
+        // what is too small wraps around. A packet that ends with its frame of 54 bytes or more is
+        // not too short.
         let ip_len = usize::from(self.ip_len());
         let (least, l4_len) = match self.protocol() {
             PROTO_TCP => (20, usize::from(self.0[46] >> 2 & 0x3c)),
@@ -114,7 +117,8 @@ impl FlowHead {
             _ => return false,
         };
         let ip_room = ip_len.wrapping_sub(20 + least);
-        ip_room <= frame_len.wrapping_sub(L4 + least)
+        (L3 + ip_len == frame_len
+            || frame_len <= MIN_FRAME_BYTES && ip_room <= frame_len.wrapping_sub(L4 + least))
             && l4_len.wrapping_sub(least) <= ip_room
             && src_mac != 0
     }
@@ -239,6 +243,22 @@ mod tests {
             }
         }
         assert!(FlowHead::of(&[0; FLOW_HEAD_BYTES - 1]).is_none());
+    }
+
+    #[test]
+    fn padding_is_sound_and_a_trailer_is_not() {
+        for is_tcp in [true, false] {
+            for payload in 0..40 {
+                let mut bytes = frame(is_tcp, &vec![0xa5; payload]);
+                let ip_end = 14 + usize::from(FlowHead::of(&bytes).unwrap().ip_len());
+                for frame_len in ip_end.saturating_sub(3).max(54)..ip_end + 40 {
+                    bytes.resize(frame_len, 0xee);
+                    let sound = FlowHead::of(&bytes).unwrap().is_sound(MAC.into(), frame_len);
+                    let expected = frame_len == ip_end || (ip_end..=60).contains(&frame_len);
+                    assert_eq!(sound, expected, "{is_tcp} {payload} {frame_len}");
+                }
+            }
+        }
     }
 
     #[test]
