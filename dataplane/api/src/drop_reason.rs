@@ -41,7 +41,7 @@ drop_reasons! {
     BadSourceMac = "bad_source_mac",
     /// Source MAC, or ARP sender's, is one of the ports' own: a loop in the network, or forged.
     OwnMac = "own_mac",
-    /// Carries a VLAN tag; the port is configured untagged.
+    /// Carries a VLAN tag with an id other than 0; the port is configured untagged.
     VlanTagged = "vlan_tagged",
     /// EtherType is neither IPv4 nor ARP.
     UnknownEthertype = "unknown_ethertype",

@@ -271,6 +271,9 @@ fn check_possible(key: &FlowKey) -> Result<(), DropReason> {
 
 /// What becomes of a packet that no service takes.
 fn no_service(config: &Compiled, meta: &Meta) -> Verdict {
+    if let Err(reason) = check_source(config, &meta.tuple) {
+        return Verdict::Drop(reason);
+    }
     match config.address(meta.key().dst) {
         Some(Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
         Some(Address::Vip) => Verdict::Drop(DropReason::NoService),
@@ -283,7 +286,7 @@ fn no_service(config: &Compiled, meta: &Meta) -> Verdict {
     }
 }
 
-/// A client cannot have an address of ours (RFC 1812, 5.3.7).
+/// Nobody but us can have an address of ours (RFC 1812, 5.3.7).
 fn check_source(config: &Compiled, tuple: &Tuple) -> Result<(), DropReason> {
     let back = tuple.reversed();
     if *tuple == back {

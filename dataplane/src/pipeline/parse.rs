@@ -101,6 +101,7 @@ fn verify<F: Frame>(frame: &F, head: &FlowHead, verify_l4: bool) -> bool {
 fn look_closely<F: Frame>(frame: &mut F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
     let port = &t.ports[usize::from(meta.in_port)];
     let nic = [frame.ip_checksum(), frame.l4_checksum()];
+    untag(frame);
     let class = classify(frame.bytes(), nic, port, t.verify_l4_checksum, meta);
     if matches!(class, Ok(class) if class != Class::Arp) {
         trim(frame, meta.ip_len);
@@ -131,6 +132,22 @@ pub fn check_sender<F: Frame>(
         return Err(DropReason::BroadcastSource);
     }
     Ok(())
+}
+
+/// Take a tag with VLAN id 0 off a frame: it says a priority and no VLAN, and the frame counts as
+/// untagged (IEEE 802.1Q, 6.9). Switches send them.
+fn untag<F: Frame>(frame: &mut F) {
+    const MACS_BYTES: usize = 12;
+    const TAG_BYTES: usize = 4;
+    let bytes = frame.bytes_mut();
+    // The id is the lower twelve bits; a priority and the drop-eligible bit stand above it.
+    let tag = bytes.get(MACS_BYTES..MACS_BYTES + TAG_BYTES);
+    if matches!(tag, Some([0x81, 0x00, high, 0x00]) if high & 0x0f == 0) {
+        bytes.copy_within(MACS_BYTES + TAG_BYTES.., MACS_BYTES);
+        let len = bytes.len() - TAG_BYTES;
+        // To make it shorter there is always room.
+        let _ = frame.set_len(len);
+    }
 }
 
 /// Take off what follows an IPv4 packet in its frame (RFC 894): trailers of switches and of senders
@@ -287,10 +304,10 @@ fn l4_reason(error: WireError) -> DropReason {
 mod tests {
     use super::*;
     use crate::frame::MemFrame;
-    use crate::testkit::{self, CLIENT_PORT, Harness, PORT_MACS, Random, VIP};
+    use crate::testkit::{self, CLIENT_PORT, Harness, PEER_MAC, PORT_MACS, Random, VIP};
     use sluice_api::{Mode, Protocol};
-    use sluice_wire::icmp;
     use sluice_wire::tcp::TcpFlags;
+    use sluice_wire::{arp, icmp};
 
     /// The quick look and the close one agree about every frame, damaged anywhere.
     #[test]
@@ -409,5 +426,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// IEEE 802.1Q, 6.9: a tag with VLAN id 0 says a priority and nothing else.
+    #[test]
+    fn priority_tagged_frames_are_untagged_ones() {
+        let to = PORT_MACS[CLIENT_PORT as usize];
+        let (client, own) = ([198, 51, 100, 7].into(), [192, 0, 2, 1].into());
+        let to_service = testkit::flow(Protocol::Tcp, (client, 5_000), (VIP, 80));
+        let to_host = testkit::flow(Protocol::Tcp, (client, 5_000), (own, 22));
+        let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+        let snapshot = testkit::snapshot(1, vec![service]);
+        let frames = [
+            testkit::packet(to, &to_service, TcpFlags::SYN, &[0xa5; 900]),
+            testkit::packet(to, &to_service, TcpFlags::ACK, b""),
+            testkit::packet(to, &to_host, TcpFlags::SYN, b""),
+            arp::build_request(PEER_MAC, [192, 0, 2, 9].into(), VIP).to_vec(),
+        ];
+        let tagged = |bytes: &[u8], tag: [u8; 4]| {
+            let mut bytes = bytes.to_vec();
+            bytes.splice(12..12, tag);
+            bytes
+        };
+        // Priorities 0, 5 and 7, and "drop eligible".
+        for tag in [[0x81, 0, 0, 0], [0x81, 0, 0xa0, 0], [0x81, 0, 0xf0, 0]] {
+            let mut plain = Harness::new(&snapshot, 100);
+            let mut h = Harness::new(&snapshot, 100);
+            for bytes in &frames {
+                let out = h.receive(CLIENT_PORT, [tagged(bytes, tag)]);
+                let expected = plain.receive(CLIENT_PORT, [bytes.clone()]);
+                assert_eq!(out.transmitted, expected.transmitted);
+                assert_eq!(out.to_kernel, expected.to_kernel);
+                assert_eq!(out.transmitted.len() + out.to_kernel.len(), 1);
+            }
+            assert_eq!(h.messages, plain.messages);
+        }
+        // Other ids, other tags, one behind another; and what is too short for either.
+        let mut h = Harness::new(&snapshot, 100);
+        for tag in [[0x81, 0, 0, 1], [0x81, 0, 0x01, 0], [0x81, 0, 0xef, 0xff], [0x88, 0xa8, 0, 0]]
+        {
+            h.receive(CLIENT_PORT, [tagged(&frames[0], tag)]);
+            h.receive(CLIENT_PORT, [tagged(&tagged(&frames[0], tag), [0x81, 0, 0, 0])]);
+        }
+        assert_eq!(h.all_drops(), [(DropReason::VlanTagged, 8)]);
+        let short = tagged(&frames[0], [0x81, 0, 0, 0]);
+        h.receive(CLIENT_PORT, (12..18).map(|len| short[..len].to_vec()));
+        let shorter = [(DropReason::EtherTruncated, 4), (DropReason::VlanTagged, 10)];
+        assert_eq!(h.all_drops(), shorter);
     }
 }
