@@ -50,6 +50,8 @@ pub enum Class {
     Arp,
     /// ICMP with its header in its place.
     Icmp,
+    /// IPv4 for a group or broadcast address that the host behind the port listens to.
+    Group,
     /// IPv4 that only the kernel could take; when it is not for the kernel, this is why it dies.
     Other(DropReason),
 }

@@ -127,6 +127,7 @@ pub fn ports(config: &Config) -> Vec<PortInfo> {
             mac,
             mtu: port.mtu,
             address: port.addresses[0].address(),
+            broadcasts: port.broadcasts(),
             has_exception: true,
         })
         .collect()

@@ -143,6 +143,8 @@ drop_reasons! {
     HandoverRingFull = "handover_ring_full",
     /// The way to or from the kernel's exception port is full.
     ExceptionRingFull = "exception_ring_full",
+    /// More multicasts and broadcasts for the host than the kernel is given per second.
+    GroupRateLimit = "group_rate_limit",
     /// For the host's own address, and the port has no exception port to the kernel.
     NoExceptionPort = "no_exception_port",
     /// The port's transmit queue did not take it.

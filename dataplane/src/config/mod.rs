@@ -141,6 +141,16 @@ pub struct Port {
     pub exception: Option<String>,
 }
 
+impl Port {
+    /// Directed broadcast addresses of its networks (RFC 919), in host order. Networks of prefix
+    /// length 31 (RFC 3021) and 32 have none.
+    pub fn broadcasts(&self) -> Box<[u32]> {
+        let networks = self.addresses.iter().map(|address| address.network());
+        let with_one = networks.filter(|network| network.prefix_len() <= 30);
+        with_one.map(|network| network.last().to_bits()).collect()
+    }
+}
+
 /// A static route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {

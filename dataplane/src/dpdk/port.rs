@@ -127,6 +127,7 @@ pub struct Port {
     /// How it was asked to spread.
     asked_for: AskedFor,
     watch: FaultWatch,
+    takes_all_groups: bool,
     /// What was counted before it was set up anew.
     counted: PortCounters,
 }
@@ -204,9 +205,17 @@ impl Port {
             rss,
             asked_for,
             watch,
+            takes_all_groups: false,
             counted: PortCounters::default(),
         };
         Ok((port, rx_queues, tx_queues))
+    }
+
+    /// Also take frames to any group, where the driver can: the kernel behind the port says which
+    /// ones it wants.
+    pub fn take_all_groups(&mut self) {
+        self.takes_all_groups = true;
+        all_multicast(&self.inner);
     }
 
     /// Its name, from the configuration.
@@ -342,6 +351,9 @@ impl Port {
         inner.step("start the port", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
         if self.config.promiscuous {
             promiscuous(inner)?;
+        }
+        if self.takes_all_groups {
+            all_multicast(inner);
         }
         if mac(inner)? != self.mac {
             self.watch.note_other_mac();
@@ -590,6 +602,17 @@ fn set_mtu(inner: &Inner, config: &PortConfig) -> Result<(), PortError> {
     let status = unsafe { dpdk_sys::rte_eth_dev_set_mtu(inner.id, config.mtu) };
     // A driver without the call has no limit of its own: it takes any frame that fits an mbuf.
     if status == -libc::ENOTSUP { Ok(()) } else { inner.step("set the MTU", status) }
+}
+
+/// Best effort: a driver may have no such switch, as one without a MAC filter, and a VF may not be
+/// trusted with it.
+fn all_multicast(inner: &Inner) {
+    // SAFETY: the port is started.
+    let status = unsafe { dpdk_sys::rte_eth_allmulticast_enable(inner.id) };
+    if status != 0 {
+        let error = std::io::Error::from_raw_os_error(-status);
+        tracing::info!(port = inner.name, %error, "the driver does not switch all multicast on");
+    }
 }
 
 fn promiscuous(inner: &Inner) -> Result<(), PortError> {

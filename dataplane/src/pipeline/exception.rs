@@ -1,21 +1,44 @@
-//! IPv4 that only the kernel could take: to it, when it is for one of the ports' own addresses.
+//! IPv4 that only the kernel could take: to it, when it is for one of the ports' own addresses, or for
+//! a group or broadcast address that the host listens to, within a rate.
 
 use sluice_api::DropReason;
 
+use super::Tables;
+use super::rate_limit::{Rate, RateLimit};
 use crate::burst::{Burst, Class, Mask, Verdict};
 use crate::flow::FlowKey;
 use crate::snapshot::{Address, Compiled};
+use crate::table::wheel::Millis;
+
+/// Multicasts and broadcasts that the kernel is given per second: from one port, and in all. More
+/// than any routing daemon is sent, less than what would keep the main thread from its work.
+pub fn group_limit(seed: u64, now: Millis) -> RateLimit {
+    let each = Rate { per_second: 500, at_once: 200 };
+    let all = Rate { per_second: 1_000, at_once: 400 };
+    RateLimit::new(each, all, seed, now)
+}
 
 /// The stage.
-pub fn decide<F>(burst: &mut Burst<F>, which: Mask, config: &Compiled) {
+pub fn decide<F>(
+    burst: &mut Burst<F>,
+    which: Mask,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) {
     burst.filter(which, |_, meta| {
-        let Class::Other(reason) = meta.class else { return false };
+        let to_kernel = Verdict::Kernel { port: meta.in_port };
         let FlowKey { src, dst, .. } = meta.key();
-        meta.verdict = match config.address(dst) {
+        meta.verdict = match (meta.class, config.address(dst)) {
+            (Class::Flow | Class::Arp | Class::Icmp, _) => return false,
             // As of TCP and UDP (RFC 1812, 5.3.7).
-            Some(_) if config.address(src).is_some() => Verdict::Drop(DropReason::MartianSource),
-            Some(Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
-            _ => Verdict::Drop(reason),
+            (Class::Group, _) | (_, Some(_)) if config.address(src).is_some() => {
+                Verdict::Drop(DropReason::MartianSource)
+            }
+            (Class::Group, _) if t.group_limit.take(meta.in_port, now) => to_kernel,
+            (Class::Group, _) => Verdict::Drop(DropReason::GroupRateLimit),
+            (Class::Other(_), Some(Address::Port(_))) => to_kernel,
+            (Class::Other(reason), _) => Verdict::Drop(reason),
         };
         true
     });
@@ -26,9 +49,12 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use sluice_api::{DropReason, Mode, Protocol};
+    use sluice_wire::checksum;
+    use sluice_wire::ether::MacAddr;
     use sluice_wire::tcp::TcpFlags;
 
     use crate::flow::FlowKey;
+    use crate::frame::Frame;
     use crate::testkit::{self, *};
 
     const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 0, 0, 1)];
@@ -54,5 +80,93 @@ mod tests {
         }
         assert_eq!(h.all_drops(), [(DropReason::MartianSource, 12)]);
         assert_eq!(h.receive(CLIENT_PORT, of(GATEWAY)).to_kernel.len(), 3);
+    }
+
+    /// A frame to a group, of a protocol that only the kernel knows.
+    fn to_group(mac: [u8; 6], src: Ipv4Addr, dst: Ipv4Addr, protocol: u8) -> Vec<u8> {
+        let key = FlowKey { protocol, ..flow(Protocol::Tcp, (src, 0), (dst, 0)) };
+        ip_frame(MacAddr(mac), &key, 1, &[0; 40])
+    }
+
+    const BROADCAST: [u8; 6] = [0xff; 6];
+    const VRRP: ([u8; 6], Ipv4Addr) = ([1, 0, 0x5e, 0, 0, 18], Ipv4Addr::new(224, 0, 0, 18));
+    const OSPF: ([u8; 6], Ipv4Addr) = ([1, 0, 0x5e, 0, 0, 5], Ipv4Addr::new(224, 0, 0, 5));
+    const IGMP: ([u8; 6], Ipv4Addr) = ([1, 0, 0x5e, 0, 0, 22], Ipv4Addr::new(224, 0, 0, 22));
+    const MDNS: ([u8; 6], Ipv4Addr) = ([1, 0, 0x5e, 0, 0, 251], Ipv4Addr::new(224, 0, 0, 251));
+    const SSDP: ([u8; 6], Ipv4Addr) =
+        ([1, 0, 0x5e, 0x7f, 0xff, 0xfa], Ipv4Addr::new(239, 255, 255, 250));
+
+    #[test]
+    fn groups_and_broadcasts_of_the_host_are_the_kernels_and_others_are_nobodys() {
+        let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
+        let mut h = Harness::new(&snapshot(1, vec![service]), 100);
+        let peer = Ipv4Addr::new(192, 0, 2, 9);
+        let nobody = Ipv4Addr::UNSPECIFIED;
+        let dhcp = flow(Protocol::Udp, (nobody, 68), (Ipv4Addr::BROADCAST, 67));
+        // IGMP carries an option: router alert (RFC 3376, 4).
+        let mut igmp = to_group(IGMP.0, peer, IGMP.1, 2);
+        igmp[14] = 0x46;
+        igmp[24..26].fill(0);
+        let sum = checksum::compute(&igmp[14..38]);
+        igmp[24..26].copy_from_slice(&sum.to_be_bytes());
+        let heard = [
+            to_group(VRRP.0, peer, VRRP.1, 112),
+            to_group(OSPF.0, peer, OSPF.1, 89),
+            to_group(MDNS.0, peer, MDNS.1, 17),
+            igmp,
+            to_group(BROADCAST, peer, Ipv4Addr::BROADCAST, 17),
+            to_group(BROADCAST, peer, Ipv4Addr::new(192, 0, 2, 255), 17),
+            packet(MacAddr(BROADCAST), &dhcp, TcpFlags::NONE, b"discover"),
+        ];
+        for bytes in &heard {
+            let out = h.receive(CLIENT_PORT, [bytes.clone()]);
+            assert_eq!(out.to_kernel.len(), 1, "{:?} {bytes:x?}", h.all_drops());
+            let (port, frame) = &out.to_kernel[0];
+            assert_eq!((*port, frame.bytes()), (CLIENT_PORT, &bytes[..]), "untouched");
+        }
+        let not_heard = [
+            // Other groups, another port's network, one host in a frame to all (RFC 1122, 3.3.6).
+            to_group(SSDP.0, peer, SSDP.1, 17),
+            to_group(BROADCAST, peer, Ipv4Addr::new(10, 0, 255, 255), 17),
+            to_group(BROADCAST, peer, OWN[0], 17),
+            to_group(BROADCAST, peer, VIP, 6),
+        ];
+        let out = h.receive(CLIENT_PORT, not_heard);
+        assert!(out.to_kernel.is_empty() && out.transmitted.is_empty());
+        assert_eq!(h.all_drops(), [(DropReason::NotForUs, 4)]);
+        // What our own address sent has come round; nobody sends from a group.
+        let out = h.receive(
+            CLIENT_PORT,
+            [OWN[0], VIP, VRRP.1].map(|src| to_group(VRRP.0, src, VRRP.1, 112)),
+        );
+        assert!(out.to_kernel.is_empty());
+        assert_eq!(h.drops(DropReason::MartianSource), 3);
+        let mut damaged = heard[0].clone();
+        damaged[25] ^= 1;
+        h.receive(CLIENT_PORT, [damaged]);
+        assert_eq!(h.drops(DropReason::Ipv4BadChecksum), 1);
+    }
+
+    #[test]
+    fn a_storm_reaches_the_kernel_at_a_rate() {
+        let mut h = Harness::new(&snapshot(1, vec![]), 100);
+        let storm = |h: &mut Harness, port: u16| {
+            let one = to_group(BROADCAST, GATEWAY, Ipv4Addr::BROADCAST, 17);
+            h.receive(port, vec![one; 1_000]).to_kernel.len()
+        };
+        assert_eq!((storm(&mut h, CLIENT_PORT), storm(&mut h, BACKEND_PORT)), (200, 200));
+        h.now += 100;
+        assert_eq!(storm(&mut h, CLIENT_PORT), 50);
+        assert_eq!(h.all_drops(), [(DropReason::GroupRateLimit, 2_550)]);
+    }
+
+    #[test]
+    fn without_an_exception_port_groups_are_nobodys() {
+        let mut h = Harness::new(&snapshot(1, vec![]), 100);
+        h.pipeline.tables.ports.iter_mut().for_each(|port| port.has_exception = false);
+        assert!(
+            h.receive(CLIENT_PORT, [to_group(VRRP.0, GATEWAY, VRRP.1, 112)]).to_kernel.is_empty()
+        );
+        assert_eq!(h.all_drops(), [(DropReason::NotForUs, 1)]);
     }
 }

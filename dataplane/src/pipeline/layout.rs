@@ -51,6 +51,7 @@ impl Pipeline<MemFrame> {
             range_of(slice::from_ref(&*t.error_limits)),
             t.related_limit.written(),
             range_of(slice::from_ref(&*t.arp_limits)),
+            t.group_limit.written(),
             room(t.outbox.as_ptr(), OUTBOX),
             room(self.held.as_slices().0.as_ptr(), HELD),
             room(self.dropped.as_ptr(), BURST),

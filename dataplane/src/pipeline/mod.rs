@@ -74,6 +74,8 @@ pub struct PortInfo {
     pub mtu: u16,
     /// Its first address: the source of ICMP errors that go out of it.
     pub address: Ipv4Addr,
+    /// Directed broadcast addresses of its networks (RFC 919), in host order.
+    pub broadcasts: Box<[u32]>,
     /// Whether the kernel can be reached through an exception port.
     pub has_exception: bool,
 }
@@ -184,6 +186,7 @@ pub struct Tables {
     related_limit: RateLimit,
     arp_limits: Box<arp::MessageLimits>,
     refusals: refuse::Limits,
+    group_limit: RateLimit,
 }
 
 /// A packet that waits for a MAC address.
@@ -239,6 +242,7 @@ impl<F: Frame> Pipeline<F> {
                 related_limit: relate::limit(config.seed, now),
                 arp_limits: Box::new(arp::MessageLimits::new(config.seed, now)),
                 refusals: refuse::Limits::new(config.seed, now),
+                group_limit: exception::group_limit(config.seed, now),
             },
             held: VecDeque::with_capacity(HELD),
             dropped: Vec::with_capacity(BURST),
@@ -266,7 +270,7 @@ impl<F: Frame> Pipeline<F> {
         if !others.is_empty() {
             arp::answer(burst, others, t, config, now);
             icmp::answer(burst, others, t, config, now);
-            exception::decide(burst, others, config);
+            exception::decide(burst, others, t, config, now);
         }
         if !flows.is_empty() {
             let flows = steer::claim(burst, flows, t, config);

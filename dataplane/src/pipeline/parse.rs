@@ -188,18 +188,19 @@ fn classify(
         ethertype::ARP => return Ok(Class::Arp),
         other => return Err(not_ipv4(other)),
     }
-    if to_group {
+    let ip = &view.ip;
+    if to_group && !is_for_host(port, ip.dst_u32()) {
         // RFC 1122, 3.3.6: a unicast datagram does not come in a group frame, and none of our
         // services is a group.
         return Err(DropReason::NotForUs);
     }
-    let ip = &view.ip;
     let header_len = ipv4::check(ip, frame.len() - L3_OFFSET).map_err(ipv4_reason)?;
     let ip_header = &frame[L3_OFFSET..L3_OFFSET + header_len];
     if !is_good(nic_ip, true, || ipv4::checksum_is_valid(ip_header)) {
         return Err(DropReason::Ipv4BadChecksum);
     }
-    if is_martian(ip.src_u32()) {
+    // A host that has no address yet may speak to all (RFC 1122, 3.2.1.3): DHCP, IGMP.
+    if is_martian(ip.src_u32()) && !(to_group && ip.src_u32() == 0) {
         return Err(DropReason::MartianSource);
     }
     meta.ip_len = ip.total_len();
@@ -211,6 +212,9 @@ fn classify(
         protocol: ip.protocol,
     };
     meta.tuple = Tuple::from(&key);
+    if to_group {
+        return Ok(Class::Group);
+    }
     if ip.has_options() {
         return Ok(Class::Other(DropReason::Ipv4Options));
     }
@@ -236,6 +240,16 @@ fn classify(
     (key.src_port, key.dst_port) = (view.src_port(), view.dst_port());
     meta.tuple = Tuple::from(&key);
     Ok(Class::Flow)
+}
+
+/// Whether the host behind a port listens to a group or broadcast address: the groups that routers
+/// do not forward (RFC 5771, 4: OSPF, VRRP, IGMP and their like), all hosts of the link, and those of
+/// the port's networks.
+fn is_for_host(port: &PortInfo, dst: u32) -> bool {
+    const LOCAL_NETWORK_CONTROL: u32 = 0xe000_0000;
+    let is_heard =
+        dst >> 8 == LOCAL_NETWORK_CONTROL >> 8 || dst == u32::MAX || port.broadcasts.contains(&dst);
+    port.has_exception && is_heard
 }
 
 /// Nothing may come from these (RFC 1812, 5.3.7; RFC 6890): 0/8, 127/8, multicast and class E with

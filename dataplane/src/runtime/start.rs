@@ -124,6 +124,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             mac: MacAddr(opened.port.mac()),
             mtu: opened.port.mtu(),
             address: port.addresses[0].address(),
+            broadcasts: port.broadcasts(),
             has_exception: port.exception.is_some(),
         })
         .collect();
@@ -312,8 +313,11 @@ fn open_ports(
                 promiscuous: port.promiscuous,
                 rss_key: rss_key.bytes().into(),
             };
-            let (port, rx, tx) = Port::open(eal, &wanted, mempool)?;
-            Ok(Opened { port, rx, tx })
+            let (mut opened, rx, tx) = Port::open(eal, &wanted, mempool)?;
+            if port.exception.is_some() {
+                opened.take_all_groups();
+            }
+            Ok(Opened { port: opened, rx, tx })
         })
         .collect()
 }
