@@ -93,6 +93,7 @@ pub(super) fn parse(text: &str, online_cpus: &[u16]) -> Result<Config, Vec<FileP
 
     rules::check_cpus(&mut report, &runtime, online_cpus);
     rules::check_ports(&mut report, &ports);
+    rules::check_queues(&mut report, &runtime, &ports);
     let routes = rules::check_routes(&mut report, &ports, &drafts);
     if report.is_empty() {
         let ports = ports.into_iter().map(|draft| draft.port).collect();

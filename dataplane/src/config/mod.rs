@@ -4,6 +4,7 @@
 //! `report` reads values and collects problems, `file` knows the sections and their keys, `rules`
 //! checks what concerns several fields, `network` holds the address types.
 
+mod driver;
 mod file;
 mod network;
 mod report;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use sluice_api::stats::Limits;
 
+pub use driver::most_queues;
 pub use network::{InterfaceAddress, NetworkError, Prefix};
 pub use report::FileProblem;
 

@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use super::file::{PortDraft, RouteDraft};
 use super::report::Report;
-use super::{Idle, InterfaceAddress, MAX_PORTS, Prefix, Route, Runtime, joined};
+use super::{Idle, InterfaceAddress, MAX_PORTS, Prefix, Route, Runtime, driver, joined};
 
 /// Every CPU exists, no two workers share one unless that is asked for, and whoever shares one lets
 /// go of it.
@@ -35,6 +35,17 @@ pub(super) fn check_cpus(report: &mut Report<'_>, runtime: &Runtime, online: &[u
         let expected = "a CPU without a worker, as idle = \"busy\" leaves the main thread no time; \
                         or idle = \"adaptive\"";
         report.problem("runtime.main_cpu", runtime.main_cpu, expected);
+    }
+}
+
+/// Every device has a queue for each worker, as far as that is known before it is opened.
+pub(super) fn check_queues(report: &mut Report<'_>, runtime: &Runtime, ports: &[PortDraft]) {
+    let workers = runtime.worker_cpus.len() as u16;
+    for PortDraft { path, port } in ports {
+        if let Some(expected) = driver::instead_of(&port.device, workers) {
+            let shown = format!("{:?}", port.device);
+            report.problem(&format!("{path}.device"), shown, &expected);
+        }
     }
 }
 

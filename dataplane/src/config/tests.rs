@@ -7,7 +7,7 @@ const CPUS: &[u16] = &[0, 1, 2, 3];
 const PORTS: &str = r#"
 [[port]]
 name = "lan"
-device = "net_af_xdp0,iface=l0"
+device = "net_af_xdp0,iface=l0,queue_count=4"
 addresses = ["10.0.0.1/24"]
 
 [[port]]
@@ -243,6 +243,30 @@ fn cpus_must_exist_and_be_used_once() {
     );
 }
 
+/// The driver would write past the end of a message of its own: `stack smashing detected`.
+#[test]
+fn a_tap_with_more_workers_than_queues_is_refused() {
+    let text = |cpus: &str, device: &str| {
+        format!(
+            "[runtime]\nshare_cpus = true\nworker_cpus = [{cpus}]\n\
+             [[port]]\nname = \"a\"\ndevice = \"{device}\"\naddresses = [\"10.0.0.1/24\"]\n"
+        )
+    };
+    assert!(Config::parse(&text("0, 1, 2, 3", "net_tap0,iface=t0"), CPUS).is_ok());
+    let found = problems(&text("0, 1, 2, 3, 3", "net_tap0,iface=t0"));
+    assert_eq!(
+        found,
+        [
+            "6:10: port[a].device is \"net_tap0,iface=t0\": expected a device with 5 queues, one for \
+          each CPU in runtime.worker_cpus: net_tap has at most 4 here, as it passes a descriptor for \
+          each receive and each transmit queue in one message of 8"
+        ]
+    );
+    let found = problems(&text("0, 1", "net_af_xdp0,iface=eth0"));
+    assert!(found.len() == 1 && found[0].ends_with("or queue_count=2"), "{found:?}");
+    assert!(Config::parse(&text("0, 1", "net_af_xdp0,iface=eth0,queue_count=2"), CPUS).is_ok());
+}
+
 #[test]
 fn the_main_thread_shares_a_cpu_with_an_adaptive_worker_only() {
     let text =
@@ -389,7 +413,7 @@ fn names_devices_addresses_and_exception_ports_are_unique() {
         ["9:10: port[wan].device is \"net_af_xdp0,iface=l1\": expected a device that no other \
              port has; port[lan] has it already"]
     );
-    let same = PORTS.replace("net_af_xdp0,iface=l0", "03:00.0");
+    let same = PORTS.replace("net_af_xdp0,iface=l0,queue_count=4", "03:00.0");
     assert!(problems(&same)[0].contains("a device that no other port has"), "one PCI address");
     let found = replaced("name = \"wan\"", "name = \"wan\"\nexception = \"sl-lan\"");
     assert_eq!(

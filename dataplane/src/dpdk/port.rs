@@ -16,6 +16,7 @@ use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
 use super::rss::{self, AskedFor, NoRss, Rss};
 use super::{Eal, EalHandle, Mempool, messages, pci, strerror};
+use crate::config::most_queues;
 use crate::orders::Pause;
 
 /// Ethernet header, VLAN tag and frame check sequence, as DPDK counts them for the largest frame.
@@ -425,7 +426,9 @@ impl DeviceInfo {
         };
         // SAFETY: the port exists.
         let socket = u16::try_from(unsafe { dpdk_sys::rte_eth_dev_socket_id(inner.id) }).ok();
-        let max_queues = raw.max_rx_queues.min(raw.max_tx_queues);
+        // Some claim more than they live through.
+        let known = most_queues(&inner.device).unwrap_or(u16::MAX);
+        let max_queues = raw.max_rx_queues.min(raw.max_tx_queues).min(known);
         let max_mtu = max_mtu(raw.max_mtu, raw.max_rx_pktlen);
         Ok(DeviceInfo { raw, driver, socket, max_queues, max_mtu })
     }
