@@ -1,8 +1,9 @@
 //! What the main thread wants of the workers: to forward, to pause while a port is set up anew, to stop.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use crate::backoff::nap;
 
 const FORWARD: u8 = 0;
 const PAUSE: u8 = 1;
@@ -33,7 +34,7 @@ impl Orders {
         self.paused.fetch_add(1, Ordering::Release);
         // Acquire: what the main thread did meanwhile comes before the next round.
         while self.order.load(Ordering::Acquire) == PAUSE {
-            sleep(LOOK);
+            nap(LOOK);
         }
         self.paused.fetch_sub(1, Ordering::Release);
         self.order.load(Ordering::Acquire) != STOP
@@ -55,7 +56,7 @@ impl Orders {
             if Instant::now() > deadline {
                 return None;
             }
-            sleep(LOOK);
+            nap(LOOK);
         }
         Some(pause)
     }
@@ -72,7 +73,7 @@ impl Drop for Pause<'_> {
         self.orders.order.store(FORWARD, Ordering::Release);
         // One that is still on its way out must not count as paused the next time.
         while self.orders.paused.load(Ordering::Acquire) > 0 {
-            sleep(LOOK);
+            nap(LOOK);
         }
     }
 }
@@ -98,11 +99,11 @@ mod tests {
             for _ in 0..20 {
                 let pause = orders.pause(3, Duration::from_secs(10)).unwrap();
                 let before = count();
-                sleep(Duration::from_millis(2));
+                nap(Duration::from_millis(2));
                 assert_eq!(count(), before);
                 drop(pause);
                 while count().iter().zip(before).any(|(now, before)| *now == before) {
-                    sleep(LOOK);
+                    nap(LOOK);
                 }
             }
             orders.stop();

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dpdk_sys::rte_mempool;
 
-use super::last_error;
 use super::port_config::{device_name, is_pci_address, is_vdev};
+use super::{last_error, signals};
 
 mod host;
 
@@ -81,6 +81,12 @@ pub enum EalError {
         prefix: String,
         /// Who has it.
         pid: i32,
+    },
+    /// Drivers would take real-time signals, and with them the time of the main thread.
+    #[error("real-time signals cannot be kept from drivers: {reason}")]
+    Signals {
+        /// The kernel's words.
+        reason: String,
     },
     /// DPDK refused, for another reason.
     #[error(
@@ -158,6 +164,8 @@ impl Eal {
         if config.hugepages {
             host::check_hugepages(config.memory_mb)?;
         }
+        signals::leave_none_to_drivers()
+            .map_err(|error| EalError::Signals { reason: error.to_string() })?;
         let arguments = arguments(config);
         let strings = c_strings(&arguments)?;
         if STARTED.swap(true, Ordering::SeqCst) {

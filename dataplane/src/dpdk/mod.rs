@@ -20,6 +20,7 @@ mod port_config;
 mod queue;
 mod ring;
 mod rss;
+mod signals;
 mod table_memory;
 
 pub use capabilities::{CapabilityError, limit_capabilities};

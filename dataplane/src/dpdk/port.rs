@@ -15,7 +15,7 @@ use super::port_config::{
 use super::port_config::{is_pci_address, is_vdev};
 use super::queue::{RxQueue, TxQueue};
 use super::rss::{self, AskedFor, NoRss, Rss};
-use super::{Eal, EalHandle, Mempool, messages, pci, strerror};
+use super::{Eal, EalHandle, Mempool, messages, pci, signals, strerror};
 use crate::config::most_queues;
 use crate::orders::Pause;
 
@@ -150,7 +150,7 @@ impl Port {
     ) -> Result<(Port, Vec<RxQueue>, Vec<TxQueue>), PortError> {
         let (result, messages) = messages::during(|| Port::try_open(eal, config, pool));
         if result.is_ok() {
-            for message in &messages {
+            for message in messages.iter().filter(|message| !signals::is_our_doing(message)) {
                 tracing::info!(port = config.name, "{message}");
             }
         }

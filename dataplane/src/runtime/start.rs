@@ -19,7 +19,7 @@ use super::pulse::Pulse;
 use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
 use super::{vf, warnings};
-use crate::backoff::{Backoff, LONGEST_NAP};
+use crate::backoff::{Backoff, LONGEST_NAP, nap_exactly};
 use crate::config::{self, Config, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
@@ -97,6 +97,8 @@ struct Opened {
 
 /// Start everything; workers run when this returns.
 pub fn start(config: Config) -> Result<MainLoop, StartError> {
+    // All threads inherit it.
+    nap_exactly();
     // First what costs least to find out: is another one running?
     let server = ControlSocket::bind(&config.control.socket)?;
     let workers = config.runtime.worker_cpus.len();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use sluice_tests::helper::echo::EchoServer;
 use sluice_tests::helper::http_load::HttpLoad;
+use sluice_tests::helper::udp_flood::UdpFlood;
 use sluice_tests::helper::udp_load::UdpLoad;
 use sluice_tests::lab::error::LabError;
 use sluice_tests::lab::site::{self, Site};
@@ -55,6 +56,9 @@ enum Helper {
     /// Be UDP clients.
     #[command(hide = true)]
     UdpLoad(UdpLoad),
+    /// Send datagrams without end.
+    #[command(hide = true)]
+    UdpFlood(UdpFlood),
     /// Be a UDP echo server.
     #[command(hide = true)]
     EchoServer(EchoServer),
@@ -84,6 +88,7 @@ fn help(helper: Helper) -> std::io::Result<()> {
         match helper {
             Helper::HttpLoad(load) => load.run().await,
             Helper::UdpLoad(load) => load.run().await,
+            Helper::UdpFlood(flood) => flood.run(),
             Helper::EchoServer(server) => server.run().await,
         }
     })

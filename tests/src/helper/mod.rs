@@ -9,4 +9,5 @@ pub mod echo;
 pub mod http_load;
 pub mod pace;
 pub mod record;
+pub mod udp_flood;
 pub mod udp_load;
