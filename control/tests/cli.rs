@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice_api::message::{Request, Response, read_frame, write_frame};
 use sluice_api::stats::{
-    BackendStats, DataplaneStatus, NeighbourStatus, PortStats, PortStatus, QueueStats,
-    ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
+    BackendStats, DataplaneStatus, MainThreadStats, NeighbourStatus, PortStats, PortStatus,
+    QueueStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
 };
 use sluice_api::{DropReason, Snapshot};
 use tempfile::TempDir;
@@ -117,6 +117,7 @@ impl Dataplane {
             boot_id: 42,
             uptime_ms: 7_500_000,
             generation,
+            main_thread: MainThreadStats { late_rounds: 3, ..MainThreadStats::default() },
             workers: vec![WorkerStats { rx_packets: 9_999, ..WorkerStats::default() }],
             ports: vec![PortStats {
                 name: "p0".into(),

@@ -244,7 +244,25 @@ fn dataplane(output: &mut Output, stats: &Stats) -> fmt::Result {
         .collect();
     output.traffic("backend", &backends)?;
     workers(output, stats)?;
+    main_thread(output, stats)?;
     tables_and_ports(output, stats)
+}
+
+fn main_thread(output: &mut Output, stats: &Stats) -> fmt::Result {
+    let main = &stats.main_thread;
+    output.family(
+        MetricType::Counter,
+        "main_thread_late_rounds",
+        "Rounds of the data plane's main thread that took 20 ms, or before which it woke so late",
+        [(vec![], main.late_rounds)],
+    )?;
+    let times = [("round", main.longest_round_us), ("wake-up", main.latest_wake_us)];
+    output.family(
+        MetricType::Gauge,
+        "main_thread_longest_microseconds",
+        "The longest round of the last 10 to 20 s, and how late it was woken at the worst",
+        times.map(|(of, value)| (vec![("of", of)], value)),
+    )
 }
 
 fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {

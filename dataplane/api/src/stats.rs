@@ -131,6 +131,9 @@ pub struct Stats {
     pub uptime_ms: u64,
     /// As in [`DataplaneStatus`].
     pub generation: u64,
+    /// The main thread.
+    #[serde(default)]
+    pub main_thread: MainThreadStats,
     /// Per worker.
     pub workers: Vec<WorkerStats>,
     /// Per port.
@@ -142,6 +145,20 @@ pub struct Stats {
     /// Dropped packets by reason's name, over all workers and the main thread; reasons that never
     /// happened are absent.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// How the main thread comes round: it answers control, resolves next hops and moves packets to and from
+/// the kernel, so whatever holds it up holds those up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MainThreadStats {
+    /// Rounds.
+    pub rounds: u64,
+    /// Rounds that took 20 ms or longer, or before which it was woken so much too late.
+    pub late_rounds: u64,
+    /// The longest round of the last 10 to 20 s, in µs, without the nap after it (gauge).
+    pub longest_round_us: u64,
+    /// How late it was woken from a nap, at the worst in the last 10 to 20 s, in µs (gauge).
+    pub latest_wake_us: u64,
 }
 
 /// Counters of a worker.

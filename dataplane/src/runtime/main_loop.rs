@@ -15,6 +15,7 @@ use sluice_wire::ether::MacAddr;
 use super::exception::ExceptionPort;
 use super::mend::Probation;
 use super::pulse::{self, News, Pulse};
+use super::rounds::{Rounds, Step};
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
@@ -143,6 +144,8 @@ pub struct MainLoop {
     pub server: ControlSocket,
     /// What to do between rounds.
     pub backoff: Backoff,
+    /// How long rounds take.
+    pub rounds: Rounds,
     /// Dropped last: DPDK itself.
     pub _eal: Eal,
 }
@@ -151,23 +154,40 @@ impl MainLoop {
     /// One round.
     pub fn round(&mut self) {
         let now_ms = self.clock.now_ns() / 1_000_000;
+        self.step(Step::Messages);
         self.check_pulses(now_ms);
         let mut work = self.read_messages(now_ms);
+        self.step(Step::Kernel);
         work += self.move_kernel_packets();
+        self.step(Step::NextHops);
         self.resolver.tick(now_ms);
         self.act();
         self.flush();
+        self.step(Step::Control);
         work += self.answer_control();
+        self.step(Step::Tally);
         self.tally.round(now_ms);
         if now_ms >= self.link_check_at_ms {
             self.link_check_at_ms = now_ms + LINK_CHECK_MS;
+            self.step(Step::Links);
             self.check_links(now_ms);
         }
         if now_ms >= self.slow_check_at_ms {
             self.slow_check_at_ms = now_ms + SLOW_CHECK_MS;
-            self.slow_checks(now_ms);
+            self.step(Step::Ports);
+            self.mend_ports(now_ms);
+            self.step(Step::Tables);
+            self.slow_checks();
         }
+        self.step(Step::Nap);
         self.backoff.after_round(work);
+    }
+
+    /// Note what is done next, and tell of a round that took long.
+    fn step(&mut self, step: Step) {
+        if let Some(message) = self.rounds.step(step) {
+            self.events.add("main-thread-late", message);
+        }
     }
 
     fn answer_control(&mut self) -> usize {
@@ -371,8 +391,7 @@ impl MainLoop {
         }
     }
 
-    fn slow_checks(&mut self, now_ms: u64) {
-        self.mend_ports(now_ms);
+    fn slow_checks(&mut self) {
         self.check_steering();
         let tables = self.tables();
         self.thresholds.check(&tables, &mut self.events);
@@ -420,6 +439,7 @@ impl MainLoop {
 
     /// Stop the workers and the ports, and print what was done.
     pub fn stop(mut self) {
+        self.rounds.end();
         self.orders.stop();
         let stats = self.stats();
         self.join_workers();

@@ -8,6 +8,7 @@ mod main_loop;
 mod mend;
 mod pulse;
 mod requests;
+mod rounds;
 mod start;
 mod steering;
 mod thresholds;
@@ -56,6 +57,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let mut main = start::start(config)?;
     let drivers = main.ports.iter().map(|port| port.port.driver());
     privileges::limit(drivers, main.config.exception.enabled).map_err(StartError::Capabilities)?;
+    main.rounds.watch().map_err(StartError::Thread)?;
     println!("READY");
     tell_supervisor(NotifyState::Ready);
     let mut lost = None;

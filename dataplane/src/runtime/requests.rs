@@ -207,6 +207,7 @@ impl MainLoop {
             boot_id: self.boot_id,
             uptime_ms: now_ms - self.started_ms,
             generation: self.compiled.load().generation,
+            main_thread: self.rounds.stats(),
             workers,
             ports,
             services,

@@ -16,6 +16,7 @@ use sluice_wire::ether::MacAddr;
 use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::pulse::Pulse;
+use super::rounds::Rounds;
 use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
 use super::{vf, warnings};
@@ -238,6 +239,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         slow_check_at_ms: 0,
         server,
         backoff: Backoff::new(config::Idle::Adaptive, MAIN_NAP),
+        rounds: Rounds::new(MAIN_NAP),
         config,
         _eal: eal,
     };
