@@ -6,21 +6,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sluice_api::DropReason;
 use sluice_api::stats::{BackendStats, ServiceStats, Traffic};
-use sluice_api::{DropReason, Snapshot};
 
 use crate::counters::WorkerCounters;
 use crate::slots::{Freed, Slots};
+use crate::snapshot::Compiled;
 
 /// The ledger; the main thread owns it.
 pub struct Ledger {
-    workers: Vec<Arc<WorkerCounters>>,
     /// What the main thread drops: it has no services.
     main: Arc<WorkerCounters>,
+    /// Copied when it changes while somebody still reads it.
+    books: Arc<Books>,
+}
+
+/// Everything that is needed to add up: for whoever has time for it.
+#[derive(Clone)]
+pub struct Books {
+    workers: Vec<Arc<WorkerCounters>>,
     /// What each backend slot's counters stood at when its owner got it.
     base: HashMap<u32, Traffic>,
     /// Traffic of a service slot's backends that are gone.
     gone: HashMap<u16, Traffic>,
+    /// Backend slots that are in no snapshot any more and not free yet, with their service slots.
+    retired: HashMap<u32, u16>,
 }
 
 fn minus(a: Traffic, b: Traffic) -> Traffic {
@@ -34,12 +44,12 @@ fn minus(a: Traffic, b: Traffic) -> Traffic {
     }
 }
 
-impl Ledger {
-    /// A ledger over these workers and the main thread.
-    pub fn new(workers: Vec<Arc<WorkerCounters>>, main: Arc<WorkerCounters>) -> Self {
-        Ledger { workers, main, base: HashMap::new(), gone: HashMap::new() }
-    }
+/// Conns on a backend slot, over all workers.
+pub fn conns(workers: &[Arc<WorkerCounters>], slot: u32) -> u64 {
+    workers.iter().map(|w| w.backend(slot).conns.get()).sum()
+}
 
+impl Books {
     fn raw(&self, slot: u32) -> Traffic {
         let mut sum = Traffic::default();
         self.workers.iter().for_each(|w| sum += w.backend(slot).read());
@@ -47,75 +57,103 @@ impl Ledger {
     }
 
     /// Traffic of the owner of a backend slot.
-    pub fn backend(&self, slot: u32) -> Traffic {
+    fn backend(&self, slot: u32) -> Traffic {
         minus(self.raw(slot), self.base.get(&slot).copied().unwrap_or_default())
     }
 
-    /// Conns on a backend slot, over all workers.
-    pub fn conns(&self, slot: u32) -> u64 {
-        self.workers.iter().map(|w| w.backend(slot).conns.get()).sum()
-    }
-
-    /// Free the slots that nothing refers to any more, and remember what they counted.
-    /// `released` hears of each.
-    pub fn reclaim(&mut self, slots: &mut Slots, mut released: impl FnMut(Freed)) {
-        let mut freed = Vec::new();
-        slots.reclaim(|slot| self.conns(slot), |f| freed.push(f));
-        for freed in freed {
-            released(freed);
-            match freed {
-                Freed::Backend { service, slot } => {
-                    let traffic = self.backend(slot);
-                    *self.gone.entry(service).or_default() += traffic;
-                    self.base.insert(slot, self.raw(slot));
-                }
-                Freed::Service { slot } => {
-                    self.gone.remove(&slot);
-                }
-            }
+    /// Statistics of every service in a snapshot, in its order.
+    pub fn services(&self, compiled: &Compiled) -> Vec<ServiceStats> {
+        let mut gone = self.gone.clone();
+        for (slot, service) in &self.retired {
+            *gone.entry(*service).or_default() += self.backend(*slot);
         }
-    }
-
-    /// Statistics of every service in the snapshot, in its order.
-    pub fn services(&self, snapshot: &Snapshot, slots: &Slots) -> Vec<ServiceStats> {
-        let mut total: HashMap<u16, Traffic> = self.gone.clone();
-        for (service, slot) in slots.all_backends() {
-            *total.entry(service).or_default() += self.backend(slot);
-        }
-        snapshot
-            .services
-            .iter()
+        let services = compiled.services().iter();
+        services
             .map(|service| {
-                let slot = slots.service(&service.name).unwrap_or_default();
-                let backends = service
-                    .backends
-                    .iter()
-                    .map(|b| BackendStats {
-                        address: b.address,
-                        port: b.port,
-                        traffic: slots
-                            .backend(&(slot, b.id()))
-                            .map(|s| self.backend(s))
-                            .unwrap_or_default(),
-                        max_conns: b.max_conns,
+                let source = service.source();
+                let mut traffic = gone.get(&service.slot).copied().unwrap_or_default();
+                let backends = source.backends.iter().zip(&service.backends);
+                let backends = backends
+                    .map(|(backend, compiled)| {
+                        let stats = BackendStats {
+                            address: backend.address,
+                            port: backend.port,
+                            traffic: self.backend(compiled.slot),
+                            max_conns: backend.max_conns,
+                        };
+                        traffic += stats.traffic;
+                        stats
                     })
                     .collect();
                 ServiceStats {
-                    name: service.name.clone(),
-                    vip: service.vip,
-                    port: service.port,
-                    protocol: service.protocol,
-                    traffic: total.get(&slot).copied().unwrap_or_default(),
-                    max_conns: service.max_conns,
+                    name: source.name.clone(),
+                    vip: source.vip,
+                    port: source.port,
+                    protocol: source.protocol,
+                    traffic,
+                    max_conns: source.max_conns,
                     backends,
                 }
             })
             .collect()
     }
+}
+
+impl Ledger {
+    /// A ledger over these workers and the main thread.
+    pub fn new(workers: Vec<Arc<WorkerCounters>>, main: Arc<WorkerCounters>) -> Self {
+        let (base, gone, retired) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Ledger { main, books: Arc::new(Books { workers, base, gone, retired }) }
+    }
+
+    /// The books as they are now.
+    pub fn books(&self) -> &Arc<Books> {
+        &self.books
+    }
+
+    /// Conns on a backend slot, over all workers.
+    pub fn conns(&self, slot: u32) -> u64 {
+        conns(&self.books.workers, slot)
+    }
+
+    /// Go by another snapshot.
+    pub fn adopt(&mut self, compiled: &Compiled) {
+        let retired = compiled.retired_backends().iter();
+        let retired: HashMap<u32, u16> = retired.map(|(service, slot)| (*slot, *service)).collect();
+        if retired != self.books.retired {
+            Arc::make_mut(&mut self.books).retired = retired;
+        }
+    }
+
+    /// A slot is free: remember what it counted.
+    pub fn release(&mut self, freed: Freed) {
+        let books = Arc::make_mut(&mut self.books);
+        match freed {
+            Freed::Backend { service, slot } => {
+                let (traffic, raw) = (books.backend(slot), books.raw(slot));
+                *books.gone.entry(service).or_default() += traffic;
+                books.base.insert(slot, raw);
+                books.retired.remove(&slot);
+            }
+            Freed::Service { slot } => {
+                books.gone.remove(&slot);
+            }
+        }
+    }
+
+    /// Free the slots that nothing refers to any more. `released` hears of each.
+    pub fn reclaim(&mut self, slots: &mut Slots, mut released: impl FnMut(Freed)) {
+        let mut freed = Vec::new();
+        slots.reclaim(|slot| self.conns(slot), |f| freed.push(f));
+        for freed in freed {
+            released(freed);
+            self.release(freed);
+        }
+    }
 
     /// Dropped packets by reason, over all workers and the main thread.
     pub fn drops(&self) -> std::collections::BTreeMap<String, u64> {
-        drops(self.workers.iter().chain([&self.main]).map(Arc::as_ref))
+        drops(self.books.workers.iter().chain([&self.main]).map(Arc::as_ref))
     }
 }
 
@@ -134,7 +172,7 @@ pub fn drops<'a>(
 mod tests {
     use super::*;
     use crate::testkit;
-    use sluice_api::{Mode, Protocol};
+    use sluice_api::{Mode, Protocol, Snapshot};
 
     /// One service with these of the backends 10.0.1.1, 10.0.1.2, …
     fn snapshot(backends: &[usize]) -> Snapshot {
@@ -153,23 +191,40 @@ mod tests {
 
     #[test]
     fn a_service_keeps_what_its_former_backends_had_and_a_new_one_starts_at_zero() {
-        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(0, 100, 0))).collect();
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(66, 100, 0))).collect();
         let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0, 0, 0)));
         let mut slots = Slots::new(1, 1);
-        let first = snapshot(&[1]);
-        slots.assign(&first).unwrap();
+        let mut compiled = testkit::nothing_compiled();
+        let mut apply = |ledger: &mut Ledger, slots: &mut Slots, backends: &[usize]| {
+            let mut snapshot = snapshot(backends);
+            snapshot.generation = compiled.generation + 1;
+            slots.assign(&snapshot).unwrap();
+            compiled = Compiled::new(&snapshot, slots, &[], &compiled);
+            ledger.adopt(&compiled);
+            ledger.books().services(&compiled).remove(0)
+        };
+        apply(&mut ledger, &mut slots, &[1]);
         let (_, slot) = slots.all_backends().next().unwrap();
-        workers.iter().for_each(|w| w.backend(slot).forwarded[0].packets.add(5));
-        assert_eq!(ledger.services(&first, &slots)[0].backends[0].traffic.packets_in, 10);
+        let count = |packets| {
+            workers.iter().for_each(|w| w.backend(slot).forwarded[0].packets.add(packets));
+        };
+        count(5);
+        let reader = Arc::clone(ledger.books());
+        assert_eq!(apply(&mut ledger, &mut slots, &[1]).backends[0].traffic.packets_in, 10);
 
-        let second = snapshot(&[2]);
-        slots.assign(&second).unwrap();
+        // Its last conns count for the service while they run.
+        let stats = apply(&mut ledger, &mut slots, &[2]);
+        count(1);
+        assert_eq!((stats.traffic.packets_in, stats.backends[0].traffic.packets_in), (10, 0));
+        assert_eq!(apply(&mut ledger, &mut slots, &[2]).traffic.packets_in, 12);
         ledger.reclaim(&mut slots, |_| {});
         // The slot's next owner.
-        let third = snapshot(&[2, 3]);
-        slots.assign(&third).unwrap();
-        let stats = &ledger.services(&third, &slots)[0];
-        assert_eq!(stats.traffic.packets_in, 10);
+        let stats = apply(&mut ledger, &mut slots, &[2, 3]);
+        assert_eq!(stats.traffic.packets_in, 12);
         assert!(stats.backends.iter().all(|b| b.traffic.packets_in == 0));
+        assert!(
+            reader.retired.is_empty() && reader.base.is_empty(),
+            "who reads them is not disturbed"
+        );
     }
 }

@@ -1,12 +1,13 @@
 //! Slots of services and backends: small numbers that conns and counters use in place of names.
 //!
 //! A slot outlives its service or backend for as long as a conn refers to it, so that counters and
-//! timeouts of running conns stay right, and is then given to the next newcomer. The main thread
-//! owns this; workers only see the numbers.
+//! timeouts of running conns stay right, and is then given to the next newcomer. The thread that
+//! compiles snapshots owns this; workers only see the numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
 use sluice_api::{BackendId, Problem, Snapshot};
 
 use crate::table::conn_state::{StateTimeouts, state_timeouts};
@@ -16,17 +17,17 @@ pub type BackendKey = (u16, BackendId);
 
 /// Who holds which slot.
 struct Registry<K> {
-    slots: HashMap<K, u32>,
+    slots: HashMap<K, u32, RandomState>,
     /// Gone from the snapshot, slot still referred to.
-    retired: HashMap<K, u32>,
+    retired: HashMap<K, u32, RandomState>,
     free: Vec<u32>,
 }
 
 impl<K: Clone + Eq + Hash> Registry<K> {
     fn new(capacity: u32) -> Self {
         Registry {
-            slots: HashMap::new(),
-            retired: HashMap::new(),
+            slots: HashMap::default(),
+            retired: HashMap::default(),
             free: (0..capacity).rev().collect(),
         }
     }
@@ -51,8 +52,8 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         slot
     }
 
-    fn retire_all_but(&mut self, wanted: &HashSet<K>) {
-        let gone: Vec<K> = self.slots.keys().filter(|k| !wanted.contains(k)).cloned().collect();
+    fn retire_all_but(&mut self, wanted: impl Fn(&K) -> bool) {
+        let gone: Vec<K> = self.slots.keys().filter(|key| !wanted(key)).cloned().collect();
         for key in gone {
             if let Some(slot) = self.slots.remove(&key) {
                 self.retired.insert(key, slot);
@@ -133,8 +134,7 @@ impl Slots {
     /// # Errors
     /// Nothing is changed when retired slots, whose conns still run, leave too few free.
     pub fn assign(&mut self, snapshot: &Snapshot) -> Result<(), Problem> {
-        let names: HashSet<String> = snapshot.services.iter().map(|s| s.name.clone()).collect();
-        let fresh = self.services.newcomers(names.iter());
+        let fresh = self.services.newcomers(snapshot.services.iter().map(|s| &s.name));
         if fresh > self.services.free.len() {
             return Err(still_draining("services", fresh, self.services.free.len()));
         }
@@ -158,7 +158,8 @@ impl Slots {
             return Err(still_draining("backends", fresh, self.backends.free.len()));
         }
 
-        let mut wanted = HashSet::new();
+        let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
+        let mut wanted = HashSet::with_capacity_and_hasher(backends, RandomState::default());
         for service in &snapshot.services {
             let slot = self.services.claim(&service.name) as u16;
             self.timeouts[slot as usize] = state_timeouts(&service.timeouts);
@@ -168,8 +169,10 @@ impl Slots {
                 wanted.insert(key);
             }
         }
-        self.services.retire_all_but(&names);
-        self.backends.retire_all_but(&wanted);
+        let names: HashSet<&str, RandomState> =
+            snapshot.services.iter().map(|s| s.name.as_str()).collect();
+        self.services.retire_all_but(|name| names.contains(name.as_str()));
+        self.backends.retire_all_but(|key| wanted.contains(key));
         Ok(())
     }
 
@@ -208,9 +211,9 @@ impl Slots {
         !self.backends.retired.is_empty() || !self.services.retired.is_empty()
     }
 
-    /// Slots of backends that are no longer in the snapshot.
-    pub fn retired_backends(&self) -> impl Iterator<Item = u32> + '_ {
-        self.backends.retired.values().copied()
+    /// Backends that are no longer in the snapshot: service slot and backend slot.
+    pub fn retired_backends(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+        self.backends.retired.iter().map(|(key, slot)| (key.0, *slot))
     }
 
     /// All backends that hold slots, retired ones included: service slot and backend slot.

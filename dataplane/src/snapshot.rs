@@ -1,8 +1,8 @@
 //! A snapshot compiled for the packet path: everything a new conn needs, ready to read.
 //!
-//! The main thread compiles, the workers only read. What has not changed since the last snapshot
-//! (Maglev tables above all) is shared with it, so that one weight among 10,000 services costs one
-//! table.
+//! A thread of its own compiles (`runtime/compiler.rs`), the workers only read. What has not changed
+//! since the last snapshot (Maglev tables above all) is shared with it, so that one weight among 10,000
+//! services costs one table.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use sluice_api::{
-    AdminState, HashOn, Mode, NoConn, Protocol, Refusal, Scheduler, Snapshot, SnapshotBackend,
-    SnapshotService,
+    AdminState, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler, Snapshot,
+    SnapshotBackend, SnapshotService,
 };
 
 use crate::flow::FlowKey;
@@ -99,6 +99,15 @@ pub struct Compiled {
     /// packet without a conn is no stray. Nothing of the kind is built yet, so nothing sets it.
     pub conns_may_arrive: bool,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
+    /// The same in the order of the snapshot.
+    order: Box<[Arc<CompiledService>]>,
+    /// Of these, by their places: those that the snapshot before did not have, or had otherwise.
+    changed: Box<[u32]>,
+    /// Slots of services that the snapshot before had and this one has not.
+    left: Box<[u16]>,
+    /// Backends that are in no snapshot any more and still have conns: service slot and backend slot.
+    retired_backends: Box<[(u16, u32)]>,
+    pools: Box<[Pool]>,
     addresses: HashMap<u32, Address, FixedState>,
     /// Addresses that were ours and are not any more: their conns go on.
     retired: HashMap<u32, Address, FixedState>,
@@ -123,6 +132,11 @@ impl Compiled {
             conns_may_arrive: false,
             resetting: HashSet::default(),
             services: HashMap::default(),
+            order: Box::default(),
+            changed: Box::default(),
+            left: Box::default(),
+            retired_backends: Box::default(),
+            pools: Box::default(),
             addresses,
             retired: HashMap::default(),
             gone: Box::default(),
@@ -137,29 +151,50 @@ impl Compiled {
         port_addresses: &[(Ipv4Addr, u16)],
         previous: &Compiled,
     ) -> Self {
+        Self::in_pieces(snapshot, slots, port_addresses, previous, || {})
+    }
+
+    /// As [`new`](Self::new), doing something else after each service that was not shared: a large
+    /// Maglev table takes some 20 ms.
+    pub fn in_pieces(
+        snapshot: &Snapshot,
+        slots: &Slots,
+        port_addresses: &[(Ipv4Addr, u16)],
+        previous: &Compiled,
+        mut between: impl FnMut(),
+    ) -> Self {
         let pools: HashMap<&str, Box<[u32]>> = snapshot
             .pools
             .iter()
             .map(|p| (p.name.as_str(), p.addresses.iter().map(|a| a.to_bits()).collect()))
             .collect();
-        let old: HashMap<&str, &Arc<CompiledService>> =
-            previous.services.values().map(|s| (s.source.name.as_str(), s)).collect();
+        let mut old: HashMap<&str, &Arc<CompiledService>, FixedState> =
+            previous.order.iter().map(|s| (s.source.name.as_str(), s)).collect();
         let mut addresses = own_addresses(port_addresses);
         for local in pools.values().flatten() {
             addresses.insert(*local, Address::Local);
         }
         let port_spaces = PortSpaces::new(snapshot, &previous.port_spaces);
-        let mut services = HashMap::default();
+        let mut services =
+            HashMap::with_capacity_and_hasher(snapshot.services.len(), FixedState::default());
+        let mut order = Vec::with_capacity(snapshot.services.len());
+        let mut changed = Vec::new();
         for service in &snapshot.services {
             addresses.insert(service.vip.to_bits(), Address::Vip);
             let local = service.pool.as_deref().and_then(|name| pools.get(name));
             let local = local.cloned().unwrap_or_default();
-            let compiled = match old.get(service.name.as_str()) {
+            let compiled = match old.remove(service.name.as_str()) {
                 Some(old) if old.source == *service && old.local_addresses == local => {
                     Arc::clone(old)
                 }
-                _ => Arc::new(CompiledService::new(service, slots, local, &port_spaces)),
+                _ => {
+                    changed.push(order.len() as u32);
+                    let compiled = CompiledService::new(service, slots, local, &port_spaces);
+                    between();
+                    Arc::new(compiled)
+                }
             };
+            order.push(Arc::clone(&compiled));
             let key = (service.vip.to_bits(), service.port, service.protocol.number());
             services.insert(key, compiled);
         }
@@ -172,10 +207,64 @@ impl Compiled {
             conns_may_arrive: previous.conns_may_arrive,
             resetting: resetting(snapshot, &pools),
             services,
+            changed: changed.into(),
+            left: old.values().map(|service| service.slot).collect(),
+            retired_backends: slots.retired_backends().collect(),
+            pools: snapshot.pools.as_slice().into(),
             retired: retired(&addresses, previous),
             addresses,
-            gone: gone(snapshot, slots),
+            gone: gone(&order, slots),
+            order: order.into(),
         }
+    }
+
+    /// All services, in the order of the snapshot.
+    pub fn services(&self) -> &[Arc<CompiledService>] {
+        &self.order
+    }
+
+    /// How many services the snapshot before did not have, or had otherwise.
+    pub fn changes(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// Services that the snapshot before did not have, or had otherwise, from the `from`-th of them.
+    pub fn changed(&self, from: usize) -> impl Iterator<Item = &CompiledService> {
+        self.changed[from..].iter().map(|place| &*self.order[*place as usize])
+    }
+
+    /// Slots of services that the snapshot before had and this one has not.
+    pub fn left(&self) -> &[u16] {
+        &self.left
+    }
+
+    /// Backends that were removed and still had conns when this was compiled: service slot and backend
+    /// slot.
+    pub fn retired_backends(&self) -> &[(u16, u32)] {
+        &self.retired_backends
+    }
+
+    /// All pools, in the order of the snapshot.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// The snapshot that was compiled; none before the first.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        (self.generation > 0).then(|| Snapshot {
+            generation: self.generation,
+            services: self.order.iter().map(|service| service.source.clone()).collect(),
+            pools: self.pools.to_vec(),
+            no_service: self.no_service,
+        })
+    }
+
+    /// Whether this is the snapshot that was compiled.
+    pub fn is_of(&self, snapshot: &Snapshot) -> bool {
+        let Snapshot { generation, services, pools, no_service } = snapshot;
+        (self.generation, self.no_service) == (*generation, *no_service)
+            && *self.pools == **pools
+            && self.order.iter().map(|service| &service.source).eq(services)
     }
 
     /// Whether a backend can serve nobody any more: unhealthy, down, or removed.
@@ -215,6 +304,11 @@ impl Compiled {
         self.ours.may_contain((addresses >> 32) as u32)
     }
 
+    /// Whether an address is a VIP or a local one.
+    pub fn is_announced(&self, address: Ipv4Addr) -> bool {
+        matches!(self.address(address.to_bits()), Some(Address::Vip | Address::Local))
+    }
+
     /// All VIPs and local addresses.
     pub fn announced_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.addresses
@@ -225,15 +319,15 @@ impl Compiled {
 }
 
 /// The bits of [`Compiled::is_gone`].
-fn gone(snapshot: &Snapshot, slots: &Slots) -> Box<[u64]> {
+fn gone(services: &[Arc<CompiledService>], slots: &Slots) -> Box<[u64]> {
     let ((_, _), (_, backend_slots)) = slots.usage();
     let mut bits = vec![0; backend_slots.div_ceil(64)];
-    let dead = snapshot.services.iter().flat_map(|service| {
-        let slot = slots.service(&service.name).unwrap_or_default();
-        let dead = |b: &&SnapshotBackend| !b.healthy || b.state == AdminState::Down;
-        service.backends.iter().filter(dead).filter_map(move |b| slots.backend(&(slot, b.id())))
+    let is_dead = |b: &SnapshotBackend| !b.healthy || b.state == AdminState::Down;
+    let dead = services.iter().flat_map(|service| {
+        let backends = service.source.backends.iter().zip(&service.backends);
+        backends.filter(move |(source, _)| is_dead(source)).map(|(_, compiled)| compiled.slot)
     });
-    for slot in dead.chain(slots.retired_backends()) {
+    for slot in dead.chain(slots.retired_backends().map(|(_, slot)| slot)) {
         bits[slot as usize / 64] |= 1 << (slot % 64);
     }
     bits.into()
@@ -376,6 +470,11 @@ impl CompiledService {
             no_backend: service.no_backend,
             source: service.clone(),
         }
+    }
+
+    /// What it was compiled from; its backends are in the same order.
+    pub fn source(&self) -> &SnapshotService {
+        &self.source
     }
 
     /// Whether the backend with this slot takes new conns.

@@ -28,6 +28,7 @@ use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, Steering, ToMain
 use crate::resolver::{NeighbourState, NeighbourUpdate};
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
+use crate::table::owner::Owners;
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
 use crate::tally::WorkerView;
@@ -413,11 +414,17 @@ impl Harness {
 }
 
 /// Table sizes of all pipelines here.
-fn test_limits() -> Limits {
+pub(crate) fn test_limits() -> Limits {
     Limits { services: 64, backends: 4_096, ..Limits::default() }
 }
 
-fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
+/// What a worker, the only one, forwards by before the first snapshot.
+pub fn nothing_compiled() -> Compiled {
+    let own_ports = Owners::Arithmetic { workers: 1 }.all_own_ports(1);
+    Compiled::empty(&own_addresses(&config()), own_ports, 7)
+}
+
+pub(crate) fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
     crate::runtime::port_addresses(config)
 }
 

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fmt::Write as _;
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::sleep;
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 use sluice_api::message::{Request, Response, read_frame, write_frame};
 use sluice_tests::lab::command::run_in;
 use sluice_tests::lab::process::Process;
-use sluice_tests::lab::topology::{CLIENT, Wire};
+use sluice_tests::lab::process::wait_until;
+use sluice_tests::lab::topology::{BACKENDS, CLIENT, VIP_WEB, Wire, backend_address};
 
 /// How long the data plane takes to answer on its socket, the longest of many times.
 struct Asker {
@@ -80,4 +83,81 @@ fn it_answers_under_thirty_thousand_packets_a_second_on_a_tap() {
     assert!(asker.longest < Duration::from_millis(100), "{:?}", asker.longest);
     let events = lab.events_since(seq).unwrap();
     assert!(!events.iter().any(|event| event.kind == "backend-unhealthy"), "{events:?}");
+}
+
+/// Services of the second test, beside those of the lab.
+const SERVICES: u16 = 100;
+
+/// A hundred services on the lab's three backends, each with a table of the largest size: about 20 ms
+/// to compile.
+fn large_services() -> String {
+    let mut text = String::new();
+    for number in 0..SERVICES {
+        let port = 8_000 + number;
+        write!(
+            text,
+            "[[service]]\nname = \"large-{number}\"\nvip = \"{VIP_WEB}\"\nport = {port}\n\
+             protocol = \"tcp\"\nmode = \"full-nat\"\nscheduler = \"maglev\"\n\
+             maglev_slots = 655373\npool = \"lan\"\n\
+             [service.health_check]\nkind = \"http\"\npath = \"/health\"\n\
+             interval_ms = 1000\ntimeout_ms = 800\nfall = 2\nrise = 2\n"
+        )
+        .unwrap();
+        for backend in 1..=BACKENDS {
+            let address = backend_address(backend);
+            write!(text, "[[service.backend]]\naddress = \"{address}\"\nport = 80\n").unwrap();
+        }
+    }
+    text
+}
+
+/// The tables of all services are compiled anew, and nobody's checks wait for that.
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn one_backend_that_dies_takes_no_other_with_it() {
+    let mut lab = common::lab("sluice-large", Wire::AfXdp, vec![1]);
+    lab.binaries().check().unwrap();
+    let file = lab.site().file("control.toml");
+    let config = fs::read_to_string(&file).unwrap() + &large_services();
+    fs::write(&file, config).unwrap();
+    lab.start_dataplane().unwrap();
+    lab.start_control().unwrap();
+    lab.wait_healthy(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"));
+
+    let seq = lab.last_event().unwrap();
+    let mut asker = Asker::new(&lab.site().file("dataplane.sock"));
+    lab.servers[2].nginx.kill();
+    let lost = backend_address(3).to_string();
+    let is_out = |service: &serde_json::Value| {
+        let backends = service["backends"].as_array().unwrap().iter();
+        let ill: Vec<&str> = backends
+            .filter(|backend| backend["health"] != "healthy")
+            .map(|backend| backend["address"].as_str().unwrap())
+            .collect();
+        ill == [lost.as_str()]
+    };
+    let start = Instant::now();
+    wait_until("the dead backend is out everywhere", Duration::from_secs(30), || {
+        assert!(matches!(asker.ask(&Request::Status), Response::Status(_)));
+        Ok(lab.services()?.iter().all(is_out).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let out_after = start.elapsed();
+    // What would take the others with it comes in the seconds after.
+    while start.elapsed() < out_after + Duration::from_secs(8) {
+        assert!(matches!(asker.ask(&Request::Status), Response::Status(_)));
+        sleep(Duration::from_millis(10));
+    }
+    let Response::Stats(stats) = asker.ask(&Request::Stats) else { panic!("no statistics") };
+    println!(
+        "out everywhere after {out_after:?}; {} answers, the slowest after {:?}; {:?}",
+        asker.times, asker.longest, stats.main_thread
+    );
+    assert!(lab.services().unwrap().iter().all(is_out));
+    let events = lab.events_since(seq).unwrap();
+    let ill: Vec<_> = events.iter().filter(|event| event.kind == "backend-unhealthy").collect();
+    assert!(ill.iter().all(|event| event.message.contains(&lost)), "{ill:?}");
+    assert!(asker.longest < Duration::from_millis(200), "{:?}", asker.longest);
+    // 3 ms is what it takes; the rest is what else the machine's two CPUs have to do.
+    assert!(stats.main_thread.longest_round_us < 50_000, "{:?}", stats.main_thread);
 }

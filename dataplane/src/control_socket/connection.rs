@@ -52,8 +52,8 @@ impl Peer {
                 return Ok(());
             }
             // The main thread drops a request only when it ends.
-            let Ok(response) = response.await else { return Ok(()) };
-            self.write(&response).await?;
+            let Ok(answer) = response.await else { return Ok(()) };
+            self.write(&answer.response()).await?;
         }
         Ok(())
     }

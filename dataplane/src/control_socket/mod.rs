@@ -8,6 +8,7 @@
 mod bind;
 mod connection;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,9 +85,33 @@ pub struct Pending {
     reply: Reply,
 }
 
-/// Where the answer to a request goes.
+/// Where the answer to a request goes; to be kept for as long as that takes.
 #[derive(Debug)]
-pub struct Reply(oneshot::Sender<Response>);
+pub struct Reply(oneshot::Sender<Answer>);
+
+/// An answer, or what makes it.
+enum Answer {
+    Now(Response),
+    Later(Box<dyn FnOnce() -> Response + Send>),
+}
+
+impl Answer {
+    fn response(self) -> Response {
+        match self {
+            Answer::Now(response) => response,
+            Answer::Later(make) => make(),
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Now(response) => response.fmt(f),
+            Answer::Later(_) => f.write_str("Later"),
+        }
+    }
+}
 
 impl Pending {
     /// The request, and where its answer goes.
@@ -99,7 +124,31 @@ impl Reply {
     /// Answer. Never waits; a peer that is gone does not hear it.
     pub fn send(self, response: Response) {
         // The peer has closed its connection: nobody is left to tell.
-        let _ = self.0.send(response);
+        let _ = self.0.send(Answer::Now(response));
+    }
+
+    /// A reply, and what becomes of it.
+    #[cfg(test)]
+    pub fn channel() -> (Reply, Receipt) {
+        let (reply, answer) = oneshot::channel();
+        (Reply(reply), Receipt(answer))
+    }
+
+    /// Answer by what the socket's thread makes, which has the time that this one has not.
+    pub fn send_later(self, make: impl FnOnce() -> Response + Send + 'static) {
+        let _ = self.0.send(Answer::Later(Box::new(make)));
+    }
+}
+
+/// What becomes of a reply, for tests.
+#[cfg(test)]
+pub struct Receipt(oneshot::Receiver<Answer>);
+
+#[cfg(test)]
+impl Receipt {
+    /// The answer, once there is one.
+    pub fn response(&mut self) -> Option<Response> {
+        self.0.try_recv().ok().map(Answer::response)
     }
 }
 

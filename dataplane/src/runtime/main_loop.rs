@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
-use sluice_api::{DropReason, Snapshot};
+use sluice_api::DropReason;
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
+use super::compiler::Compiler;
 use super::exception::ExceptionPort;
 use super::mend::Probation;
 use super::pulse::{self, News, Pulse};
@@ -21,7 +22,7 @@ use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
 use crate::burst::BURST;
 use crate::config::Config;
-use crate::control_socket::ControlSocket;
+use crate::control_socket::{ControlSocket, Reply};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortCounters, RingReceiver, RingSender};
 use crate::events::EventLog;
@@ -30,9 +31,8 @@ use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::pipeline::ToMain;
 use crate::resolver::{Action, NeighbourUpdate, Resolver};
-use crate::slots::Slots;
 use crate::snapshot::Compiled;
-use crate::tally::Tally;
+use crate::tally::{Adoption, Tally};
 
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
@@ -84,6 +84,16 @@ pub struct WorkerHandle {
     pub pulse: Pulse,
 }
 
+/// A snapshot on its way to the workers.
+pub struct Adopting {
+    /// What they will go by.
+    pub compiled: Arc<Compiled>,
+    /// Who has asked for it.
+    pub reply: Reply,
+    /// How far its limits are prepared.
+    pub adoption: Adoption,
+}
+
 /// The main thread.
 pub struct MainLoop {
     /// The file.
@@ -104,12 +114,14 @@ pub struct MainLoop {
     pub resolver: Resolver,
     /// What the workers forward by.
     pub compiled: Arc<ArcSwap<Compiled>>,
-    /// Former ones that a worker may still hold: freed here, never on a worker.
+    /// Former ones that a worker may still hold: never freed on a worker.
     pub former: Vec<Arc<Compiled>>,
-    /// The snapshot that was compiled.
-    pub snapshot: Option<Snapshot>,
-    /// Slots of services and backends.
-    pub slots: Slots,
+    /// Who compiles.
+    pub compiler: Compiler,
+    /// What was compiled, and is not known to everybody yet.
+    pub adopting: Option<Adopting>,
+    /// How many services and backends hold slots.
+    pub slots_used: (usize, usize),
     /// Counters by service and backend.
     pub ledger: Ledger,
     /// Conns over all workers, and what each may make of them.
@@ -120,8 +132,6 @@ pub struct MainLoop {
     pub events: EventLog,
     /// Tables that fill up.
     pub thresholds: Thresholds,
-    /// Services and backends that come near their `max_conns`.
-    pub limit_thresholds: Thresholds,
     /// VIPs and local addresses announced since start.
     pub announced: Vec<Ipv4Addr>,
     /// Random per start.
@@ -165,6 +175,9 @@ impl MainLoop {
         self.flush();
         self.step(Step::Control);
         work += self.answer_control();
+        self.step(Step::Snapshot);
+        work += self.take_news();
+        self.free_former();
         self.step(Step::Tally);
         self.tally.round(now_ms);
         if now_ms >= self.link_check_at_ms {
@@ -194,7 +207,7 @@ impl MainLoop {
         let mut count = 0;
         while let Some(pending) = self.server.next() {
             let (request, reply) = pending.into_parts();
-            reply.send(self.handle(request));
+            self.handle(request, reply);
             count += 1;
         }
         count
@@ -394,19 +407,15 @@ impl MainLoop {
     fn slow_checks(&mut self) {
         self.check_steering();
         let tables = self.tables();
-        self.thresholds.check(&tables, &mut self.events);
-        let limits = self.limits();
-        self.limit_thresholds.check(&limits, &mut self.events);
-        self.free_former();
+        for (kind, message) in self.thresholds.check(&tables) {
+            self.events.add(kind, message);
+        }
     }
 
-    /// Free former snapshots that no worker holds, and slots that nothing refers to.
-    pub fn free_former(&mut self) {
-        self.former.retain(|compiled| Arc::strong_count(compiled) > 1);
-        let adopted = self.workers_generation() >= self.compiled.load().generation;
-        if adopted && self.slots.has_retired() {
-            let tally = &mut self.tally;
-            self.ledger.reclaim(&mut self.slots, |freed| tally.release(freed));
+    /// Have former snapshots freed that no worker holds.
+    fn free_former(&mut self) {
+        for compiled in self.former.extract_if(.., |compiled| Arc::strong_count(compiled) == 1) {
+            self.compiler.free(compiled);
         }
     }
 

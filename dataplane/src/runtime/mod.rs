@@ -1,8 +1,9 @@
 //! The process: start-up order, the main thread's loop, and the way out.
 //!
 //! The main thread never touches a packet of a service. It resolves next hops, moves packets to and
-//! from the kernel, answers control, and compiles snapshots.
+//! from the kernel, and answers control; `compiler` compiles snapshots beside it.
 
+mod compiler;
 mod exception;
 mod main_loop;
 mod mend;
@@ -12,6 +13,7 @@ mod rounds;
 mod start;
 mod steering;
 mod thresholds;
+mod usage;
 mod vf;
 mod warnings;
 

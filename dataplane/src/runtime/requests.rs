@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use sluice_api::message::{Request, Response};
@@ -10,35 +9,44 @@ use sluice_api::stats::{
     DataplaneStatus, Doubt, NeighbourStatus, PortStats, PortStatus, Stats, TableUsage, WorkerStats,
     WorkerStatus,
 };
-use sluice_api::{Problem, Snapshot, validate};
 
-use super::main_loop::{MainLoop, WorkerHandle};
-use super::pulse;
-use crate::ledger;
+use super::main_loop::{Adopting, MainLoop};
+use super::{pulse, usage};
+use crate::control_socket::Reply;
+use crate::ledger::{self, Books};
+use crate::slots;
 use crate::snapshot::Compiled;
 
 /// A stall is told for so long after it, in ms: to whoever asks more often than that, each one.
 const DOUBT_TOLD_MS: u64 = 5_000;
+/// Backends whose limits are adopted in one round, about: 0.1 to 0.2 µs for each.
+const ADOPTED_PER_ROUND: usize = 4_096;
 
 impl MainLoop {
-    /// Answer a request.
-    pub fn handle(&mut self, request: Request) -> Response {
+    /// Answer a request, now or when it has been done. What takes long is left to other threads.
+    pub fn handle(&mut self, request: Request, reply: Reply) {
         match request {
-            Request::Status => Response::Status(self.status()),
-            Request::Apply { snapshot } => {
-                let generation = snapshot.generation;
-                match self.apply(snapshot) {
-                    Ok(()) => Response::Applied { generation },
-                    Err(problems) => Response::Rejected { problems },
-                }
+            Request::Status => reply.send(Response::Status(self.status())),
+            Request::Apply { snapshot } => self.compiler.apply(snapshot, reply),
+            Request::GetSnapshot => {
+                let compiled = self.compiled.load_full();
+                reply.send_later(move || Response::Snapshot { snapshot: compiled.snapshot() });
             }
-            Request::GetSnapshot => Response::Snapshot { snapshot: self.snapshot.clone() },
             Request::Announce { addresses } => {
-                Response::Announced { addresses: self.announce_all(&addresses) }
+                let addresses = self.announce_all(&addresses);
+                reply.send(Response::Announced { addresses });
             }
-            Request::Stats => Response::Stats(self.stats()),
-            Request::Neighbours => Response::Neighbours { neighbours: self.neighbours() },
-            Request::Events { since } => Response::Events { events: self.events.since(since) },
+            Request::Stats => {
+                let (stats, rest) = (self.own_stats(), self.service_stats());
+                reply.send_later(move || Response::Stats(rest.add_to(stats)));
+            }
+            Request::Neighbours => {
+                let neighbours = self.neighbours();
+                reply.send_later(move || Response::Neighbours { neighbours: neighbours.collect() });
+            }
+            Request::Events { since } => {
+                reply.send(Response::Events { events: self.events.since(since) });
+            }
         }
     }
 
@@ -47,47 +55,56 @@ impl MainLoop {
         self.clock.now_ns() / 1_000_000
     }
 
-    /// Addresses of the ports, with their ports.
-    fn port_addresses(&self) -> Vec<(Ipv4Addr, u16)> {
-        super::start::port_addresses(&self.config)
+    /// Go on with what the compiler has done; how much there was.
+    pub fn take_news(&mut self) -> usize {
+        if self.adopting.is_none() {
+            let Some(news) = self.compiler.news() else { return 0 };
+            for freed in news.freed {
+                self.tally.release(freed);
+                self.ledger.release(freed);
+            }
+            self.slots_used = news.used;
+            news.events.into_iter().for_each(|(kind, message)| self.events.add(kind, message));
+            match news.done {
+                Some((Some(compiled), reply)) => {
+                    let adoption = self.tally.begin(&compiled);
+                    self.adopting = Some(Adopting { compiled, reply, adoption });
+                }
+                Some((None, reply)) => {
+                    let generation = self.compiled.load().generation;
+                    reply.send(Response::Applied { generation });
+                }
+                None => {}
+            }
+        }
+        self.adopt();
+        1
     }
 
-    /// Forward by a snapshot, or say what is wrong with it and change nothing.
-    fn apply(&mut self, snapshot: Snapshot) -> Result<(), Vec<Problem>> {
-        let current = self.compiled.load_full();
-        if snapshot.generation <= current.generation {
-            if self.snapshot.as_ref() == Some(&snapshot) {
-                return Ok(());
-            }
-            let expected = format!("above {}, which is in force", current.generation);
-            return Err(vec![Problem::new("generation", snapshot.generation, expected)]);
-        }
-        let own = self.config.port_addresses();
-        let problems = validate::snapshot(&snapshot, &self.config.limits, &own);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        // Slots of removed backends whose conns have ended since are free for the new ones.
-        self.free_former();
-        self.slots.assign(&snapshot).map_err(|problem| vec![problem])?;
+    /// Adopt a piece of a snapshot, and have the workers go by it when that was the last.
+    fn adopt(&mut self) {
+        let Some(mut adopting) = self.adopting.take() else { return };
         // Quotas come before the limits that they are for.
-        self.tally.adopt(&snapshot, &self.slots);
-        let compiled = Compiled::new(&snapshot, &self.slots, &self.port_addresses(), &current);
-        let ours: HashSet<Ipv4Addr> = compiled.announced_addresses().collect();
-        self.announced.retain(|address| ours.contains(address));
-        self.former.push(current);
-        self.compiled.store(Arc::new(compiled));
-        self.snapshot = Some(snapshot);
-        Ok(())
+        if !self.tally.go_on(&mut adopting.adoption, &adopting.compiled, ADOPTED_PER_ROUND) {
+            self.adopting = Some(adopting);
+            return;
+        }
+        let Adopting { compiled, reply, .. } = adopting;
+        self.ledger.adopt(&compiled);
+        self.announced.retain(|address| compiled.is_announced(*address));
+        let generation = compiled.generation;
+        self.former.push(self.compiled.swap(compiled));
+        reply.send(Response::Applied { generation });
     }
 
     fn announce_all(&mut self, addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
-        let ours: HashSet<Ipv4Addr> = self.compiled.load().announced_addresses().collect();
+        let compiled = self.compiled.load_full();
         let accepted: Vec<Ipv4Addr> =
-            addresses.iter().copied().filter(|a| ours.contains(a)).collect();
+            addresses.iter().copied().filter(|a| compiled.is_announced(*a)).collect();
+        let known: HashSet<Ipv4Addr> = self.announced.iter().copied().collect();
         for address in &accepted {
             self.announce(*address);
-            if !self.announced.contains(address) {
+            if !known.contains(address) {
                 self.announced.push(*address);
             }
         }
@@ -152,6 +169,19 @@ impl MainLoop {
 
     /// All counters.
     pub fn stats(&self) -> Stats {
+        self.service_stats().add_to(self.own_stats())
+    }
+
+    /// What is needed to add up the counters of services.
+    fn service_stats(&self) -> ServicesToCount {
+        ServicesToCount {
+            books: Arc::clone(self.ledger.books()),
+            compiled: self.compiled.load_full(),
+        }
+    }
+
+    /// All counters but those of services.
+    fn own_stats(&self) -> Stats {
         let now_ms = self.now_ms();
         let workers = (0..)
             .zip(&self.workers)
@@ -198,11 +228,6 @@ impl MainLoop {
                 }
             })
             .collect();
-        let services = self
-            .snapshot
-            .as_ref()
-            .map(|s| self.ledger.services(s, &self.slots))
-            .unwrap_or_default();
         Stats {
             boot_id: self.boot_id,
             uptime_ms: now_ms - self.started_ms,
@@ -210,20 +235,22 @@ impl MainLoop {
             main_thread: self.rounds.stats(),
             workers,
             ports,
-            services,
+            services: Vec::new(),
             tables: self.tables(),
             drops: self.ledger.drops(),
         }
     }
 
-    /// How full the tables are.
+    /// How full the tables are, but for local ports.
     pub fn tables(&self) -> Vec<TableUsage> {
         let sum = |read: fn(&crate::counters::WorkerCounters) -> u64| {
             self.workers.iter().map(|w| read(&w.counters)).sum::<u64>()
         };
         let workers = self.workers.len() as u64;
         let limits = &self.config.limits;
-        let ((services, service_slots), (backends, backend_slots)) = self.slots.usage();
+        let (services, backends) = self.slots_used;
+        let (service_slots, backend_slots) =
+            (slots::service_slots(limits.services), slots::backend_slots(limits.backends));
         let counter_bytes: u64 = self.workers.iter().map(|w| w.counters.bytes() as u64).sum();
         let slot_bytes = counter_bytes + self.tally.bytes() as u64;
         let usage = |table: &str, used: u64, capacity: u64, bytes: u64| TableUsage {
@@ -232,7 +259,7 @@ impl MainLoop {
             capacity,
             bytes,
         };
-        let mut tables = vec![
+        vec![
             usage(
                 "conns",
                 sum(|c| c.conns.get()),
@@ -240,66 +267,41 @@ impl MainLoop {
                 self.conn_table_bytes,
             ),
             usage("neighbours", self.resolver.len() as u64, self.resolver.capacity() as u64, 0),
-            usage("services", services as u64, service_slots as u64, 0),
-            usage("backends", backends as u64, backend_slots as u64, slot_bytes),
+            usage("services", services as u64, service_slots.into(), 0),
+            usage("backends", backends as u64, backend_slots.into(), slot_bytes),
             usage(
                 "mbufs",
                 u64::from(self.mempool.in_use()),
                 u64::from(self.mempool.size()),
                 self.mempool.memory_bytes(),
             ),
-        ];
-        tables.extend(self.local_ports());
-        tables
+        ]
     }
 
-    /// Conns of services and backends that have a `max_conns`, beside it.
-    pub fn limits(&self) -> Vec<TableUsage> {
-        let Some(snapshot) = &self.snapshot else { return Vec::new() };
-        let usage = |what: String, used: u64, limit: NonZeroU32| TableUsage {
-            table: what,
-            used,
-            capacity: u64::from(limit.get()),
-            bytes: 0,
-        };
-        let mut limits = Vec::new();
-        for service in &snapshot.services {
-            let slot = self.slots.service(&service.name).unwrap_or_default();
-            if let Some(limit) = service.max_conns {
-                let conns = |w: &WorkerHandle| w.counters.service(slot).conns.get();
-                let used = self.workers.iter().map(conns).sum();
-                limits.push(usage(format!("service {}", service.name), used, limit));
-            }
-            for backend in &service.backends {
-                let slot = self.slots.backend(&(slot, backend.id()));
-                if let (Some(limit), Some(slot)) = (backend.max_conns, slot) {
-                    let what = format!("backend {} of service {}", backend.id(), service.name);
-                    limits.push(usage(what, self.ledger.conns(slot), limit));
-                }
-            }
-        }
-        limits
+    /// All next hops, to be put into words by whoever has the time.
+    fn neighbours(&self) -> impl Iterator<Item = NeighbourStatus> + Send + use<> {
+        let ports: Vec<String> = self.config.ports.iter().map(|port| port.name.clone()).collect();
+        self.resolver.status(self.now_ms()).into_iter().map(move |n| NeighbourStatus {
+            address: n.address,
+            mac: n.mac.map(|mac| mac.to_string()),
+            port: ports[n.port as usize].clone(),
+            state: n.state.to_owned(),
+            age_ms: n.age_ms,
+        })
     }
+}
 
-    /// Use of each pool's local ports towards the backend, on the worker, where it is highest: a
-    /// port may serve one conn towards each backend, and workers do not share theirs.
-    fn local_ports(&self) -> Vec<TableUsage> {
-        let Some(snapshot) = &self.snapshot else { return Vec::new() };
-        let spaces = &self.compiled.load().port_spaces;
-        snapshot.pools.iter().map(|pool| spaces.pool_usage(pool)).collect()
-    }
+/// What is needed to add up the counters of services; with many, that takes longer than a round of the
+/// main thread may.
+struct ServicesToCount {
+    books: Arc<Books>,
+    compiled: Arc<Compiled>,
+}
 
-    fn neighbours(&self) -> Vec<NeighbourStatus> {
-        self.resolver
-            .status(self.now_ms())
-            .into_iter()
-            .map(|n| NeighbourStatus {
-                address: n.address,
-                mac: n.mac.map(|mac| mac.to_string()),
-                port: self.config.ports[n.port as usize].name.clone(),
-                state: n.state.to_owned(),
-                age_ms: n.age_ms,
-            })
-            .collect()
+impl ServicesToCount {
+    fn add_to(self, mut stats: Stats) -> Stats {
+        stats.services = self.books.services(&self.compiled);
+        stats.tables.extend(usage::local_ports(&self.compiled));
+        stats
     }
 }

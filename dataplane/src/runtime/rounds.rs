@@ -261,7 +261,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A round at `at_ms` in which each step takes so many ms, and what is told when the next begins
+    /// A round that begins in time at `at_ms`, in which each step takes so many ms, and what is told
     /// after a nap of `nap_ms`.
     fn round(
         rounds: &mut Rounds,
@@ -269,6 +269,8 @@ mod tests {
         steps: &[(Step, u64)],
         nap_ms: u64,
     ) -> Option<String> {
+        (rounds.step, rounds.since_ns) = (Step::Nap, at_ms * MS);
+        (rounds.round_ns, rounds.slowest) = (0, (Step::Nap, 0));
         let mut now = at_ms * MS;
         let mut told = None;
         for (step, took_ms) in steps {

@@ -13,6 +13,7 @@ use crossbeam_queue::ArrayQueue;
 use sluice_api::stats::PortStatus;
 use sluice_wire::ether::MacAddr;
 
+use super::compiler::{self, Compiler};
 use super::exception::ExceptionPort;
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::pulse::Pulse;
@@ -35,7 +36,7 @@ use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::pipeline::{HELD, PipelineConfig, PortInfo};
 use crate::resolver::Resolver;
-use crate::slots::{self, Slots};
+use crate::slots;
 use crate::snapshot::Compiled;
 use crate::table::route::RouteTable;
 use crate::table::toeplitz::RssKey;
@@ -200,6 +201,12 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     }
     let started_ms = clock.now_ns() / 1_000_000;
     handles.iter_mut().for_each(|handle| handle.pulse = Pulse::new(started_ms));
+    let parts = compiler::Parts {
+        limits: config.limits,
+        port_addresses: port_addresses(&config),
+        workers: handles.iter().map(|h| Arc::clone(&h.counters)).collect(),
+    };
+    let compiler = Compiler::start(parts, compiled.load_full()).map_err(StartError::Thread)?;
     let counters = Arc::new(WorkerCounters::new(0, 0, 0));
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
@@ -223,11 +230,11 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         waiting: Vec::with_capacity(RING as usize),
         compiled,
         former: Vec::new(),
-        snapshot: None,
-        slots: Slots::new(config.limits.services, config.limits.backends),
+        compiler,
+        adopting: None,
+        slots_used: (0, 0),
         events: EventLog::default(),
         thresholds: Thresholds::of_tables(),
-        limit_thresholds: Thresholds::of_limits(),
         announced: Vec::new(),
         boot_id: random_u64()?,
         conn_table_bytes,

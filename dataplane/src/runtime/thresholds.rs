@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use sluice_api::stats::TableUsage;
 
-use crate::events::EventLog;
+/// An event: its kind, and a sentence for people.
+pub type Crossing = (&'static str, String);
 
 /// Which tables, or limits, are known to be filling up.
 pub struct Thresholds {
@@ -35,8 +36,9 @@ impl Thresholds {
         }
     }
 
-    /// Look at all of them; call about once a second.
-    pub fn check(&mut self, tables: &[TableUsage], events: &mut EventLog) {
+    /// Look at all of them; call about once a second. Returns what is to be told.
+    pub fn check(&mut self, tables: &[TableUsage]) -> Vec<Crossing> {
+        let mut events = Vec::new();
         if !self.filling.is_empty() {
             let names: HashSet<&str> = tables.iter().map(|table| table.table.as_str()).collect();
             self.filling.retain(|name| names.contains(name.as_str()));
@@ -46,17 +48,14 @@ impl Thresholds {
             let percent = table.used * 100 / table.capacity.max(1);
             let (name, used, capacity) = (&table.table, table.used, table.capacity);
             if percent >= 80 && self.filling.insert(name.clone()) {
-                events.add(
-                    filling,
-                    format!("{name}: {used} of {capacity} {unit} ({percent} %); {then}"),
-                );
+                let text = format!("{name}: {used} of {capacity} {unit} ({percent} %); {then}");
+                events.push((filling, text));
             } else if percent < 70 && self.filling.remove(name) {
-                events.add(
-                    recovered,
-                    format!("{name}: back to {used} of {capacity} {unit} ({percent} %)"),
-                );
+                let text = format!("{name}: back to {used} of {capacity} {unit} ({percent} %)");
+                events.push((recovered, text));
             }
         }
+        events
     }
 }
 
@@ -67,26 +66,23 @@ mod tests {
     #[test]
     fn what_is_gone_is_forgotten() {
         let mut thresholds = Thresholds::of_limits();
-        let mut events = EventLog::default();
         let table = TableUsage { table: "service a".to_owned(), used: 9, capacity: 10, bytes: 0 };
-        for tables in [&[table.clone()][..], &[], &[table]] {
-            thresholds.check(tables, &mut events);
-        }
-        let said: Vec<_> = events.since(0).into_iter().map(|e| (e.kind, e.message)).collect();
+        let looks = [&[table.clone()][..], &[], &[table]];
+        let said: Vec<_> = looks.iter().flat_map(|tables| thresholds.check(tables)).collect();
         let message = "service a: 9 of 10 conns (90 %); at max_conns it takes no new ones";
-        let expected = ("limit-80-percent".to_owned(), message.to_owned());
+        let expected = ("limit-80-percent", message.to_owned());
         assert_eq!(said, [expected.clone(), expected]);
     }
 
     #[test]
     fn one_event_when_it_fills_and_one_when_it_recovers() {
         let mut thresholds = Thresholds::of_tables();
-        let mut events = EventLog::default();
-        for used in [10, 79, 80, 95, 75, 85, 69, 10, 81] {
+        let mut check = |used| {
             let table = TableUsage { table: "conns".to_owned(), used, capacity: 100, bytes: 0 };
-            thresholds.check(&[table], &mut events);
-        }
-        let kinds: Vec<String> = events.since(0).into_iter().map(|e| e.kind).collect();
+            thresholds.check(&[table])
+        };
+        let looks = [10, 79, 80, 95, 75, 85, 69, 10, 81];
+        let kinds: Vec<_> = looks.into_iter().flat_map(&mut check).map(|(kind, _)| kind).collect();
         assert_eq!(kinds, ["table-80-percent", "table-recovered", "table-80-percent"]);
     }
 }

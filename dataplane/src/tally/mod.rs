@@ -13,19 +13,23 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use sluice_api::{Scheduler, Snapshot};
+use sluice_api::Scheduler;
 
 pub use quota::Division;
 pub use view::{Reading, WorkerView};
 
 use crate::counters::WorkerCounters;
-use crate::slots::{Freed, Slots};
+use crate::slots::Freed;
+use crate::snapshot::{Compiled, CompiledService};
 
 /// Time between two passes, in ms.
 pub const PASS_MS: u64 = 10;
 /// Backends looked at in one pass, at most: it bounds the time that the main thread takes, 14 to
 /// 34 ns for each of them and worker. Those of one service up to this many are looked at together.
 pub const BACKENDS_PER_PASS: usize = 256;
+
+/// The place of a service that is not looked at.
+const NOWHERE: u32 = u32::MAX;
 
 /// A limit, and since when its quotas are what they are.
 struct Limit {
@@ -55,6 +59,8 @@ pub struct Tally {
     views: Vec<Arc<WorkerView>>,
     counters: Vec<Arc<WorkerCounters>>,
     services: Vec<ServiceTally>,
+    /// The place in it of each service slot, or [`NOWHERE`].
+    places: Vec<u32>,
     /// Where the next pass begins: a service, and a backend of it.
     next: (usize, usize),
     next_pass_at_ms: u64,
@@ -87,6 +93,7 @@ impl Tally {
             views,
             counters,
             services: Vec::new(),
+            places: vec![NOWHERE; service_slots],
             next: (0, 0),
             next_pass_at_ms: 0,
             epoch: 0,
@@ -97,57 +104,103 @@ impl Tally {
         }
     }
 
-    /// Prepare for a snapshot whose slots are assigned. Call it before any worker can see that
-    /// snapshot: then none ever goes by a limit without a quota.
+    /// Prepare for a snapshot. Call it before any worker can see that snapshot: then none ever goes by a
+    /// limit without a quota.
     ///
     /// Something new gets even quotas at once. A limit on something that has or may have conns
     /// already grants nothing before every worker has heard of it, as until then some may be
     /// making conns without regard to it; the same goes for a limit that is lowered by more than was
     /// not granted yet. That takes a round of each worker.
-    pub fn adopt(&mut self, snapshot: &Snapshot, slots: &Slots) {
-        let mut old = Limits::of(std::mem::take(&mut self.services));
-        let seen = self.epoch_seen();
-        let adopted = self.generation_adopted();
-        self.epoch += 1;
-        for service in &snapshot.services {
-            let slot = slots.service(&service.name).expect("slots were assigned");
-            let reads = self.views.len() > 1 && service.scheduler == Scheduler::Wlc;
-            let change =
-                Change { seen, adopted, epoch: self.epoch, generation: snapshot.generation };
-            let limit = service.max_conns.map(|limit| {
-                self.read_service(slot);
-                let is_new = !self.used_services[usize::from(slot)];
-                change.apply(old.services.remove(&slot), limit, is_new, &self.own)
-            });
-            if let Some(limit) = &limit {
-                publish_service(&self.views, slot, limit);
+    pub fn adopt(&mut self, compiled: &Compiled) {
+        let mut adoption = self.begin(compiled);
+        while !self.go_on(&mut adoption, compiled, usize::MAX) {}
+    }
+
+    /// Begin to adopt a snapshot in pieces; passes may be made in between.
+    pub fn begin(&mut self, compiled: &Compiled) -> Adoption {
+        for slot in compiled.left() {
+            self.forget(*slot);
+        }
+        Adoption { next: 0 }
+    }
+
+    /// Go on until about so many backends have been looked at; whether all that has changed is adopted.
+    /// Only then may workers see the snapshot.
+    pub fn go_on(&mut self, adoption: &mut Adoption, compiled: &Compiled, most: usize) -> bool {
+        let change = Change {
+            seen: self.epoch_seen(),
+            adopted: self.generation_adopted(),
+            epoch: self.epoch + 1,
+            generation: compiled.generation,
+        };
+        let mut looked_at = 0;
+        for service in compiled.changed(adoption.next) {
+            if looked_at >= most {
+                return false;
             }
-            let mut backends = Vec::new();
-            for backend in &service.backends {
-                let slot = slots.backend(&(slot, backend.id())).expect("slots were assigned");
-                let limit = backend.max_conns.map(|limit| {
-                    self.read_backend(slot);
-                    let is_new = !self.used_backends[slot as usize];
-                    change.apply(old.backends.remove(&slot), limit, is_new, &self.own)
-                });
-                if let Some(limit) = &limit {
-                    publish_backend(&self.views, slot, limit);
-                }
-                self.used_backends[slot as usize] = true;
-                if reads || limit.is_some() {
-                    backends.push(BackendTally { slot, limit });
-                }
-            }
-            self.used_services[usize::from(slot)] = true;
-            if limit.is_some() || !backends.is_empty() {
-                self.services.push(ServiceTally { slot, limit, reads, backends });
-            }
+            self.adopt_service(service, &change);
+            adoption.next += 1;
+            looked_at += 1 + service.backends.len();
         }
         // On from about where the last pass was: snapshots may come faster than a turn is done.
         self.next = (self.next.0.checked_rem(self.services.len()).unwrap_or(0), 0);
         self.waiting = self.services.len();
+        self.epoch += 1;
         self.adopted_epoch = self.epoch;
         self.publish_epoch();
+        true
+    }
+
+    fn adopt_service(&mut self, service: &CompiledService, change: &Change) {
+        let (slot, source) = (service.slot, service.source());
+        let mut old = Limits::of(self.forget(slot));
+        let reads = self.views.len() > 1 && source.scheduler == Scheduler::Wlc;
+        let limit = source.max_conns.map(|limit| {
+            self.read_service(slot);
+            let is_new = !self.used_services[usize::from(slot)];
+            change.apply(old.service.take(), limit, is_new, &self.own)
+        });
+        if let Some(limit) = &limit {
+            publish_service(&self.views, slot, limit);
+        }
+        let mut backends = Vec::new();
+        for (backend, compiled) in source.backends.iter().zip(&service.backends) {
+            let slot = compiled.slot;
+            let limit = backend.max_conns.map(|limit| {
+                self.read_backend(slot);
+                let is_new = !self.used_backends[slot as usize];
+                change.apply(old.backends.remove(&slot), limit, is_new, &self.own)
+            });
+            if let Some(limit) = &limit {
+                publish_backend(&self.views, slot, limit);
+            }
+            self.used_backends[slot as usize] = true;
+            if reads || limit.is_some() {
+                backends.push(BackendTally { slot, limit });
+            }
+        }
+        self.used_services[usize::from(slot)] = true;
+        if limit.is_some() || !backends.is_empty() {
+            self.places[usize::from(slot)] = self.services.len() as u32;
+            self.services.push(ServiceTally { slot, limit, reads, backends });
+        }
+    }
+
+    /// Look at a service no longer.
+    fn forget(&mut self, slot: u16) -> Option<ServiceTally> {
+        let place = std::mem::replace(&mut self.places[usize::from(slot)], NOWHERE) as usize;
+        if place == NOWHERE as usize {
+            return None;
+        }
+        let service = self.services.swap_remove(place);
+        if let Some(moved) = self.services.get(place) {
+            self.places[usize::from(moved.slot)] = place as u32;
+        }
+        if self.next.0 == place || self.next.0 >= self.services.len() {
+            // Another one, or none, is where the next pass would begin in the middle.
+            self.next = (self.next.0.checked_rem(self.services.len()).unwrap_or(0), 0);
+        }
+        Some(service)
     }
 
     /// Memory of all views, in bytes.
@@ -302,21 +355,26 @@ impl Known {
     }
 }
 
-/// Limits of the snapshot before, by slot.
+/// How far the adoption of a snapshot has come.
+#[derive(Debug)]
+pub struct Adoption {
+    /// The next of what has changed.
+    next: usize,
+}
+
+/// Limits of a service before, its backends' by slot.
+#[derive(Default)]
 struct Limits {
-    services: HashMap<u16, Limit>,
+    service: Option<Limit>,
     backends: HashMap<u32, Limit>,
 }
 
 impl Limits {
-    fn of(services: Vec<ServiceTally>) -> Self {
-        let mut limits = Limits { services: HashMap::new(), backends: HashMap::new() };
-        for service in services {
-            limits.services.extend(service.limit.map(|limit| (service.slot, limit)));
-            let backends = service.backends.into_iter();
-            limits.backends.extend(backends.filter_map(|b| Some((b.slot, b.limit?))));
-        }
-        limits
+    fn of(service: Option<ServiceTally>) -> Self {
+        let Some(service) = service else { return Limits::default() };
+        let backends = service.backends.into_iter();
+        let backends = backends.filter_map(|b| Some((b.slot, b.limit?))).collect();
+        Limits { service: service.limit, backends }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Team {
     pub slots: Slots,
     /// Counters by service and backend.
     pub ledger: Ledger,
+    /// What it has published.
+    pub compiled: Compiled,
     snapshot: Snapshot,
 }
 
@@ -42,6 +44,7 @@ impl Team {
             slots: Slots::new(limits.services, limits.backends),
             ledger: Ledger::new(counters, main),
             workers,
+            compiled: super::nothing_compiled(),
             snapshot: nothing,
         };
         team.apply(snapshot);
@@ -64,7 +67,10 @@ impl Team {
             self.ledger.reclaim(&mut self.slots, |freed| tally.release(freed));
         }
         self.slots.assign(snapshot).expect("there is room for the test's services");
-        tally.adopt(snapshot, &self.slots);
+        let own = own_addresses(&super::config());
+        self.compiled = Compiled::new(snapshot, &self.slots, &own, &self.compiled);
+        tally.adopt(&self.compiled);
+        self.ledger.adopt(&self.compiled);
         self.snapshot = snapshot.clone();
     }
 

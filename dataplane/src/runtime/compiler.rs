@@ -1,0 +1,444 @@
+//! The thread that compiles snapshots, and does what else takes long: checks them, gives out slots,
+//! frees what nobody holds any more, looks how full is what belongs to services
+//! ([ADR 0014](../../../docs/adr/0014-compiling-beside-the-main-thread.md)).
+//!
+//! In come requests of control, from the main thread, which goes on. Out goes [`News`], in order: the
+//! main thread has the workers go by what was compiled, and answers. A request that cannot be granted is
+//! answered from here. Of those that wait while one is compiled, only the newest is compiled.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use sluice_api::message::Response;
+use sluice_api::stats::Limits;
+use sluice_api::{Problem, Snapshot, validate};
+
+use super::thresholds::{Crossing, Thresholds};
+use super::usage;
+use crate::control_socket::Reply;
+use crate::counters::WorkerCounters;
+use crate::slots::{Freed, Slots};
+use crate::snapshot::Compiled;
+
+/// How often it looks at retired slots, and at what fills up.
+const LOOK: Duration = Duration::from_secs(1);
+/// Its nice value: it shares the main thread's CPU, and must not be in its way.
+const NICE: i32 = 10;
+/// Compiling that takes longer is told in the log.
+const LONG: Duration = Duration::from_secs(1);
+
+/// What it is to do.
+enum Job {
+    /// Forward by this from now on.
+    Apply(Box<Snapshot>, Reply),
+    /// Free this, unless somebody else still holds it.
+    Free(Arc<Compiled>),
+}
+
+/// What the main thread is to know and to do, in this order.
+pub struct News {
+    /// Slots that nothing refers to any more.
+    pub freed: Vec<Freed>,
+    /// How many services and backends hold slots.
+    pub used: (usize, usize),
+    /// What has happened.
+    pub events: Vec<Crossing>,
+    /// A snapshot for the workers, with the request for it. Without a snapshot it is the one handed
+    /// out before that was asked for again.
+    pub done: Option<(Option<Arc<Compiled>>, Reply)>,
+}
+
+/// What it is made of.
+pub struct Parts {
+    /// `[limits]`.
+    pub limits: Limits,
+    /// Addresses of the ports, with their ports.
+    pub port_addresses: Vec<(Ipv4Addr, u16)>,
+    /// Counters of the workers.
+    pub workers: Vec<Arc<WorkerCounters>>,
+}
+
+/// The main thread's side. Without it the thread ends when it has compiled what it is at; nobody waits
+/// for that.
+pub struct Compiler {
+    jobs: Sender<Job>,
+    news: Receiver<News>,
+}
+
+impl Compiler {
+    /// Start the thread; the workers forward by `first` before the first snapshot.
+    ///
+    /// # Errors
+    /// The kernel does not give us a thread.
+    pub fn start(parts: Parts, first: Arc<Compiled>) -> std::io::Result<Compiler> {
+        let (to_thread, jobs) = channel();
+        let (to_main, news) = channel();
+        let work = move || {
+            let me = rustix::thread::gettid();
+            if let Err(error) = rustix::process::setpriority_process(Some(me), NICE) {
+                tracing::warn!(%error, "compiling is as urgent as the main thread");
+            }
+            Work::new(parts, first, jobs, to_main).run();
+        };
+        std::thread::Builder::new().name("compiler".into()).spawn(work)?;
+        Ok(Compiler { jobs: to_thread, news })
+    }
+
+    /// Have a snapshot compiled; whoever asked is answered when workers go by it, or when it is
+    /// refused.
+    pub fn apply(&self, snapshot: Snapshot, reply: Reply) {
+        self.send(Job::Apply(Box::new(snapshot), reply));
+    }
+
+    /// Have a former one freed: it may be hundreds of megabytes.
+    pub fn free(&self, compiled: Arc<Compiled>) {
+        self.send(Job::Free(compiled));
+    }
+
+    fn send(&self, job: Job) {
+        // It ends only with us, or with the process.
+        let _ = self.jobs.send(job);
+    }
+
+    /// What it has done. Never waits.
+    pub fn news(&self) -> Option<News> {
+        self.news.try_recv().ok()
+    }
+}
+
+/// The thread's side.
+struct Work {
+    parts: Parts,
+    jobs: Receiver<Job>,
+    news: Sender<News>,
+    slots: Slots,
+    /// The last one handed out.
+    latest: Arc<Compiled>,
+    waiting: VecDeque<(Box<Snapshot>, Reply)>,
+    pools: Thresholds,
+    limits: Thresholds,
+    next_look: Instant,
+    /// Slots that are free, and nobody has been told yet.
+    freed: Vec<Freed>,
+}
+
+impl Work {
+    fn new(parts: Parts, first: Arc<Compiled>, jobs: Receiver<Job>, news: Sender<News>) -> Work {
+        Work {
+            slots: Slots::new(parts.limits.services, parts.limits.backends),
+            latest: first,
+            parts,
+            jobs,
+            news,
+            waiting: VecDeque::new(),
+            pools: Thresholds::of_tables(),
+            limits: Thresholds::of_limits(),
+            next_look: Instant::now() + LOOK,
+            freed: Vec::new(),
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            let patience = self.next_look.saturating_duration_since(Instant::now());
+            match self.jobs.recv_timeout(patience) {
+                Ok(job) => take(job, &mut self.waiting),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.turn();
+            if Instant::now() >= self.next_look {
+                self.look();
+            }
+        }
+    }
+
+    /// Do what waits.
+    fn turn(&mut self) {
+        loop {
+            while let Ok(job) = self.jobs.try_recv() {
+                take(job, &mut self.waiting);
+            }
+            self.refuse_all_but_the_newest();
+            let Some((snapshot, reply)) = self.waiting.pop_front() else { return };
+            self.apply(&snapshot, reply);
+        }
+    }
+
+    /// Control says what it wants as a whole: with a newer snapshot, older ones are of no interest.
+    fn refuse_all_but_the_newest(&mut self) {
+        let newest = self.waiting.iter().map(|(snapshot, _)| snapshot.generation).max();
+        let Some(newest) = newest.filter(|_| self.waiting.len() > 1) else { return };
+        for (snapshot, reply) in std::mem::take(&mut self.waiting) {
+            if snapshot.generation == newest {
+                self.waiting.push_back((snapshot, reply));
+            } else {
+                let expected =
+                    format!("at least {newest}, which was sent before this was compiled");
+                refuse(reply, vec![Problem::new("generation", snapshot.generation, expected)]);
+            }
+        }
+    }
+
+    /// Compile a snapshot and hand it out, or say what is wrong with it and change nothing.
+    fn apply(&mut self, snapshot: &Snapshot, reply: Reply) {
+        match self.prepare(snapshot) {
+            Ok(compiled) => self.tell(Vec::new(), Some((compiled, reply))),
+            Err(problems) => {
+                refuse(reply, problems);
+                self.tell(Vec::new(), None);
+            }
+        }
+    }
+
+    fn prepare(&mut self, snapshot: &Snapshot) -> Result<Option<Arc<Compiled>>, Vec<Problem>> {
+        let current = Arc::clone(&self.latest);
+        if snapshot.generation <= current.generation {
+            if current.is_of(snapshot) {
+                return Ok(None);
+            }
+            let expected = format!("above {}, which is in force", current.generation);
+            return Err(vec![Problem::new("generation", snapshot.generation, expected)]);
+        }
+        let own: Vec<Ipv4Addr> = self.parts.port_addresses.iter().map(|(a, _)| *a).collect();
+        let problems = validate::snapshot(snapshot, &self.parts.limits, &own);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let start = Instant::now();
+        // Slots of removed backends whose conns have ended since are free for the new ones.
+        self.reclaim();
+        self.slots.assign(snapshot).map_err(|problem| vec![problem])?;
+        let Work { parts, jobs, waiting, .. } = self;
+        let compiled =
+            Compiled::in_pieces(snapshot, &self.slots, &parts.port_addresses, &current, || {
+                while let Ok(job) = jobs.try_recv() {
+                    take(job, waiting);
+                }
+            });
+        let (took, changed) = (start.elapsed(), compiled.changes());
+        let (generation, all, took_ms) =
+            (snapshot.generation, snapshot.services.len(), took.as_millis());
+        if took > LONG {
+            tracing::info!(generation, "{changed} of {all} services compiled in {took_ms} ms");
+        } else {
+            tracing::debug!(generation, "{changed} of {all} services compiled in {took_ms} ms");
+        }
+        self.latest = Arc::new(compiled);
+        Ok(Some(Arc::clone(&self.latest)))
+    }
+
+    /// Free slots that nothing refers to, once all workers forward by what was handed out last.
+    fn reclaim(&mut self) {
+        let workers = &self.parts.workers;
+        let adopted = workers.iter().map(|w| w.generation.observe()).min().unwrap_or_default();
+        if adopted >= self.latest.generation && self.slots.has_retired() {
+            let freed = &mut self.freed;
+            self.slots.reclaim(|slot| crate::ledger::conns(workers, slot), |f| freed.push(f));
+        }
+    }
+
+    /// The regular look.
+    fn look(&mut self) {
+        self.next_look = Instant::now() + LOOK;
+        self.reclaim();
+        let mut events = self.pools.check(&usage::local_ports(&self.latest));
+        events.extend(self.limits.check(&usage::limits(&self.latest, &self.parts.workers)));
+        self.tell(events, None);
+    }
+
+    fn tell(&mut self, events: Vec<Crossing>, done: Option<(Option<Arc<Compiled>>, Reply)>) {
+        let freed = std::mem::take(&mut self.freed);
+        if freed.is_empty() && events.is_empty() && done.is_none() {
+            return;
+        }
+        let ((services, _), (backends, _)) = self.slots.usage();
+        // The main thread ends before us only when the process ends.
+        let _ = self.news.send(News { freed, used: (services, backends), events, done });
+    }
+}
+
+fn take(job: Job, waiting: &mut VecDeque<(Box<Snapshot>, Reply)>) {
+    match job {
+        Job::Apply(snapshot, reply) => waiting.push_back((snapshot, reply)),
+        Job::Free(compiled) => drop(compiled),
+    }
+}
+
+fn refuse(reply: Reply, problems: Vec<Problem>) {
+    reply.send(Response::Rejected { problems });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_socket::Receipt;
+    use crate::testkit::{self, own_addresses, test_limits};
+    use sluice_api::{Mode, Protocol, Scheduler, SnapshotService};
+
+    fn parts() -> Parts {
+        let (services, backends) = (192, 8_256);
+        let workers =
+            (0..2).map(|_| Arc::new(WorkerCounters::new(services, backends, 2))).collect();
+        let port_addresses = own_addresses(&testkit::config());
+        Parts { limits: test_limits(), port_addresses, workers }
+    }
+
+    fn first() -> Arc<Compiled> {
+        Arc::new(testkit::nothing_compiled())
+    }
+
+    /// So many services, each with three backends of its own port.
+    fn services(count: u16) -> Vec<SnapshotService> {
+        let service = |port: u16| {
+            testkit::service(&format!("s{port}"), 1_000 + port, Protocol::Tcp, Mode::Dr, 3)
+        };
+        (0..count).map(service).collect()
+    }
+
+    fn snapshot(generation: u64, services: Vec<SnapshotService>) -> Snapshot {
+        testkit::snapshot(generation, services)
+    }
+
+    /// The thread without a thread: what it makes of these requests when all of them wait already.
+    fn work(work: &mut Option<Work>, snapshots: Vec<Snapshot>) -> (Vec<Receipt>, Vec<News>) {
+        let (to_thread, jobs) = channel();
+        let (to_main, news) = channel();
+        let mut receipts = Vec::new();
+        for snapshot in snapshots {
+            let (reply, receipt) = Reply::channel();
+            to_thread.send(Job::Apply(Box::new(snapshot), reply)).unwrap();
+            receipts.push(receipt);
+        }
+        let mut one = match work.take() {
+            None => Work::new(parts(), first(), jobs, to_main),
+            Some(before) => Work { jobs, news: to_main, ..before },
+        };
+        one.turn();
+        *work = Some(one);
+        (receipts, news.try_iter().collect())
+    }
+
+    fn refusal(receipt: &mut Receipt) -> String {
+        match receipt.response() {
+            Some(Response::Rejected { problems }) => problems[0].to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_backend_that_fails_costs_its_services_only() {
+        let mut thread = None;
+        let (mut receipts, mut news) = work(&mut thread, vec![snapshot(1, services(20))]);
+        let (Some(before), reply) = news.remove(0).done.unwrap() else { panic!("not compiled") };
+        assert_eq!((before.changes(), before.generation), (20, 1));
+        assert!(receipts[0].response().is_none(), "workers do not go by it yet");
+        reply.send(Response::Applied { generation: 1 });
+        assert_eq!(receipts[0].response(), Some(Response::Applied { generation: 1 }));
+
+        let mut second = services(20);
+        second[7].backends[1].healthy = false;
+        second.remove(3);
+        let (_, mut news) = work(&mut thread, vec![snapshot(2, second)]);
+        let (Some(after), _) = news.remove(0).done.unwrap() else { panic!("not compiled") };
+        let changed: Vec<&str> = after.changed(0).map(|s| s.source().name.as_str()).collect();
+        assert_eq!(changed, ["s7"]);
+        assert_eq!(after.left(), [before.services()[3].slot]);
+        let same = |name: &str| {
+            let of = |c: &Arc<Compiled>| {
+                Arc::clone(c.services().iter().find(|s| s.source().name == name).unwrap())
+            };
+            Arc::ptr_eq(&of(&before), &of(&after))
+        };
+        assert!(same("s0") && same("s19") && !same("s7"));
+    }
+
+    #[test]
+    fn of_those_that_wait_the_newest_is_compiled_and_all_are_answered() {
+        let mut thread = None;
+        let all = [4, 6, 5, 6].map(|generation| snapshot(generation, services(2)));
+        let (mut receipts, news) = work(&mut thread, all.to_vec());
+        let expected = "at least 6, which was sent before this was compiled";
+        assert_eq!(refusal(&mut receipts[0]), format!("generation is 4: expected {expected}"));
+        assert_eq!(refusal(&mut receipts[2]), format!("generation is 5: expected {expected}"));
+        let done: Vec<_> = news.into_iter().filter_map(|news| news.done).collect();
+        // Asked for twice, compiled once: both are answered when it is in force.
+        let compiled: Vec<_> = done.iter().map(|(c, _)| c.as_ref().map(|c| c.generation)).collect();
+        assert_eq!(compiled, [Some(6), None]);
+        assert!(receipts[1].response().is_none() && receipts[3].response().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_and_changes_nothing() {
+        let mut thread = None;
+        work(&mut thread, vec![snapshot(3, services(2))]);
+        let mut refused = |snapshot| {
+            let (mut receipts, news) = work(&mut thread, vec![snapshot]);
+            assert!(news.iter().all(|news| news.done.is_none()));
+            refusal(&mut receipts[0])
+        };
+        let text = refused(snapshot(2, services(2)));
+        assert_eq!(text, "generation is 2: expected above 3, which is in force");
+        assert!(refused(snapshot(3, services(1))).contains("expected above 3"));
+        let mut bad = services(2);
+        bad[1].port = 0;
+        assert!(refused(snapshot(4, bad)).contains("expected 1 to 65535"));
+        assert!(refused(snapshot(5, services(65))).contains("at most 64 in all"));
+        assert_eq!(thread.unwrap().latest.generation, 3);
+    }
+
+    #[test]
+    fn slots_are_freed_when_all_workers_have_left_them_and_their_conns_ended() {
+        let mut thread = None;
+        work(&mut thread, vec![snapshot(1, services(2))]);
+        let (_, news) = work(&mut thread, vec![snapshot(2, services(1))]);
+        assert!(news.iter().all(|news| news.freed.is_empty()));
+        let mut look = |generations: [u64; 2], conns: u64| {
+            let mut work = thread.take().unwrap();
+            let (to_main, news) = channel();
+            work.news = to_main;
+            let slot = work.slots.retired_backends().map(|(_, slot)| slot).min();
+            for (worker, generation) in work.parts.workers.iter().zip(generations) {
+                worker.generation.set(generation);
+                slot.iter().for_each(|slot| worker.backend(*slot).conns.set(conns));
+            }
+            work.look();
+            thread = Some(work);
+            news.try_iter().flat_map(|news| news.freed).count()
+        };
+        assert_eq!(look([2, 1], 0), 0, "a worker may still make conns on them");
+        assert_eq!(look([2, 2], 5), 2, "one backend has conns, and so its service keeps its slot");
+        assert_eq!(look([2, 2], 0), 2);
+    }
+
+    /// On its own thread, with the largest tables: whoever hands a snapshot over does not wait for it.
+    #[test]
+    fn handing_a_snapshot_over_takes_no_time() {
+        let compiler = Compiler::start(parts(), first()).unwrap();
+        let mut large = services(20);
+        for service in &mut large {
+            (service.scheduler, service.maglev_slots) = (Scheduler::Maglev, 655_373);
+        }
+        let large = snapshot(1, large);
+        let (reply, mut receipt) = Reply::channel();
+        let start = Instant::now();
+        compiler.apply(large, reply);
+        let handed_over = start.elapsed();
+        let news = loop {
+            if let Some(news) = compiler.news() {
+                break news;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let compiled = start.elapsed();
+        println!("handed over in {handed_over:?}, compiled in {compiled:?}");
+        assert!(handed_over < compiled / 4, "{handed_over:?} of {compiled:?}");
+        let (Some(done), reply) = news.done.unwrap() else { panic!("not compiled") };
+        assert_eq!(done.changes(), 20);
+        reply.send(Response::Applied { generation: done.generation });
+        assert_eq!(receipt.response(), Some(Response::Applied { generation: 1 }));
+    }
+}
