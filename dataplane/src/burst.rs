@@ -65,8 +65,10 @@ pub struct Meta {
     pub class: Class,
     /// The port it came in by.
     pub in_port: u16,
-    /// Whether another worker has received it and handed it over.
+    /// Whether another worker has received it and handed it over, or it has waited here.
     pub handed_over: bool,
+    /// Whether a conn was made for it.
+    pub begins_conn: bool,
     /// TCP flags; anything when it is not TCP.
     pub tcp_flags: TcpFlags,
     /// IP total length, in bytes.
@@ -87,6 +89,7 @@ impl Meta {
             class: Class::Other(DropReason::EtherTruncated),
             in_port,
             handed_over,
+            begins_conn: false,
             tcp_flags: TcpFlags::NONE,
             ip_len: 0,
             tuple: Tuple { addresses: 0, ports: 0, protocol: 0 },

@@ -139,6 +139,8 @@ pub struct WorkerCounters {
     pub conns_created: Counter,
     /// Conns that ended.
     pub conns_expired: Counter,
+    /// Of them, half-open ones that gave way to new conns.
+    pub half_open_evicted: Counter,
     /// Conns now (gauge).
     pub conns: Counter,
     /// Next hops known (gauge).
@@ -174,6 +176,7 @@ impl WorkerCounters {
             unreachables_sent: Counter::default(),
             conns_created: Counter::default(),
             conns_expired: Counter::default(),
+            half_open_evicted: Counter::default(),
             conns: Counter::default(),
             neighbours: Counter::default(),
             busy_polls: Counter::default(),

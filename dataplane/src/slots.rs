@@ -97,6 +97,8 @@ pub struct Slots {
     services: Registry<String>,
     backends: Registry<BackendKey>,
     timeouts: Vec<StateTimeouts>,
+    /// How often a timeout of a service that runs was shortened.
+    shortened: u64,
     service_slots: usize,
     backend_slots: usize,
 }
@@ -124,6 +126,7 @@ impl Slots {
             services: Registry::new(service_slots),
             backends: Registry::new(backend_slots),
             timeouts: vec![[1; 9]; service_slots as usize],
+            shortened: 0,
             service_slots: service_slots as usize,
             backend_slots: backend_slots as usize,
         }
@@ -161,8 +164,13 @@ impl Slots {
         let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
         let mut wanted = HashSet::with_capacity_and_hasher(backends, RandomState::default());
         for service in &snapshot.services {
+            let runs = self.services.slots.contains_key(&service.name);
             let slot = self.services.claim(&service.name) as u16;
-            self.timeouts[slot as usize] = state_timeouts(&service.timeouts);
+            let timeouts = state_timeouts(&service.timeouts);
+            let old = std::mem::replace(&mut self.timeouts[slot as usize], timeouts);
+            if runs && old.iter().zip(&timeouts).any(|(old, new)| new < old) {
+                self.shortened += 1;
+            }
             for backend in &service.backends {
                 let key = (slot, backend.id());
                 self.backends.claim(&key);
@@ -184,6 +192,12 @@ impl Slots {
     /// Slot of a backend in the snapshot.
     pub fn backend(&self, key: &BackendKey) -> Option<u32> {
         self.backends.slots.get(key).copied()
+    }
+
+    /// Goes up when a timeout of a service that runs is shortened: its conns' timers are to be looked
+    /// at.
+    pub fn shortened(&self) -> u64 {
+        self.shortened
     }
 
     /// Timeouts by service slot, retired ones included.

@@ -98,6 +98,8 @@ pub struct Compiled {
     /// Whether conns may still arrive here that a former process or a peer has: until they have, a
     /// packet without a conn is no stray. Nothing of the kind is built yet, so nothing sets it.
     pub conns_may_arrive: bool,
+    /// Differs from that of the former snapshot when timeouts have become shorter.
+    pub shortened: u64,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     /// The same in the order of the snapshot.
     order: Box<[Arc<CompiledService>]>,
@@ -131,6 +133,7 @@ impl Compiled {
             no_service: Refusal::Drop,
             conns_may_arrive: false,
             resetting: HashSet::default(),
+            shortened: 0,
             services: HashMap::default(),
             order: Box::default(),
             changed: Box::default(),
@@ -206,6 +209,7 @@ impl Compiled {
             no_service: snapshot.no_service,
             conns_may_arrive: previous.conns_may_arrive,
             resetting: resetting(snapshot, &pools),
+            shortened: slots.shortened(),
             services,
             changed: changed.into(),
             left: old.values().map(|service| service.slot).collect(),

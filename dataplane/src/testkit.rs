@@ -19,7 +19,7 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
 
 use crate::burst::{BURST, Burst, Meta};
-use crate::config::Config;
+use crate::config::{Config, SourceCheck};
 use crate::counters::WorkerCounters;
 use crate::dpdk::Pages;
 use crate::flow::FlowKey;
@@ -130,6 +130,7 @@ pub fn ports(config: &Config) -> Vec<PortInfo> {
             address: port.addresses[0].address(),
             broadcasts: port.broadcasts(),
             has_exception: true,
+            checks_source: port.source_check == SourceCheck::Strict,
         })
         .collect()
 }
@@ -145,8 +146,20 @@ pub fn flow(protocol: Protocol, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> F
     }
 }
 
-/// A whole frame of a flow to a port's MAC address, with correct lengths and checksums.
+/// A whole frame of a flow to a port's MAC address, with correct lengths and checksums; in TCP with
+/// sequence and acknowledgment number 1.
 pub fn packet(to: MacAddr, key: &FlowKey, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    segment(to, key, flags, (1, 1), payload)
+}
+
+/// The same with these sequence and acknowledgment numbers.
+pub fn segment(
+    to: MacAddr,
+    key: &FlowKey,
+    flags: TcpFlags,
+    (seq, ack): (u32, u32),
+    payload: &[u8],
+) -> Vec<u8> {
     let mut l4 = Vec::new();
     let (src_port, dst_port) = (U16::new(key.src_port), U16::new(key.dst_port));
     if key.protocol == PROTO_UDP {
@@ -156,8 +169,8 @@ pub fn packet(to: MacAddr, key: &FlowKey, flags: TcpFlags, payload: &[u8]) -> Ve
         let header = TcpHeader {
             src_port,
             dst_port,
-            seq: U32::new(1),
-            ack: U32::new(1),
+            seq: U32::new(seq),
+            ack: U32::new(ack),
             data_offset: 0x50,
             flags,
             window: U16::new(1_000),
@@ -382,11 +395,16 @@ impl Harness {
             match message {
                 ToMain::Want { port, address } if self.resolves => {
                     let update = is_reachable(port, Ipv4Addr::from_bits(address));
-                    self.pipeline.update_neighbour(&update, self.now, out);
+                    self.update_neighbour(&update, out);
                 }
                 message => self.messages.push(message),
             }
         }
+    }
+
+    /// Tell the pipeline what the main thread found out about a next hop.
+    pub fn update_neighbour(&mut self, update: &NeighbourUpdate, out: &mut Out) {
+        self.pipeline.update_neighbour(update, &self.compiled, self.now, out);
     }
 
     /// Tell the main thread what this worker goes by, as at the end of each round.

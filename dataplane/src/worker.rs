@@ -241,7 +241,7 @@ impl Worker {
         }
         packets += send_for_main(&mut self.from_main, &mut self.from_main_frames, lanes);
         for update in std::iter::from_fn(|| updates.pop()).take(UPDATES_PER_ROUND) {
-            pipeline.update_neighbour(&update, now, lanes);
+            pipeline.update_neighbour(&update, config, now, lanes);
         }
         pipeline.expire(config, now, EXPIRE_PER_ROUND);
         lanes.flush();
@@ -249,6 +249,8 @@ impl Worker {
             // When the queue is full the message is lost: whoever sent it will say it again.
             let _ = messages.push(message);
         }
+        // Timers that are behind are work too: no nap before they are not.
+        packets += usize::from(pipeline.is_behind());
         // The queues drop these themselves.
         let too_long = rx.iter().map(RxQueue::multi_segment_drops).sum();
         lanes.counters.drop_count(DropReason::FrameTooLong).set(too_long);

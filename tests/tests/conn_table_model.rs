@@ -153,6 +153,8 @@ impl Model {
             service_slot: self.random.below(self.timeouts.len()) as u16,
             backend_slot: backend & 0xff,
             state: self.random.one_of(&STATES),
+            in_port: 0,
+            seq: 0,
         }
     }
 

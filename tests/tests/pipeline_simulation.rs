@@ -8,11 +8,14 @@ use std::net::Ipv4Addr;
 
 use sluice_api::{DropReason, Mode, Protocol, SnapshotService, Timeouts};
 use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::table::conn_state::{ConnState, Fins, StateTimeouts, state_timeouts};
+use sluice_dataplane::table::conn_state::{
+    ConnState, Fins, Segment, StateTimeouts, state_timeouts,
+};
 use sluice_dataplane::table::local_port::OwnPorts;
 use sluice_dataplane::table::wheel::{Millis, SLOT_MS, at_or_after};
 use sluice_dataplane::testkit::{
-    self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, Random, VIP, flow, packet, snapshot,
+    self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, Random, VIP, flow, packet, segment,
+    snapshot,
 };
 use sluice_wire::tcp::TcpFlags;
 
@@ -22,7 +25,16 @@ struct Expected {
     fins: Fins,
     last_seen: Millis,
     reply: FlowKey,
+    /// The client's first sequence number; the backend's is always the same.
+    isn: u32,
+    /// Whether the backend's was seen.
+    has_answered: bool,
 }
+
+/// The backends' first sequence number.
+const BACKEND_ISN: u32 = 0xfedc_0000;
+/// One that is nobody's, nor near it.
+const FORGED: u32 = 0x8000_0000;
 
 impl Expected {
     fn deadline(&self, timeouts: &StateTimeouts) -> Millis {
@@ -85,7 +97,13 @@ impl Simulation {
             TcpFlags::RST,
         ][self.random.below(6)];
         let key = client(id.0, id.1);
+        let is_forged = self.random.below(4) == 0;
+        // Half of all SYNs begin another connection, the others are copies.
+        let fresh = (1 + self.random.below(0x3fff) as u32 * 2) << 16;
         let known = self.conns.get(&id);
+        let is_copy = known.is_some_and(|_| self.random.below(2) == 0);
+        let known_isn = known.map_or(fresh, |conn| conn.isn);
+        let isn = if flags.is_open() && !is_copy { fresh } else { known_isn };
         // Whether the conn has run out is only certain away from the deadline.
         let certain = known.is_none_or(|c| !at_or_after(self.h.now, c.deadline(&self.timeouts)));
         if !certain {
@@ -94,17 +112,27 @@ impl Simulation {
         match (known, from_backend) {
             (None, true) => {}
             (Some(conn), true) => {
-                let bytes = packet(PORT_MACS[1], &conn.reply, flags, b"reply");
+                // A SYN-ACK with another number would be the backend's word for another SYN.
+                let is_forged = is_forged && !flags.contains(TcpFlags::SYN);
+                let seq = if is_forged { FORGED } else { BACKEND_ISN };
+                let ack = if is_forged { FORGED } else { conn.isn + 1 };
+                let bytes = segment(PORT_MACS[1], &conn.reply, flags, (seq, ack), b"reply");
                 let out = self.h.receive(BACKEND_PORT, [bytes]);
                 assert_eq!(out.transmitted.len(), 1, "a conn was lost: {:?}", self.h.all_drops());
                 let back = testkit::inspect(&out.transmitted[0].1).0;
                 assert_eq!((back.dst, back.dst_port), (key.src, key.src_port));
-                self.touch(id, flags, true);
+                self.touch(id, flags, true, is_forged, known_isn);
             }
             (known, false) => {
                 let opens = id.0 == 17 || flags.is_open();
                 let expected = known.is_some() || opens;
-                let bytes = packet(PORT_MACS[0], &key, flags, b"request");
+                let seq = match flags.is_open() {
+                    true => isn,
+                    false if is_forged => FORGED,
+                    false => isn + 1,
+                };
+                let ack = if is_forged { FORGED } else { BACKEND_ISN + 1 };
+                let bytes = segment(PORT_MACS[0], &key, flags, (seq, ack), b"request");
                 let out = self.h.receive(CLIENT_PORT, [bytes]);
                 // What has no conn goes no further, but for an answer to where it came from.
                 let goes_on = out.transmitted.iter().any(|(port, _)| *port == BACKEND_PORT);
@@ -114,7 +142,8 @@ impl Simulation {
                 }
                 let starts_over = id.0 == 6
                     && flags.is_open()
-                    && self.conns.get(&id).is_some_and(|c| c.state.may_reopen());
+                    && isn != known_isn
+                    && self.conns.get(&id).is_some_and(|c| c.state.may_reopen(c.fins, true));
                 if starts_over || !self.conns.contains_key(&id) {
                     let left = testkit::inspect(&out.transmitted[0].1).0;
                     let reply = FlowKey {
@@ -126,22 +155,45 @@ impl Simulation {
                     };
                     let state = if id.0 == 6 { ConnState::SynSent } else { ConnState::UdpOneWay };
                     let last_seen = self.h.now;
-                    let conn = Expected { state, fins: Fins::NONE, last_seen, reply };
+                    let (fins, has_answered) = (Fins::NONE, false);
+                    let conn = Expected { state, fins, last_seen, reply, isn, has_answered };
                     self.conns.insert(id, conn);
                 } else {
-                    self.touch(id, flags, false);
+                    self.touch(id, flags, false, is_forged, isn);
                 }
             }
         }
     }
 
-    fn touch(&mut self, id: (u8, u16), flags: TcpFlags, from_backend: bool) {
+    fn touch(
+        &mut self,
+        id: (u8, u16),
+        flags: TcpFlags,
+        from_backend: bool,
+        is_forged: bool,
+        isn: u32,
+    ) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.last_seen = self.h.now;
-        conn.state = match id.0 {
-            6 => conn.state.after_tcp(&mut conn.fins, flags, from_backend),
-            _ => conn.state.after_udp(from_backend),
+        let opens = id.0 == 6 && flags.is_open() && !from_backend;
+        if !opens || conn.state.is_half_open() {
+            conn.last_seen = self.h.now;
+        }
+        if id.0 != 6 {
+            conn.state = conn.state.after_udp(from_backend);
+            return;
+        }
+        let knows_seq = conn.has_answered || !from_backend;
+        let knows_ack = conn.has_answered || from_backend;
+        let segment = Segment {
+            flags,
+            from_backend,
+            seq_fits: knows_seq && if opens { isn == conn.isn } else { !is_forged },
+            ack_fits: knows_ack && !is_forged && flags.contains(TcpFlags::ACK),
+            has_data: true,
+            acks_more: false,
         };
+        conn.has_answered |= conn.state.agrees_to_start_over(conn.fins, &segment);
+        conn.state = conn.state.after_tcp(&mut conn.fins, &segment, true);
     }
 
     /// Let time pass, and see that exactly those conns are gone that must be.
@@ -217,25 +269,26 @@ fn no_local_port_leaks_when_conns_start_over_or_find_no_room() {
     const CONNS: u16 = 20_000;
     let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
     let mut h = Harness::new(&snapshot(1, vec![service]), u32::from(CONNS) + 64);
-    let send = |h: &mut Harness, ports: std::ops::RangeInclusive<u16>, flags| {
-        let packets = ports.map(|p| packet(PORT_MACS[0], &client(6, p), flags, b""));
+    let send = |h: &mut Harness, ports: std::ops::RangeInclusive<u16>, flags, seq| {
+        let packets = ports.map(|p| segment(PORT_MACS[0], &client(6, p), flags, (seq, 0), b""));
         h.receive(CLIENT_PORT, packets).transmitted.len()
     };
     // 100,000 conns one after the other, of 64,512 ports.
     for round in 0..5 {
-        let made = send(&mut h, 1..=CONNS, TcpFlags::SYN);
+        let seq = round << 20;
+        let made = send(&mut h, 1..=CONNS, TcpFlags::SYN, seq);
         assert_eq!(made, usize::from(CONNS), "round {round}: {:?}", h.all_drops());
-        assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::RST), usize::from(CONNS));
+        assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::RST, seq), usize::from(CONNS));
     }
-    send(&mut h, 30_000..=30_100, TcpFlags::SYN);
+    send(&mut h, 30_000..=30_100, TcpFlags::SYN, 0);
     assert_eq!(h.pipeline.conns().len(), h.pipeline.conns().capacity(), "the table is full");
     let refused = h.drops(DropReason::ConnTableFull);
     for _ in 0..4 {
-        assert_eq!(send(&mut h, 40_001..=60_000, TcpFlags::SYN), 0);
+        assert_eq!(send(&mut h, 40_001..=60_000, TcpFlags::SYN, 0), 0);
     }
     assert_eq!(h.drops(DropReason::ConnTableFull) - refused, 80_000);
     assert_eq!(h.drops(DropReason::LocalPortsExhausted), 0);
     h.pass(900_000 + SLOT_MS);
     assert!(h.pipeline.conns().is_empty());
-    assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::SYN), usize::from(CONNS));
+    assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::SYN, 0), usize::from(CONNS));
 }

@@ -75,6 +75,9 @@ drop_reasons! {
     MartianSource = "martian_source",
     /// Source is a connected network's own address or its broadcast address (RFC 1122, 3.2.1.3).
     BroadcastSource = "broadcast_source",
+    /// Source address belongs behind another port: it is in that port's network, or a conn's other
+    /// side is reached by it (RFC 3704).
+    WrongPort = "wrong_port",
     /// Source and destination address and port are the same.
     LandAttack = "land_attack",
     /// TTL ran out (RFC 1812, 5.3.1); the sender was told by ICMP within the rate limit.

@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::report::{FileProblem, Report, Section};
 use super::{
     Config, Control, Exception, Idle, InterfaceAddress, MAX_INTERFACE_NAME, MAX_WORKERS, Port,
-    Prefix, Runtime, VerifyL4Checksum, rules,
+    Prefix, Runtime, SourceCheck, VerifyL4Checksum, rules,
 };
 
 const SECTIONS: &[&str] = &["runtime", "control", "limits", "port", "route", "exception"];
@@ -36,6 +36,7 @@ const PORT: &[&str] = &[
     "rx_descriptors",
     "tx_descriptors",
     "promiscuous",
+    "source_check",
     "exception",
 ];
 const ROUTE: &[&str] = &["destination", "via"];
@@ -236,6 +237,7 @@ fn port(report: &mut Report<'_>, section: &Section<'_>, exception: Exception) ->
         rx_descriptors: descriptors(report, section, "rx_descriptors"),
         tx_descriptors: descriptors(report, section, "tx_descriptors"),
         promiscuous: section.boolean(report, "promiscuous").unwrap_or(false),
+        source_check: choice(report, section, "source_check", &SourceCheck::NAMES),
         exception,
     }
 }

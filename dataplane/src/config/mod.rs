@@ -121,6 +121,22 @@ pub struct Control {
     pub socket: PathBuf,
 }
 
+/// Whether a port's packets are believed about where they come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceCheck {
+    /// No client has an address of another port's network, and once a conn is there, its packets come
+    /// in by the ports that they did, or that lead back to their source (RFC 3704, 2.2).
+    #[default]
+    Strict,
+    /// By any port: where routes to and from Sluice differ.
+    Off,
+}
+
+impl SourceCheck {
+    const NAMES: [(&'static str, SourceCheck); 2] =
+        [("strict", SourceCheck::Strict), ("off", SourceCheck::Off)];
+}
+
 /// A port that DPDK drives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -138,6 +154,8 @@ pub struct Port {
     pub tx_descriptors: u16,
     /// Whether it takes frames for any MAC address. Default no.
     pub promiscuous: bool,
+    /// Whether sources are believed only when they lie behind it. Default strict.
+    pub source_check: SourceCheck,
     /// Name of the kernel interface that is its exception port; none when `[exception]` is off.
     /// Default: `sl-` and the port's name.
     pub exception: Option<String>,

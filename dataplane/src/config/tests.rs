@@ -54,6 +54,7 @@ fn a_small_file_gets_defaults() {
     assert_eq!(lan.exception.as_deref(), Some("sl-lan"));
     assert_eq!((lan.mtu, lan.rx_descriptors, lan.tx_descriptors), (1500, 1024, 1024));
     assert!(!lan.promiscuous);
+    assert_eq!(lan.source_check, SourceCheck::Strict);
     assert!(config.routes.is_empty() && config.exception.enabled);
     let networks: Vec<_> = config.networks().map(|(port, n)| (port, n.to_string())).collect();
     let expected = [(0, "10.0.0.0/24"), (1, "192.0.2.0/28"), (1, "198.51.100.0/24")];
@@ -88,6 +89,7 @@ mtu = 9216
 rx_descriptors = 64
 tx_descriptors = 16384
 promiscuous = true
+source_check = "off"
 exception = "lan0"
 [[route]]
 destination = "0.0.0.0/0"

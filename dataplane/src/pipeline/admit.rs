@@ -7,16 +7,17 @@
 //! bucket for the return flow. The first pass decides everything that can be decided without them.
 
 use sluice_api::{DropReason, Mode};
+use sluice_wire::flow_head::FlowHead;
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::choose::choose;
-use super::forward::forward_one;
+use super::forward::{begin_conn, forward_one, forward_tracked};
 use super::parse::{check_sender, is_martian};
-use super::{Tables, conn, next_hop, refuse};
+use super::{Tables, half_open, next_hop, refuse};
 use crate::burst::{BURST, Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
-use crate::snapshot::{Address, Compiled};
+use crate::snapshot::{Address, Compiled, CompiledService};
 use crate::table::conn::{InsertError, NewConn};
 use crate::table::conn_index::ConnRef;
 use crate::table::conn_state::ConnState;
@@ -59,14 +60,20 @@ impl Seen {
 /// The first pass: service, backend and local port; all of them accounted for.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
-pub fn plan<F: Frame>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) {
+pub fn plan<F: Frame>(
+    burst: &mut Burst<F>,
+    flows: Mask,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) {
     let mut planned = 0;
     let mut seen = Seen::default();
     burst.each(flows, |index, frame, meta| {
         t.plans[index] = if seen.insert(meta.hash) {
             Plan::LookAgain
         } else {
-            let plan = plan_one(frame, t, config, meta, planned);
+            let plan = plan_one(frame, t, config, meta, planned, now);
             if let Plan::Make(new) = &plan {
                 t.conns.prefetch_new(new, planned);
                 planned += 1;
@@ -90,10 +97,10 @@ pub fn admit<F: Frame>(
         let mut plan = t.plans[index];
         if let Plan::LookAgain = plan {
             meta.conn = t.conns.find(meta.hash, &meta.tuple);
-            if conn::track(meta, t, config, now) {
-                return forward_one(frame, meta, t, now);
+            if forward_tracked(frame, meta, t, config, now) {
+                return;
             }
-            plan = plan_late(frame, t, config, meta);
+            plan = plan_late(frame, t, config, meta, now);
         }
         let made = match plan {
             Plan::Make(new) => make(t, config, &new, meta.hash, now),
@@ -103,7 +110,9 @@ pub fn admit<F: Frame>(
         match made {
             Ok(conn) => {
                 meta.conn = conn;
-                forward_one(frame, meta, t, now);
+                meta.begins_conn = true;
+                let fate = forward_one(frame, meta, t, now);
+                begin_conn(meta, t, config, fate);
             }
             Err(Verdict::Drop(reason)) => {
                 meta.verdict = refuse::refuse(frame, meta, t, config, now, reason);
@@ -126,8 +135,9 @@ fn make(
         Ok(conn) => {
             next_hop::note(t, conn, new);
             t.counters.conns.add(1);
-            t.counters.conns_created.add(1);
-            t.counters.backend(new.backend_slot).conns_created.add(1);
+            if new.state.is_half_open() {
+                t.half_open.push(conn, new.service_slot);
+            }
             Ok(conn)
         }
         Err(reason) => {
@@ -146,9 +156,10 @@ fn plan_one<F: Frame>(
     config: &Compiled,
     meta: &Meta,
     planned: usize,
+    now: Millis,
 ) -> Plan {
     let checked = check_sender(frame, Class::Flow, meta, t).map_err(Verdict::Drop);
-    match checked.and_then(|()| plan_conn(t, config, meta, planned)) {
+    match checked.and_then(|()| plan_conn(frame, t, config, meta, planned, now)) {
         Ok(new) => Plan::Make(new),
         Err(verdict) => Plan::Refuse(verdict),
     }
@@ -157,21 +168,30 @@ fn plan_one<F: Frame>(
 /// The same in the second pass, where it is rare.
 #[cold]
 #[inline(never)]
-fn plan_late<F: Frame>(frame: &F, t: &mut Tables, config: &Compiled, meta: &Meta) -> Plan {
-    plan_one(frame, t, config, meta, 0)
+fn plan_late<F: Frame>(
+    frame: &F,
+    t: &mut Tables,
+    config: &Compiled,
+    meta: &Meta,
+    now: Millis,
+) -> Plan {
+    plan_one(frame, t, config, meta, 0, now)
 }
 
 #[inline(always)]
-fn plan_conn(
+fn plan_conn<F: Frame>(
+    frame: &F,
     t: &mut Tables,
     config: &Compiled,
     meta: &Meta,
     planned: usize,
+    now: Millis,
 ) -> Result<NewConn, Verdict> {
     let key = meta.key();
     check_possible(&key).map_err(Verdict::Drop)?;
     let Some(service) = config.service(&key) else { return Err(no_service(config, meta)) };
     check_source(config, &meta.tuple).map_err(Verdict::Drop)?;
+    check_port(t, meta, key.src).map_err(Verdict::Drop)?;
     let state = if key.protocol == PROTO_TCP {
         if !meta.tcp_flags.is_open() {
             return Err(Verdict::Drop(DropReason::NoConn));
@@ -181,17 +201,24 @@ fn plan_conn(
         ConnState::UdpOneWay
     };
     if t.conns.free() <= planned {
+        // Its place can be had when the burst is over: the next one finds room.
+        half_open::give_way(t, config, None, None, now);
         return Err(Verdict::Drop(DropReason::ConnTableFull));
     }
-    let index = choose(t, config, service, &key).map_err(Verdict::Drop)?;
+    let index = match choose(t, config, service, &key) {
+        Err(reason @ (DropReason::ServiceLimit | DropReason::BackendLimit))
+            if half_open::give_way(t, config, Some(service.slot), None, now) =>
+        {
+            choose(t, config, service, &key).map_err(|_| reason)
+        }
+        chosen => chosen,
+    };
+    let index = index.map_err(Verdict::Drop)?;
     let Some(backend) = service.backends.get(index) else {
         return Err(Verdict::Drop(DropReason::NoBackend));
     };
     let from_backend = match service.mode {
-        Mode::FullNat => {
-            let flow = service.port_spaces[index].reserve(&t.own_ports);
-            Some(flow.map_err(|_| Verdict::Drop(DropReason::LocalPortsExhausted))?)
-        }
+        Mode::FullNat => Some(local_flow(t, config, service, index, now)?),
         Mode::Dr => None,
     };
     t.counters.backend(backend.slot).conns.add(1);
@@ -203,7 +230,29 @@ fn plan_conn(
         service_slot: service.slot,
         backend_slot: backend.slot,
         state,
+        in_port: meta.in_port,
+        seq: FlowHead::of(frame.bytes()).map_or(0, FlowHead::seq),
     })
+}
+
+/// The flow in which a backend will answer a new conn: with a local port that is free towards it, if
+/// need be that of the oldest of its half-open conns.
+#[inline(always)]
+fn local_flow(
+    t: &mut Tables,
+    config: &Compiled,
+    service: &CompiledService,
+    index: usize,
+    now: Millis,
+) -> Result<FlowKey, Verdict> {
+    let (space, backend) = (&service.port_spaces[index], service.backends[index].slot);
+    let flow = match space.reserve(&t.own_ports) {
+        Err(_) if half_open::give_way(t, config, Some(service.slot), Some(backend), now) => {
+            space.reserve(&t.own_ports)
+        }
+        flow => flow,
+    };
+    flow.map_err(|_| Verdict::Drop(DropReason::LocalPortsExhausted))
 }
 
 /// Make a conn as it was planned, or with the next local port that is free towards its backend:
@@ -267,6 +316,15 @@ fn check_possible(key: &FlowKey) -> Result<(), DropReason> {
         return Err(DropReason::L4PortZero);
     }
     Ok(())
+}
+
+/// An address of a network behind another port cannot be a client behind this one (RFC 3704).
+fn check_port(t: &Tables, meta: &Meta, source: u32) -> Result<(), DropReason> {
+    let is_elsewhere = t.routes.connected_port(source).is_some_and(|port| port != meta.in_port);
+    match is_elsewhere && t.ports[usize::from(meta.in_port)].checks_source {
+        true => Err(DropReason::WrongPort),
+        false => Ok(()),
+    }
 }
 
 /// What becomes of a packet that no service takes.

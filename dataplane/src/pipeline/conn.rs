@@ -1,14 +1,28 @@
 //! Find the conn of each packet, and note what the packet does to it.
+//!
+//! A packet changes a conn only when it has been sent on (design, invariant 11), and then only as
+//! far as it could be of this connection. So what a packet would do is found out before it is sent
+//! ([`track`]), and done after that ([`apply`]).
 
+use sluice_api::DropReason;
+use sluice_wire::flow_head::FlowHead;
 use sluice_wire::ipv4::PROTO_TCP;
+use sluice_wire::tcp::TcpFlags;
 
 use super::{Tables, forget};
 use crate::burst::{Burst, Mask, Meta};
+use crate::frame::Frame;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
 use crate::table::conn_index::ConnRef;
-use crate::table::conn_state::ConnState;
+use crate::table::conn_seq::Seqs;
+use crate::table::conn_state::{ConnState, Fins, Segment};
 use crate::table::wheel::Millis;
+
+/// How long a conn whose backend is gone must have been silent, in ms, before its client's SYN
+/// starts it over: less than a client waits before it repeats one, and more than any pause of a
+/// connection that works.
+const SILENT_MS: u32 = 900;
 
 /// The stage: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
 // Never inlined: a stage is a symbol in profiles.
@@ -17,65 +31,194 @@ pub fn lookup<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables) {
     burst.each_meta(flows, |meta| meta.conn = t.conns.candidate(meta.hash));
 }
 
-/// Confirm a packet's conn and advance its state; false when it has none, or none any more.
-pub fn track(meta: &mut Meta, t: &mut Tables, config: &Compiled, now: Millis) -> bool {
+/// What a packet is to its conn.
+pub enum Tracked {
+    /// It has none, or none any more.
+    Nothing,
+    /// Not the conn's, though it says so.
+    Refused(DropReason),
+    /// One of its packets, which does this to it once it is sent.
+    Packet(Change),
+}
+
+/// What a packet does to its conn once it is sent.
+#[derive(Clone, Copy)]
+pub struct Change {
+    state: ConnState,
+    fins: Fins,
+    seqs: Seqs,
+    /// Whether the conn's timeout begins anew.
+    refreshes: bool,
+}
+
+/// Confirm a packet's conn, and find out what the packet does to it.
+pub fn track<F: Frame>(
+    frame: &F,
+    meta: &mut Meta,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) -> Tracked {
     let conn = t.conns.confirm(meta.conn, meta.hash, &meta.tuple);
     meta.conn = conn;
     if conn.is_none() {
-        return false;
+        return Tracked::Nothing;
+    }
+    if !t.conns.get(conn).comes_by(conn.direction(), meta.in_port)
+        && let Err(reason) = learn_port(meta, t)
+    {
+        return Tracked::Refused(reason);
     }
     let from_backend = conn.is_from_backend();
     let line = t.conns.get(conn);
-    let mut fins = line.fins();
-    let state = if meta.tuple.protocol == PROTO_TCP {
-        if meta.tcp_flags.is_open() && !from_backend && starts_over(t, config, conn) {
-            remove(meta, t, config);
-            return false;
-        }
-        line.state().after_tcp(&mut fins, meta.tcp_flags, from_backend)
-    } else {
+    if meta.tuple.protocol != PROTO_TCP {
         // A UDP flow has no end that could be waited for: as long as its client sends, it would
         // stay on a backend that is gone.
         if !from_backend && config.is_gone(line.backend_slot()) {
             remove(meta, t, config);
-            return false;
+            return Tracked::Nothing;
         }
-        line.state().after_udp(from_backend)
+        let state = line.state().after_udp(from_backend);
+        let (fins, seqs) = (line.fins(), *line.seqs());
+        return Tracked::Packet(Change { state, fins, seqs, refreshes: true });
+    }
+    let Some(head) = FlowHead::of(frame.bytes()) else {
+        return Tracked::Refused(DropReason::L4Truncated);
     };
-    t.conns.touch(conn, state, fins, now, &config.timeouts);
-    true
+    let opens = meta.tcp_flags.is_open() && !from_backend;
+    if opens && starts_over(t, config, conn, head, now) {
+        remove(meta, t, config);
+        return Tracked::Nothing;
+    }
+    let mut change = after_segment(line, head, meta);
+    // A SYN on a conn that is there is the backend's to judge: it keeps nothing alive.
+    change.refreshes = !opens || line.state().is_half_open();
+    Tracked::Packet(change)
+}
+
+/// What a TCP segment does to its conn.
+fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
+    let (direction, from_backend) = (meta.conn.direction(), meta.conn.is_from_backend());
+    let sees_replies = line.is_full_nat();
+    let (flags, seq, ack) = (meta.tcp_flags, head.seq(), head.ack());
+    let (mut fins, mut seqs) = (line.fins(), *line.seqs());
+    let old = line.state();
+    let is_young = !sees_replies && old == ConnState::SynReceived;
+    let acks = flags.contains(TcpFlags::ACK);
+    let ack_fits = acks && !is_young && seqs.fits(direction ^ 1, ack);
+    let segment = Segment {
+        flags,
+        from_backend,
+        seq_fits: seqs.fits(direction, seq),
+        ack_fits,
+        has_data: head.tcp_data_len() > 0,
+        acks_more: acks && !seqs.is_first_ack(ack),
+    };
+    let agrees = old.agrees_to_start_over(fins, &segment);
+    let state = old.after_tcp(&mut fins, &segment, sees_replies);
+    if agrees {
+        // The backend's word for both directions.
+        seqs.set(1, seq);
+        seqs.set(0, ack.wrapping_sub(1));
+    } else if is_young {
+        if state == ConnState::Established {
+            seqs.set(1, ack);
+        } else if state.has_first_ack(fins) && !old.has_first_ack(line.fins()) {
+            seqs.set_first_ack(ack);
+        }
+    } else if !flags.intersects(TcpFlags::SYN.with(TcpFlags::RST)) {
+        seqs.follow(direction, seq, ack_fits);
+        if !sees_replies && acks && segment.seq_fits {
+            seqs.follow(1, ack, true);
+        }
+    }
+    Change { state, fins, seqs, refreshes: true }
+}
+
+/// A packet was sent: do to its conn what it does.
+pub fn apply(meta: &Meta, t: &mut Tables, config: &Compiled, change: Change, now: Millis) {
+    *t.conns.get_mut(meta.conn).seqs_mut() = change.seqs;
+    let line = t.conns.get(meta.conn);
+    let now = if change.refreshes { now } else { line.last_seen() };
+    t.conns.touch(meta.conn, change.state, change.fins, now, &config.timeouts);
 }
 
 /// Whether a packet of a conn leaves its state as it is, whatever it is: any but the first and the
 /// last ones.
 #[inline(always)]
-pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
-    match line.state() {
-        ConnState::Established => meta.tcp_flags.is_quiet(),
-        ConnState::UdpOneWay if meta.conn.is_from_backend() => false,
-        ConnState::UdpOneWay | ConnState::UdpTwoWay => {
-            meta.conn.is_from_backend() || !config.is_gone(line.backend_slot())
-        }
-        _ => false,
+pub fn is_quiet<F: Frame>(frame: &F, line: &Conn, meta: &Meta, config: &Compiled) -> bool {
+    let direction = meta.conn.direction();
+    if !line.comes_by(direction, meta.in_port) {
+        return false;
     }
+    if line.is_plain(ConnState::Established) {
+        return meta.tcp_flags.is_quiet()
+            && FlowHead::of(frame.bytes())
+                .is_some_and(|head| line.seqs().is_same(direction, head));
+    }
+    let from_backend = meta.conn.is_from_backend();
+    (line.is_plain(ConnState::UdpTwoWay) || line.is_plain(ConnState::UdpOneWay) && !from_backend)
+        && (from_backend || !config.is_gone(line.backend_slot()))
 }
 
+/// Remove a packet's conn: the packet has none any more.
 #[cold]
-fn remove(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
+pub fn remove(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
+    unmake(meta, t, config);
+    t.counters.conns_expired.add(1);
+}
+
+/// A packet that was to begin a conn did not get through: as if it had not come.
+#[cold]
+pub fn unmake(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
     t.conns.remove(meta.conn);
     forget(t.conns.get(meta.conn), &t.counters, &t.own_ports, config);
     meta.conn = ConnRef::NONE;
 }
 
-/// Whether a client's SYN makes its old conn a new one: the old one is closing, or its backend
-/// never answered and takes no new conns any more.
+/// A packet came in by another port than the conn's packets do. What leads back to its source says
+/// whether it may: addresses behind one port are not believed behind another (RFC 3704, strict
+/// reverse path forwarding). The port is the conn's from then on.
 #[cold]
-fn starts_over(t: &Tables, config: &Compiled, conn: ConnRef) -> bool {
-    let line = t.conns.get(conn);
-    match line.state() {
-        ConnState::SynSent => config
-            .service(&line.from_client())
-            .is_none_or(|service| !service.takes_new_conns(line.backend_slot())),
-        state => state.may_reopen(),
+fn learn_port(meta: &Meta, t: &mut Tables) -> Result<(), DropReason> {
+    let conn = meta.conn;
+    if t.ports[usize::from(meta.in_port)].checks_source {
+        let source = FlowSource::of(t.conns.get(conn), conn);
+        let back = t.routes.lookup(source.0);
+        if back.is_none_or(|hop| hop.port != meta.in_port) {
+            return Err(DropReason::WrongPort);
+        }
     }
+    t.conns.get_mut(conn).set_in_port(conn.direction(), meta.in_port);
+    Ok(())
+}
+
+/// Who sends the packets of a direction, in host order.
+struct FlowSource(u32);
+
+impl FlowSource {
+    fn of(line: &Conn, conn: ConnRef) -> Self {
+        FlowSource(line.destination(conn.direction() ^ 1))
+    }
+}
+
+/// Whether a client's SYN makes its old conn a new one.
+#[cold]
+fn starts_over(t: &Tables, config: &Compiled, conn: ConnRef, head: &FlowHead, now: Millis) -> bool {
+    let line = t.conns.get(conn);
+    let (state, is_silent) = (line.state(), now.wrapping_sub(line.last_seen()) >= SILENT_MS);
+    // Its backend never answered and takes no new conns any more.
+    if state == ConnState::SynSent
+        && config
+            .service(&line.from_client())
+            .is_none_or(|service| !service.takes_new_conns(line.backend_slot()))
+    {
+        return true;
+    }
+    // Its backend is gone: nobody will answer the SYN.
+    if is_silent && config.is_gone(line.backend_slot()) {
+        return true;
+    }
+    // A late copy of the SYN that the old conn began with lies near its sequence numbers.
+    state.may_reopen(line.fins(), line.is_full_nat()) && !line.seqs().fits(0, head.seq())
 }

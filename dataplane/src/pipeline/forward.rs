@@ -10,6 +10,7 @@ use sluice_api::DropReason;
 use sluice_wire::flow_head::{FLOW_HEAD_BYTES, NatHead};
 use sluice_wire::ipv4::PROTO_TCP;
 
+use super::conn::Tracked;
 use super::{Tables, conn, egress, next_hop, rewrite};
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::BackendCounters;
@@ -40,8 +41,11 @@ pub fn forward<F: Frame>(
         let line = lines.get_mut(meta.conn.conn());
         let forwarded = line.is_some_and(|line| {
             line.is_flow(&meta.tuple, meta.conn)
-                && conn::is_quiet(line, meta, config)
-                && send(frame, meta, line, next_hops, counters, now).is_some()
+                && conn::is_quiet(frame, line, meta, config)
+                && send(frame, meta, line, next_hops, counters, now).is_some_and(|()| {
+                    line.see(now);
+                    true
+                })
         });
         if !forwarded {
             cold_path();
@@ -51,13 +55,13 @@ pub fn forward<F: Frame>(
     if left.is_empty() { left } else { forward_others(burst, left, t, config, now) }
 }
 
-/// Send a packet of a conn on its way, when there is nothing else to be done about it than to note
-/// the time; `None`, and nothing done, when there is.
+/// Send a packet of a conn on its way, when there is nothing else to be done about it; `None`, and
+/// nothing done, when there is.
 #[inline(always)]
 fn send<F: Frame>(
     frame: &mut F,
     meta: &mut Meta,
-    line: &mut Conn,
+    line: &Conn,
     next_hops: &[Neighbour],
     counters: &[BackendCounters],
     now: Millis,
@@ -70,7 +74,6 @@ fn send<F: Frame>(
     if nat.ttl() <= 1 || meta.ip_len > next_hop.mtu {
         return None;
     }
-    line.see(now);
     nat.set_macs(&next_hop.macs);
     rewrite::rewrite_headers(head, meta, line);
     counters.forwarded[direction].add(meta.ip_len);
@@ -90,34 +93,99 @@ fn forward_others<F: Frame>(
     burst.filter(flows, |frame, meta| {
         if meta.tuple.protocol == PROTO_TCP && !meta.tcp_flags.is_plausible() {
             meta.verdict = Verdict::Drop(DropReason::TcpBadFlags);
-        } else if conn::track(meta, t, config, now) {
-            forward_one(frame, meta, t, now);
-        } else {
-            return true;
+            return false;
         }
-        false
+        !forward_tracked(frame, meta, t, config, now)
     })
+}
+
+/// Send a packet on the way of its conn, if it has one, and note what that does to the conn; whether
+/// it has one.
+pub fn forward_tracked<F: Frame>(
+    frame: &mut F,
+    meta: &mut Meta,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) -> bool {
+    match conn::track(frame, meta, t, config, now) {
+        Tracked::Nothing => return false,
+        Tracked::Refused(reason) => meta.verdict = Verdict::Drop(reason),
+        Tracked::Packet(change) => {
+            let fate = forward_one(frame, meta, t, now);
+            if fate == Fate::Sent {
+                conn::apply(meta, t, config, change, now);
+            }
+            if meta.begins_conn {
+                begin_conn(meta, t, config, fate);
+            }
+        }
+    }
+    true
+}
+
+/// The packet for which a conn was made has met its fate: the conn counts as made once it has left,
+/// and is taken back when it does not.
+#[inline(always)]
+pub fn begin_conn(meta: &mut Meta, t: &mut Tables, config: &Compiled, fate: Fate) {
+    match fate {
+        Fate::Sent => {
+            t.counters.conns_created.add(1);
+            t.counters.backend(t.conns.get(meta.conn).backend_slot()).conns_created.add(1);
+        }
+        Fate::Waits => {}
+        Fate::Ended => conn::unmake(meta, t, config),
+    }
+}
+
+/// What has become of a packet of a conn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It leaves for its conn's other side.
+    Sent,
+    /// It waits for a MAC address, as it came.
+    Waits,
+    /// It goes no further; its buffer may carry the news of that to its sender.
+    Ended,
 }
 
 /// Send a packet on its conn's way, whatever that takes.
 #[inline(always)]
-pub fn forward_one<F: Frame>(frame: &mut F, meta: &mut Meta, t: &mut Tables, now: Millis) {
+pub fn forward_one<F: Frame>(frame: &mut F, meta: &mut Meta, t: &mut Tables, now: Millis) -> Fate {
     let Tables { conns, neighbours, counters, .. } = &mut *t;
-    let line = conns.get_mut(meta.conn);
-    if send(frame, meta, line, neighbours.entries(), counters.backends(), now).is_none() {
-        meta.verdict = find_way(frame, meta, t, now);
+    let line = conns.get(meta.conn);
+    match send(frame, meta, line, neighbours.entries(), counters.backends(), now) {
+        Some(()) => Fate::Sent,
+        None => find_way(frame, meta, t, now),
     }
 }
 
 /// Send a packet whose next hop is to be looked up, asked for or waited for, or that cannot be sent.
 #[inline(never)]
-fn find_way<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, now: Millis) -> Verdict {
+fn find_way<F: Frame>(frame: &mut F, meta: &mut Meta, t: &mut Tables, now: Millis) -> Fate {
     let slot = match next_hop::resolve(meta, t, now) {
         Ok(slot) => slot,
-        Err(reason) => return Verdict::Drop(reason),
+        Err(reason) => {
+            meta.verdict = Verdict::Drop(reason);
+            return Fate::Ended;
+        }
     };
-    match rewrite::rewrite(frame, meta, t, slot, now) {
-        Verdict::Continue => egress::egress(frame, t, slot, now),
-        verdict => verdict,
+    if let Some(verdict) = rewrite::obstacle(frame, meta, t, slot, now) {
+        meta.verdict = verdict;
+        return Fate::Ended;
     }
+    next_hop::ask(t, slot, now);
+    let neighbour = t.neighbours.get(slot);
+    meta.verdict = neighbour.verdict;
+    match neighbour.verdict {
+        Verdict::Transmit { .. } => {}
+        // As it came: it goes through all stages again when the next hop is known.
+        Verdict::Hold { .. } => return Fate::Waits,
+        _ => return Fate::Ended,
+    }
+    let line = t.conns.get(meta.conn);
+    rewrite::rewrite_headers(frame.bytes_mut(), meta, line);
+    egress::set_macs(frame.bytes_mut(), neighbour);
+    t.counters.backend(line.backend_slot()).forwarded[meta.conn.direction()].add(meta.ip_len);
+    Fate::Sent
 }

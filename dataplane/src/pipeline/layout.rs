@@ -46,6 +46,7 @@ impl Pipeline<MemFrame> {
             range_of(&t.last_hops),
             range_of(&t.wrr),
             range_of(&t.full),
+            t.half_open.written(),
             t.steer.written(),
             range_of(slice::from_ref(&*t.plans)),
             range_of(slice::from_ref(&*t.error_limits)),

@@ -9,6 +9,7 @@ mod conn;
 mod egress;
 mod exception;
 mod forward;
+mod half_open;
 mod icmp;
 mod icmp_error;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 use sluice_wire::flow_head::Station;
 
-use crate::burst::{BURST, Burst, Verdict};
+use crate::burst::{BURST, Burst, Meta, Verdict};
 use crate::counters::WorkerCounters;
 use crate::dpdk::Pages;
 use crate::flow::{FlowHasher, FlowKey};
@@ -42,6 +43,7 @@ use crate::resolver::NeighbourUpdate;
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, ConnTable};
+use crate::table::half_open::HalfOpen;
 use crate::table::local_port::OwnPorts;
 use crate::table::neighbour::{EgressPort, Neighbours};
 use crate::table::route::RouteTable;
@@ -62,6 +64,9 @@ pub const HELD: usize = 512;
 /// Conns looked at for expiry in one round of a worker. It bounds what a packet may wait for, about
 /// 2 us when all of their lines are in memory, and lets several million conns expire per second.
 pub const EXPIRE_PER_ROUND: usize = 16;
+/// Lines looked at in one round after timeouts were shortened, one after the other in memory: a
+/// million in 2,000 rounds.
+const REARM_PER_ROUND: usize = 512;
 /// Messages to the main thread that one burst may cause.
 pub const OUTBOX: usize = 64;
 
@@ -78,6 +83,8 @@ pub struct PortInfo {
     pub broadcasts: Box<[u32]>,
     /// Whether the kernel can be reached through an exception port.
     pub has_exception: bool,
+    /// Whether sources are believed only when they lie behind it.
+    pub checks_source: bool,
 }
 
 /// What a worker tells the main thread.
@@ -161,6 +168,7 @@ pub trait Sink<F> {
 /// Everything the stages work on but the packets.
 pub struct Tables {
     conns: ConnTable,
+    half_open: HalfOpen,
     neighbours: Neighbours,
     own_ports: OwnPorts,
     /// By backend slot.
@@ -168,6 +176,8 @@ pub struct Tables {
     /// By service slot.
     wrr: Box<[Wrr]>,
     wlc_start: usize,
+    /// [`Compiled::shortened`] that the conns' timers were last looked at for.
+    rearmed_for: u64,
     /// By service slot.
     full: Box<[choose::Full]>,
     view: Arc<WorkerView>,
@@ -189,9 +199,11 @@ pub struct Tables {
     group_limit: RateLimit,
 }
 
-/// A packet that waits for a MAC address.
+/// A packet that waits for a MAC address, as it came.
 struct Held<F> {
     neighbour: u16,
+    in_port: u16,
+    begins_conn: bool,
     frame: F,
 }
 
@@ -199,6 +211,8 @@ struct Held<F> {
 pub struct Pipeline<F> {
     tables: Tables,
     held: VecDeque<Held<F>>,
+    /// For those of them whose wait is over.
+    released: Option<Box<Burst<F>>>,
     /// Packets of a burst that end here, to be given back together.
     dropped: Vec<F>,
 }
@@ -220,6 +234,8 @@ impl<F: Frame> Pipeline<F> {
         Pipeline {
             tables: Tables {
                 conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
+                half_open: HalfOpen::new(config.conns),
+                rearmed_for: 0,
                 neighbours: Neighbours::new(config.neighbours, &egress),
                 own_ports: config.steering.owners.own_ports(config.worker),
                 last_hops: vec![next_hop::LastHop::default(); config.backend_slots].into(),
@@ -245,6 +261,7 @@ impl<F: Frame> Pipeline<F> {
                 group_limit: exception::group_limit(config.seed, now),
             },
             held: VecDeque::with_capacity(HELD),
+            released: Some(Box::default()),
             dropped: Vec::with_capacity(BURST),
         }
     }
@@ -258,11 +275,23 @@ impl<F: Frame> Pipeline<F> {
         now: Millis,
         sink: &mut impl Sink<F>,
     ) {
-        let t = &mut self.tables;
-        t.counters.rx_packets.add(burst.len() as u64);
+        let counters = &self.tables.counters;
+        counters.rx_packets.add(burst.len() as u64);
         if let Some(port) = burst.received_from() {
-            t.counters.queue(port).rx_packets.add(burst.len() as u64);
+            counters.queue(port).rx_packets.add(burst.len() as u64);
         }
+        self.run_stages(burst, config, now, sink);
+    }
+
+    #[inline(always)]
+    fn run_stages(
+        &mut self,
+        burst: &mut Burst<F>,
+        config: &Compiled,
+        now: Millis,
+        sink: &mut impl Sink<F>,
+    ) {
+        let t = &mut self.tables;
         let Undecided { flows, others } = parse::parse(burst, t, config);
         let flows = steer::steer(burst, flows, t, config);
         conn::lookup(burst, flows, t);
@@ -274,7 +303,7 @@ impl<F: Frame> Pipeline<F> {
         }
         if !flows.is_empty() {
             let flows = steer::claim(burst, flows, t, config);
-            admit::plan(burst, flows, t, config);
+            admit::plan(burst, flows, t, config, now);
             admit::admit(burst, flows, t, config, now);
         }
         t.conns.end_burst();
@@ -316,7 +345,8 @@ impl<F: Frame> Pipeline<F> {
                     if waiting >= HELD_PER_NEIGHBOUR || self.held.len() >= HELD {
                         counters.drop_count(DropReason::NeighbourPending).add(1);
                     } else {
-                        self.held.push_back(Held { neighbour, frame });
+                        let (in_port, begins_conn) = (meta.in_port, meta.begins_conn);
+                        self.held.push_back(Held { neighbour, in_port, begins_conn, frame });
                     }
                 }
                 Verdict::Continue => unreachable!("the last stage decides about every packet"),
@@ -326,37 +356,60 @@ impl<F: Frame> Pipeline<F> {
         sink.discard(&mut self.dropped);
     }
 
-    /// Take over what the main thread found out about a next hop, and let go of the packets that
-    /// waited for it.
+    /// Take over what the main thread found out about a next hop. The packets that waited for it go
+    /// through all stages again: what became of their conns meanwhile counts.
     pub fn update_neighbour(
         &mut self,
         update: &NeighbourUpdate,
+        config: &Compiled,
         now: Millis,
         sink: &mut impl Sink<F>,
     ) {
         let t = &mut self.tables;
         let Some(slot) = t.neighbours.update(update, now) else { return };
         t.counters.neighbours.set(t.neighbours.len() as u64);
-        let neighbour = t.neighbours.get(slot);
-        let reachable = neighbour.is_reachable();
-        for _ in 0..self.held.len() {
-            let Some(mut held) = self.held.pop_front() else { break };
-            if held.neighbour != slot {
-                self.held.push_back(held);
-            } else if reachable {
-                egress::set_macs(held.frame.bytes_mut(), neighbour);
-                t.counters.tx_packets.add(1);
-                sink.transmit(neighbour.port, held.frame);
-            } else {
-                t.counters.drop_count(DropReason::NeighbourUnreachable).add(1);
+        let mut left = self.held.len();
+        let Some(mut burst) = self.released.take() else { return };
+        while left > 0 {
+            let mut metas = [Meta::received(0, true); BURST];
+            while left > 0 && burst.len() < BURST {
+                left -= 1;
+                let Some(held) = self.held.pop_front() else { break };
+                if held.neighbour == slot {
+                    let meta = &mut metas[burst.len()];
+                    (meta.in_port, meta.begins_conn) = (held.in_port, held.begins_conn);
+                    burst.frames_mut().push(held.frame);
+                } else {
+                    self.held.push_back(held);
+                }
             }
+            let mut metas = metas.into_iter();
+            burst.received(|_| metas.next().unwrap_or(Meta::received(0, true)));
+            self.run_stages(&mut burst, config, now, sink);
         }
+        self.released = Some(burst);
     }
 
-    /// Remove conns that were idle for their timeout, looking at no more than `most`.
+    /// Remove conns that were idle for their timeout, looking at no more than `most`; after timeouts
+    /// were shortened, also at conns that are armed for later.
     pub fn expire(&mut self, config: &Compiled, now: Millis, most: usize) {
-        let Tables { conns, counters, own_ports, .. } = &mut self.tables;
-        conns.expire(now, &config.timeouts, most, |conn| forget(conn, counters, own_ports, config));
+        let Tables { conns, counters, own_ports, rearmed_for, .. } = &mut self.tables;
+        if *rearmed_for != config.shortened {
+            *rearmed_for = config.shortened;
+            conns.begin_rearming();
+        }
+        if conns.is_rearming() {
+            conns.rearm(&config.timeouts, most.min(REARM_PER_ROUND));
+        }
+        conns.expire(now, &config.timeouts, most, |conn| {
+            forget(conn, counters, own_ports, config);
+            counters.conns_expired.add(1);
+        });
+    }
+
+    /// Whether there is more to be done about timeouts than the last [`expire`](Self::expire) did.
+    pub fn is_behind(&self) -> bool {
+        self.tables.conns.is_rearming()
     }
 
     /// Messages to the main thread since the last call.
@@ -395,7 +448,6 @@ impl<F: Frame> Pipeline<F> {
 /// Account for a conn that is gone.
 fn forget(conn: &Conn, counters: &WorkerCounters, own_ports: &OwnPorts, config: &Compiled) {
     counters.conns.subtract(1);
-    counters.conns_expired.add(1);
     counters.backend(conn.backend_slot()).conns.subtract(1);
     counters.service(conn.service_slot()).conns.subtract(1);
     if conn.is_full_nat() {

@@ -137,15 +137,21 @@ fn relate<F: Frame>(
         return Verdict::Drop(DropReason::IcmpBadSequence);
     }
     let rewrite = line.rewrite(meta.conn.direction());
-    if !t.related_limit.take(meta.hash, now) {
-        return Verdict::Drop(DropReason::IcmpRateLimit);
-    }
     let slot = match next_hop::resolve(meta, t, now) {
         Ok(slot) => slot,
         Err(reason) => return Verdict::Drop(reason),
     };
     if meta.ip_len > t.neighbours.get(slot).mtu {
         return Verdict::Drop(DropReason::MtuExceeded);
+    }
+    next_hop::ask(t, slot, now);
+    let verdict = t.neighbours.get(slot).verdict;
+    if !matches!(verdict, Verdict::Transmit { .. }) {
+        // If it waits, then as it came.
+        return verdict;
+    }
+    if !t.related_limit.take(meta.hash, now) {
+        return Verdict::Drop(DropReason::IcmpRateLimit);
     }
     let Ok(view) = Ipv4Frame::parse_mut(frame.bytes_mut()) else {
         return Verdict::Drop(DropReason::Ipv4Truncated);
@@ -167,13 +173,15 @@ fn relate<F: Frame>(
     if let Ok(view) = Ipv4Frame::parse_mut(frame.bytes_mut()) {
         view.ip.fill_checksum();
     }
-    egress::egress(frame, t, slot, now)
+    egress::set_macs(frame.bytes_mut(), t.neighbours.get(slot));
+    verdict
 }
 
 /// Whether a TCP segment with this sequence number may be on its way in a direction of the conn.
-// Until conns remember sequence numbers, any may.
-fn is_under_way(_line: &Conn, _direction: usize, _sequence: u32) -> bool {
-    true
+fn is_under_way(line: &Conn, direction: usize, sequence: u32) -> bool {
+    // In DR, backends are heard of by what clients acknowledge, once they do.
+    let is_unheard = direction == 1 && line.state().is_half_open();
+    is_unheard || line.seqs().may_be_under_way(direction, sequence)
 }
 
 /// Make the quoted packet the one that the error's receiver has sent: what Sluice did to it is undone,

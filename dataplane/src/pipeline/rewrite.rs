@@ -15,26 +15,23 @@ use crate::frame::Frame;
 use crate::table::conn::Conn;
 use crate::table::wheel::Millis;
 
-/// Rewrite a packet for its next hop: `Continue`, or why it goes no further.
+/// What keeps a packet from taking the way to its next hop: its sender is told.
 #[inline(always)]
-pub fn rewrite<F: Frame>(
+pub fn obstacle<F: Frame>(
     frame: &mut F,
     meta: &Meta,
     t: &mut Tables,
     next_hop: u16,
     now: Millis,
-) -> Verdict {
+) -> Option<Verdict> {
     let mtu = t.neighbours.get(next_hop).mtu;
     if meta.ip_len > mtu {
-        return too_big(frame, meta, t, mtu, now);
+        return Some(too_big(frame, meta, t, mtu, now));
     }
-    let conn = t.conns.get(meta.conn);
     if NatHead::of(frame.bytes_mut()).is_none_or(|head| head.ttl() <= 1) {
-        return ttl_exceeded(frame, meta, t, now);
+        return Some(ttl_exceeded(frame, meta, t, now));
     }
-    rewrite_headers(frame.bytes_mut(), meta, conn);
-    t.counters.backend(conn.backend_slot()).forwarded[meta.conn.direction()].add(meta.ip_len);
-    Verdict::Continue
+    None
 }
 
 /// Rewrite the headers of a packet that may take another hop.

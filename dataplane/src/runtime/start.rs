@@ -22,7 +22,7 @@ use super::steering::{self, PortRss};
 use super::thresholds::Thresholds;
 use super::{vf, warnings};
 use crate::backoff::{Backoff, LONGEST_NAP, nap_exactly};
-use crate::config::{self, Config, VerifyL4Checksum};
+use crate::config::{self, Config, SourceCheck, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{
@@ -130,6 +130,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             address: port.addresses[0].address(),
             broadcasts: port.broadcasts(),
             has_exception: port.exception.is_some(),
+            checks_source: port.source_check == SourceCheck::Strict,
         })
         .collect();
     let pipeline_config = PipelineConfig {

@@ -3,9 +3,11 @@
 use sluice_wire::checksum::Delta;
 
 use super::conn_index::{ConnIndex, ConnRef};
+use super::conn_seq::Seqs;
 use super::conn_state::{ConnState, Fins, StateTimeouts};
 use super::neighbour::NextHopRef;
 use super::wheel::{Link, Links, Millis, NIL, Wheel, at_or_after};
+use crate::config::MAX_PORTS;
 use crate::dpdk::{Pages, TableMemory};
 use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::intrinsics::{prefetch_far, prefetch_index};
@@ -25,7 +27,15 @@ pub struct NewConn {
     pub backend_slot: u32,
     /// First state.
     pub state: ConnState,
+    /// The port that the client's packet came in by.
+    pub in_port: u16,
+    /// Its sequence number, in TCP.
+    pub seq: u32,
 }
+
+/// No port is known yet by which packets of a direction come in.
+const NO_PORT: u8 = u8::MAX;
+const _: () = assert!(MAX_PORTS < NO_PORT as usize, "a port's number fits into a conn");
 
 /// A conn: one cache line. Arrays are by direction ([`ConnRef::direction`]).
 #[derive(Clone, Debug)]
@@ -47,11 +57,46 @@ pub struct Conn {
     backend_slot: u32,
     link: Link,
     service_slot: u16,
+    seqs: Seqs,
     /// IP protocol number; 0 when the conn is gone, which no packet's is.
     protocol: u8,
-    state: ConnState,
-    fins: Fins,
-    is_full_nat: bool,
+    phase: Phase,
+    /// The ports that packets come in by.
+    in_ports: [u8; 2],
+}
+
+/// State, FINs and mode of a conn, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Phase(u8);
+
+impl Phase {
+    const STATE: u8 = 0x0f;
+    const FINS: u32 = 4;
+    const FULL_NAT: u8 = 0x80;
+
+    const fn new(state: ConnState, fins: Fins, is_full_nat: bool) -> Self {
+        let mode = if is_full_nat { Self::FULL_NAT } else { 0 };
+        Phase(state as u8 | fins.bits() << Self::FINS | mode)
+    }
+
+    /// Whether this is the state, and nothing is noted with it.
+    #[inline(always)]
+    fn is_plain(self, state: ConnState) -> bool {
+        self.0 & !Self::FULL_NAT == state as u8
+    }
+
+    #[inline(always)]
+    fn is_full_nat(self) -> bool {
+        self.0 & Self::FULL_NAT != 0
+    }
+
+    fn state(self) -> ConnState {
+        ConnState::ALL[usize::from(self.0 & Self::STATE)]
+    }
+
+    fn fins(self) -> Fins {
+        Fins::from_bits(self.0 >> Self::FINS)
+    }
 }
 
 const _: () = assert!(size_of::<Conn>() == 64, "a conn is one cache line");
@@ -78,10 +123,10 @@ impl Conn {
         backend_slot: 0,
         link: Link::UNARMED,
         service_slot: 0,
+        seqs: Seqs::UNKNOWN,
         protocol: 0,
-        state: ConnState::Closed,
-        fins: Fins::NONE,
-        is_full_nat: false,
+        phase: Phase::new(ConnState::Closed, Fins::NONE, false),
+        in_ports: [NO_PORT; 2],
     };
 
     /// The packets of one direction, as they arrive.
@@ -112,13 +157,13 @@ impl Conn {
         let inverse = direction != 0;
         let ip_delta = self.ip_delta.inverse_if(inverse);
         let l4_delta = self.l4_delta.inverse_if(inverse);
-        self.is_full_nat.then_some(Rewrite { to, ip_delta, l4_delta })
+        self.is_full_nat().then_some(Rewrite { to, ip_delta, l4_delta })
     }
 
     /// Whether packets are rewritten; in DR they are not, and replies never pass here.
     #[inline(always)]
     pub fn is_full_nat(&self) -> bool {
-        self.is_full_nat
+        self.phase.is_full_nat()
     }
 
     /// Where packets of one direction are sent: the backend's or the client's address.
@@ -139,15 +184,56 @@ impl Conn {
     }
 
     /// Where it stands.
-    #[inline(always)]
     pub fn state(&self) -> ConnState {
-        self.state
+        self.phase.state()
+    }
+
+    /// Whether it stands in this state, and nothing else is noted with it.
+    #[inline(always)]
+    pub fn is_plain(&self, state: ConnState) -> bool {
+        self.phase.is_plain(state)
     }
 
     /// Which sides have sent FIN.
-    #[inline(always)]
     pub fn fins(&self) -> Fins {
-        self.fins
+        self.phase.fins()
+    }
+
+    /// What is known of its sequence numbers.
+    #[inline(always)]
+    pub fn seqs(&self) -> &Seqs {
+        &self.seqs
+    }
+
+    /// The same, to note more.
+    pub fn seqs_mut(&mut self) -> &mut Seqs {
+        &mut self.seqs
+    }
+
+    /// Whether packets of a direction are known to come in by a port.
+    #[inline(always)]
+    pub fn comes_by(&self, direction: usize, port: u16) -> bool {
+        u16::from(self.in_ports[direction]) == port
+    }
+
+    /// Note that packets of a direction come in by a port.
+    pub fn set_in_port(&mut self, direction: usize, port: u16) {
+        self.in_ports[direction] = port as u8;
+    }
+
+    /// When its last packet was seen.
+    pub fn last_seen(&self) -> Millis {
+        self.last_seen
+    }
+
+    /// Whether the line is a conn's: it holds the last one's contents after its end.
+    pub fn is_there(&self) -> bool {
+        self.protocol != 0
+    }
+
+    /// IP protocol number.
+    pub fn protocol(&self) -> u8 {
+        self.protocol
     }
 
     /// Whether a packet is of this conn, which is there, and of the direction that `conn` says.
@@ -200,6 +286,7 @@ pub struct ConnTable {
     /// Conns freed while a burst is under way: packets of it may still refer to them, so they are
     /// not used again before [`end_burst`](Self::end_burst).
     freed_in_burst: Vec<u32>,
+    walk: Walk,
 }
 
 impl ConnTable {
@@ -227,6 +314,7 @@ impl ConnTable {
             wheel: Wheel::new(now),
             free: (0..capacity).rev().collect(),
             freed_in_burst: Vec::with_capacity(1_024),
+            walk: Walk { next: capacity as usize },
         }
     }
 
@@ -324,14 +412,14 @@ impl ConnTable {
     ) {
         let line = &mut self.lines.0[conn.conn()];
         line.last_seen = now;
-        if line.state == state {
+        let phase = Phase::new(state, fins, line.is_full_nat());
+        if line.phase == phase {
             return;
         }
         let of = |state: ConnState| timeouts[line.service_slot as usize][state as usize];
-        let sooner = of(state) < of(line.state);
+        let sooner = of(state) < of(line.state());
         let deadline = now.wrapping_add(of(state));
-        line.state = state;
-        line.fins = fins;
+        line.phase = phase;
         if sooner {
             self.wheel.arm_sooner(&mut self.lines, conn.conn() as u32, deadline);
         }
@@ -411,7 +499,7 @@ impl ConnTable {
     fn unlink(&mut self, number: u32, hashes: [u64; 2]) {
         let line = &mut self.lines.0[number as usize];
         line.protocol = 0;
-        let directions = if line.is_full_nat { 2 } else { 1 };
+        let directions = if line.is_full_nat() { 2 } else { 1 };
         let refs = [ConnRef::from_client(number), ConnRef::from_backend(number)];
         for (hash, conn) in hashes.into_iter().zip(refs).take(directions) {
             let known = self.index.remove(hash, conn);
@@ -450,7 +538,7 @@ impl ConnTable {
                     break;
                 };
                 let line = &self.lines.0[number as usize];
-                let timeout = timeouts[line.service_slot as usize][line.state as usize];
+                let timeout = timeouts[line.service_slot as usize][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
                 if at_or_after(now, deadline) {
                     let hashes = self.hashes(number);
@@ -471,6 +559,43 @@ impl ConnTable {
     }
 }
 
+/// A walk over all lines after timeouts were shortened: each conn's new deadline may come before the
+/// one that it stands in the wheel with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    /// The line that is next; the walk is over at the end of the table.
+    next: usize,
+}
+
+impl ConnTable {
+    /// Timeouts were shortened: those of conns that there are count from now on, as soon as
+    /// [`rearm`](Self::rearm) has come by.
+    pub fn begin_rearming(&mut self) {
+        self.walk.next = 0;
+    }
+
+    /// Whether a walk is under way.
+    #[inline(always)]
+    pub fn is_rearming(&self) -> bool {
+        self.walk.next < self.lines.0.len()
+    }
+
+    /// Go on with the walk, over at most `most` lines: move the conns that are due sooner than they
+    /// are armed for.
+    pub fn rearm(&mut self, timeouts: &[StateTimeouts], most: usize) {
+        let end = (self.walk.next + most).min(self.lines.0.len());
+        for number in self.walk.next..end {
+            let line = &self.lines.0[number];
+            if line.is_there() {
+                let timeout = timeouts[line.service_slot as usize][line.state() as usize];
+                let deadline = line.last_seen.wrapping_add(timeout);
+                self.wheel.arm_sooner(&mut self.lines, number as u32, deadline);
+            }
+        }
+        self.walk.next = end;
+    }
+}
+
 impl NewConn {
     fn line(&self, now: Millis) -> Conn {
         let client = &self.from_client;
@@ -482,12 +607,13 @@ impl NewConn {
             backend_slot: self.backend_slot,
             service_slot: self.service_slot,
             protocol: client.protocol,
-            state: self.state,
+            phase: Phase::new(self.state, Fins::NONE, self.from_backend.is_some()),
+            in_ports: [self.in_port as u8, NO_PORT],
             ..Conn::FREE
         };
+        line.seqs.set(0, self.seq);
         if let Some(back) = &self.from_backend {
             let from_backend = Tuple::from(back);
-            line.is_full_nat = true;
             line.addresses[1] = from_backend.addresses;
             line.ports[1] = from_backend.ports;
             let ip_delta = Delta::between_u32(client.src, back.dst)

@@ -3,7 +3,9 @@
 
 pub mod conn;
 pub mod conn_index;
+pub mod conn_seq;
 pub mod conn_state;
+pub mod half_open;
 pub mod local_port;
 pub mod neighbour;
 pub mod owner;

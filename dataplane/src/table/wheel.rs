@@ -18,20 +18,28 @@ const LANES: usize = 8;
 /// End of a list.
 pub const NIL: u32 = u32::MAX;
 
-/// A conn's place in the wheel.
+/// A conn's place in the wheel. Packed: it lies in the conn's line, where each byte counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, packed(2))]
 pub struct Link {
     next: u32,
     /// The previous conn; anything at the head of a list.
     prev: u32,
+    /// The slot that it stands in, or [`Link::NO_SLOT`].
     slot: u16,
-    armed: bool,
 }
 
 impl Link {
+    const NO_SLOT: u16 = u16::MAX;
     /// Not in the wheel.
-    pub const UNARMED: Link = Link { next: NIL, prev: NIL, slot: 0, armed: false };
+    pub const UNARMED: Link = Link { next: NIL, prev: NIL, slot: Link::NO_SLOT };
+
+    fn is_armed(&self) -> bool {
+        self.slot != Self::NO_SLOT
+    }
 }
+
+const _: () = assert!(SLOTS <= Link::NO_SLOT as usize, "no slot has the number of none");
 
 /// Gives the wheel access to the links in the conns.
 pub trait Links {
@@ -92,7 +100,7 @@ impl Wheel {
         let head = self.head(slot, index);
         let next = *head;
         *head = index;
-        *links.link(index) = Link { next, prev: NIL, slot, armed: true };
+        *links.link(index) = Link { next, prev: NIL, slot };
         if next != NIL {
             links.link(next).prev = index;
         }
@@ -108,7 +116,7 @@ impl Wheel {
     pub fn arm_sooner(&mut self, links: &mut impl Links, index: u32, deadline: Millis) {
         let ahead = |slot: u16| u32::from(slot).wrapping_sub(self.next_slot) & MASK;
         let link = *links.link(index);
-        if !link.armed || ahead(self.slot_of(deadline)) < ahead(link.slot) {
+        if !link.is_armed() || ahead(self.slot_of(deadline)) < ahead(link.slot) {
             self.disarm(links, index);
             self.arm(links, index, deadline);
         }
@@ -117,7 +125,7 @@ impl Wheel {
     /// Take a conn out; does nothing when it is not in.
     pub fn disarm(&mut self, links: &mut impl Links, index: u32) {
         let link = std::mem::replace(links.link(index), Link::UNARMED);
-        if !link.armed {
+        if !link.is_armed() {
             return;
         }
         let head = self.head(link.slot, index);

@@ -90,6 +90,30 @@ impl FlowHead {
         TcpFlags(self.0[47])
     }
 
+    /// The upper half of the sequence number as it lies in the packet, when it is TCP.
+    #[inline(always)]
+    pub fn seq_upper(&self) -> u16 {
+        u16::from_ne_bytes(self.bytes::<38, 2>())
+    }
+
+    /// The sequence number, when it is TCP.
+    #[inline]
+    pub fn seq(&self) -> u32 {
+        u32::from_be_bytes(self.bytes::<38, 4>())
+    }
+
+    /// The acknowledgment number, when it is TCP.
+    #[inline]
+    pub fn ack(&self) -> u32 {
+        u32::from_be_bytes(self.bytes::<42, 4>())
+    }
+
+    /// How many bytes of data it carries, when it is sound TCP.
+    #[inline]
+    pub fn tcp_data_len(&self) -> u16 {
+        self.ip_len().saturating_sub(20 + u16::from(self.0[46] >> 2 & 0x3c))
+    }
+
     /// Whether this is the start of a sound TCP or UDP packet in a frame of `frame_len` bytes to
     /// a station: from a station, untagged, IPv4 without options, no fragment, its lengths in
     /// agreement, and nothing behind it but what pads a frame to 60 bytes.

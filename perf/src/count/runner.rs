@@ -79,12 +79,12 @@ impl Runner {
 
     fn answer_wants(&mut self) {
         self.lane.sent.clear();
-        let Setup { pipeline, now, .. } = &mut self.setup;
+        let Setup { pipeline, compiled, now, .. } = &mut self.setup;
         let messages: Vec<ToMain> = pipeline.take_messages().collect();
         for message in messages {
             if let ToMain::Want { port, address } = message {
                 let update = testkit::is_reachable(port, address.into());
-                pipeline.update_neighbour(&update, *now, &mut self.lane);
+                pipeline.update_neighbour(&update, compiled, *now, &mut self.lane);
             }
         }
         self.lane.sent.clear();

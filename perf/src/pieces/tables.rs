@@ -41,6 +41,8 @@ fn conn(i: u32) -> NewConn {
         service_slot: 0,
         backend_slot: i % 4,
         state: ConnState::Established,
+        in_port: 0,
+        seq: 0,
     }
 }
 

@@ -248,7 +248,12 @@ impl Bench {
         for message in messages {
             if let ToMain::Want { port, address } = message {
                 let update = testkit::is_reachable(port, address.into());
-                setup.pipeline.update_neighbour(&update, setup.now, &mut self.lane);
+                setup.pipeline.update_neighbour(
+                    &update,
+                    &setup.compiled,
+                    setup.now,
+                    &mut self.lane,
+                );
             }
         }
         self.empty.append(&mut self.lane.frames);

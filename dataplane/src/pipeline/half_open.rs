@@ -1,0 +1,28 @@
+//! When a new conn finds no room, the oldest half-open one gives way: what a flood of SYNs has left
+//! behind keeps nobody out (the fate of the oldest: RFC 4987, 3.4).
+
+use super::{Tables, conn};
+use crate::burst::Meta;
+use crate::snapshot::Compiled;
+use crate::table::conn_index::ConnRef;
+use crate::table::wheel::Millis;
+
+/// Remove the oldest half-open conn, of a service and towards a backend when these are given; false
+/// when there is none that has been silent for long enough.
+#[cold]
+#[inline(never)]
+pub fn give_way(
+    t: &mut Tables,
+    config: &Compiled,
+    service: Option<u16>,
+    backend: Option<u32>,
+    now: Millis,
+) -> bool {
+    let Some(conn) = t.half_open.oldest(&t.conns, service, backend, now) else { return false };
+    let mut meta = Meta::received(0, false);
+    meta.conn = conn;
+    conn::remove(&mut meta, t, config);
+    t.counters.half_open_evicted.add(1);
+    debug_assert_eq!(meta.conn, ConnRef::NONE);
+    true
+}

@@ -1,0 +1,108 @@
+//! Half-open conns in the order in which they were made: who has to go first when there is no room.
+//!
+//! A ring of notes, a quarter as many as there can be conns. Notes are not taken out when a handshake
+//! completes: whoever looks finds out by the conn itself.
+
+use sluice_wire::ipv4::PROTO_TCP;
+
+use super::conn::{Conn, ConnTable};
+use super::conn_index::ConnRef;
+use super::wheel::Millis;
+
+/// How long a half-open conn is left alone after its last packet, in ms: a handshake that is under
+/// way is completed, or its SYN repeated (RFC 6298, 2.1), within that time.
+const UNTOUCHABLE_MS: u32 = 1_000;
+/// Notes looked at for one conn: they lie in a row.
+const MOST_LOOKS: usize = 256;
+/// Conns looked at for one: each is a line of memory.
+const MOST_LINES: usize = 16;
+
+#[derive(Clone, Copy)]
+struct Note {
+    conn: u32,
+    service_slot: u16,
+}
+
+/// The notes of one worker.
+pub struct HalfOpen {
+    ring: Box<[Note]>,
+    /// Of the oldest note.
+    first: usize,
+    len: usize,
+}
+
+impl HalfOpen {
+    /// For a table of so many conns.
+    pub fn new(conns: u32) -> Self {
+        let size = (conns as usize / 4).max(64).next_power_of_two();
+        HalfOpen { ring: vec![Note { conn: 0, service_slot: 0 }; size].into(), first: 0, len: 0 }
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.ring)
+    }
+
+    /// Where everything lies that is written while packets are forwarded.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> std::ops::Range<usize> {
+        crate::testkit::range_of(&self.ring)
+    }
+
+    /// A half-open conn was made. When the ring is full the oldest note is forgotten: that conn has
+    /// nothing to fear but its timeout.
+    #[inline(always)]
+    pub fn push(&mut self, conn: ConnRef, service_slot: u16) {
+        let mask = self.ring.len() - 1;
+        self.ring[(self.first + self.len) & mask] = Note { conn: conn.conn() as u32, service_slot };
+        if self.len <= mask {
+            self.len += 1;
+        } else {
+            self.first = (self.first + 1) & mask;
+        }
+    }
+
+    /// The oldest conn that is still half-open, of a service and towards a backend when these are
+    /// given, and silent for a second; among the oldest notes.
+    pub fn oldest(
+        &mut self,
+        conns: &ConnTable,
+        service: Option<u16>,
+        backend: Option<u32>,
+        now: Millis,
+    ) -> Option<ConnRef> {
+        let mask = self.ring.len() - 1;
+        let mut looks = 0;
+        while self.len > 0
+            && looks < MOST_LOOKS
+            && self.ring[self.first].stands_for(conns).is_none()
+        {
+            self.first = (self.first + 1) & mask;
+            self.len -= 1;
+            looks += 1;
+        }
+        let oldest = (0..self.len.min(MOST_LOOKS)).map(|nth| self.ring[(self.first + nth) & mask]);
+        oldest
+            .filter(|note| service.is_none_or(|slot| slot == note.service_slot))
+            .take(MOST_LINES)
+            .find(|note| {
+                note.stands_for(conns).is_some_and(|line| {
+                    backend.is_none_or(|slot| slot == line.backend_slot())
+                        && now.wrapping_sub(line.last_seen()) >= UNTOUCHABLE_MS
+                })
+            })
+            .map(|note| ConnRef::from_client(note.conn))
+    }
+}
+
+impl Note {
+    /// The conn that was noted, while it is half-open.
+    fn stands_for<'a>(&self, conns: &'a ConnTable) -> Option<&'a Conn> {
+        let line = conns.get(ConnRef::from_client(self.conn));
+        (line.is_there()
+            && line.protocol() == PROTO_TCP
+            && line.state().is_half_open()
+            && line.service_slot() == self.service_slot)
+            .then_some(line)
+    }
+}
