@@ -220,7 +220,8 @@ mod tests {
         let stuck: Vec<News> =
             told.iter().map(|(_, n)| *n).filter(|n| matches!(n, News::Stuck { .. })).collect();
         let untold = |untold| News::Stuck { untold };
-        assert_eq!(stuck, [untold(0), untold(49), untold(49)], "{told:?}");
+        // At 99 ms after each 200; told at 100, and from 10,100 on.
+        assert_eq!(stuck, [untold(0), untold(50), untold(49)], "{told:?}");
         assert_eq!(told.len(), 6, "with an end for each that was told: {told:?}");
         assert_eq!(pulse.stalls(), 150);
     }
