@@ -17,6 +17,7 @@ lab_needs=(
     "arping:iputils-arping"
     "tcpdump:tcpdump"
     "nginx:nginx-light"
+    "python3:python3"
     "curl:curl"
     "wrk:wrk"
     "dpdk-testpmd:dpdk-dev"

@@ -14,6 +14,7 @@ pub mod dpdk;
 pub mod events;
 pub mod flow;
 pub mod frame;
+pub mod host_flows;
 pub mod intrinsics;
 pub mod kernel;
 pub mod ledger;

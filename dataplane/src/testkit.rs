@@ -24,6 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::dpdk::Pages;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
+use crate::host_flows::{HostFlows, KernelLane};
 use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, Steering, ToMain};
 use crate::resolver::{NeighbourState, NeighbourUpdate};
 use crate::slots::{self, Slots};
@@ -262,6 +263,8 @@ pub struct Out {
     pub handed_over: Vec<(u16, u16, MemFrame)>,
     /// Port and packet.
     pub to_kernel: Vec<(u16, MemFrame)>,
+    /// The part of the way to the kernel that each of them takes.
+    pub kernel_lanes: Vec<KernelLane>,
 }
 
 impl Sink<MemFrame> for Out {
@@ -271,8 +274,9 @@ impl Sink<MemFrame> for Out {
     fn hand_over(&mut self, worker: u16, in_port: u16, frame: MemFrame) {
         self.handed_over.push((worker, in_port, frame));
     }
-    fn to_kernel(&mut self, port: u16, frame: MemFrame) {
+    fn to_kernel(&mut self, port: u16, frame: MemFrame, lane: KernelLane) {
         self.to_kernel.push((port, frame));
+        self.kernel_lanes.push(lane);
     }
 }
 
@@ -288,6 +292,8 @@ pub struct Harness {
     pub counters: Arc<WorkerCounters>,
     /// What it sees of the other workers: nothing, unless a test has a tally over several.
     pub view: Arc<WorkerView>,
+    /// What the host has asked for: nothing, unless a test notes it.
+    pub host_flows: Arc<HostFlows>,
     /// The time; tests set it.
     pub now: Millis,
     /// Whether next hops are found when they are asked for, each by [its own MAC](mac_of).
@@ -324,6 +330,7 @@ impl Harness {
         let view = Arc::new(WorkerView::new(service_slots, backend_slots));
         let ports = ports(&config);
         let own_ports = steering.owners.all_own_ports(workers);
+        let host_flows = Arc::new(HostFlows::new(7));
         let pipeline_config = PipelineConfig {
             worker,
             workers,
@@ -335,6 +342,7 @@ impl Harness {
             ports,
             routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
             seed: 7,
+            host_flows: Arc::clone(&host_flows),
             verify_l4_checksum: true,
             pages: Pages::Transparent,
         };
@@ -349,6 +357,7 @@ impl Harness {
             slots: Slots::new(limits.services, limits.backends),
             counters,
             view,
+            host_flows,
             now: 1_000,
             resolves: true,
             messages: Vec::new(),

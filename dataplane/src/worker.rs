@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
+use crate::host_flows::KernelLane;
 use crate::orders::Orders;
 use crate::pipeline::{EXPIRE_PER_ROUND, Pipeline, PipelineConfig, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
@@ -80,7 +81,8 @@ struct Lanes {
     ports: Vec<Lane<TxQueue>>,
     /// By worker; none to itself.
     workers: Vec<Option<Lane<RingSender>>>,
-    kernel: Lane<RingSender>,
+    /// By kind.
+    kernel: [Lane<RingSender>; KernelLane::COUNT],
 }
 
 impl Lanes {
@@ -88,7 +90,7 @@ impl Lanes {
         let Lanes { counters, ports, workers, kernel } = self;
         ports.iter_mut().for_each(|lane| lane.flush(counters));
         workers.iter_mut().flatten().for_each(|lane| lane.flush(counters));
-        kernel.flush(counters);
+        kernel.iter_mut().for_each(|lane| lane.flush(counters));
     }
 }
 
@@ -105,9 +107,9 @@ impl Sink<Mbuf> for Lanes {
         }
     }
 
-    fn to_kernel(&mut self, port: u16, mut frame: Mbuf) {
+    fn to_kernel(&mut self, port: u16, mut frame: Mbuf, lane: KernelLane) {
         frame.set_tag(u32::from(port));
-        self.kernel.push(frame, &self.counters);
+        self.kernel[lane as usize].push(frame, &self.counters);
     }
 
     #[inline(always)]
@@ -139,8 +141,8 @@ pub struct WorkerParts {
     pub to_workers: Vec<Option<RingSender>>,
     /// Whole frames from the main thread, which sends by one worker at a time; the tag is the port they leave by.
     pub from_main: RingReceiver,
-    /// Packets for the kernel; the tag is the port whose exception port they go to.
-    pub to_main: RingSender,
+    /// Packets for the kernel, by [`KernelLane`]; the tag is the port whose exception port they go to.
+    pub to_main: [RingSender; KernelLane::COUNT],
     /// Messages to the main thread.
     pub messages: Arc<ArrayQueue<ToMain>>,
     /// What the main thread finds out about next hops.
@@ -180,6 +182,12 @@ impl Worker {
     pub fn new(parts: WorkerParts) -> Self {
         let now = now_ms(&parts.clock);
         let pipeline = Pipeline::new(parts.pipeline, Arc::clone(&parts.counters), parts.view, now);
+        let [neighbours, answers, unsolicited] = parts.to_main;
+        let kernel = [
+            Lane::new(neighbours, DropReason::ExceptionRingFull),
+            Lane::new(answers, DropReason::ExceptionRingFull),
+            Lane::new(unsolicited, DropReason::ExceptionUnsolicited),
+        ];
         let lanes = Lanes {
             counters: parts.counters,
             ports: parts.tx.into_iter().map(|q| Lane::new(q, DropReason::TxQueueFull)).collect(),
@@ -188,7 +196,7 @@ impl Worker {
                 .into_iter()
                 .map(|ring| ring.map(|r| Lane::new(r, DropReason::HandoverRingFull)))
                 .collect(),
-            kernel: Lane::new(parts.to_main, DropReason::ExceptionRingFull),
+            kernel,
         };
         Worker {
             pipeline,

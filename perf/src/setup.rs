@@ -7,6 +7,7 @@ use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotSer
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::dpdk::Pages;
 use sluice_dataplane::frame::Frame;
+use sluice_dataplane::host_flows::HostFlows;
 use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, Steering};
 use sluice_dataplane::slots::{self, Slots};
 use sluice_dataplane::snapshot::Compiled;
@@ -85,6 +86,7 @@ impl<F: Frame> Setup<F> {
             ports,
             routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
             seed: 0x5eed,
+            host_flows: Arc::new(HostFlows::new(0x5eed)),
             verify_l4_checksum: true,
             pages: Pages::Transparent,
         };

@@ -83,6 +83,54 @@ fn an_idle_data_plane_sleeps() {
     assert!(used.iter().any(|ticks| *ticks < 20), "{used:?} of 400 ticks each");
 }
 
+/// A flood of what nobody asked for, to a port's own address: health checks pass, ARP is answered, and
+/// what the host begins itself goes on.
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn a_flood_to_the_host_takes_nothing_from_checks_and_arp() {
+    let lab = common::lab_with_sluice("sluice-flood", Wire::AfXdp, vec![1]);
+    let (client, lb) = (lab.site().netns("client"), lab.site().netns("lb"));
+    let mac = fs_read_mac(&lb);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/flood.py");
+    let sick = |lab: &Lab| {
+        let all: serde_json::Value = lab.api.get("/api/v1/events").unwrap();
+        let all = all["events"].as_array().unwrap().clone();
+        all.iter().filter(|e| e["kind"] == "backend-unhealthy").count()
+    };
+    let before = sick(&lab);
+    for kind in ["udp", "syn"] {
+        let (source, to) = (CLIENT.to_string(), LB_WAN.to_string());
+        let argv = ["python3", script, "wan", &mac, &source, &to, kind, "52000", "8"];
+        let stats = lab.stats().unwrap();
+        let mut flood = Process::spawn(lab.site(), &client, kind, &argv).unwrap();
+        sleep(Duration::from_secs(1));
+        let arping = ["arping", "-c", "5", "-w", "6", "-I", "wan", &to];
+        let arping = run_in(&client, &arping).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert!(arping.contains("Received 5 response"), "{kind}: {arping}");
+        for number in 1..=3 {
+            let url = format!("http://{}/health", backend_address(number));
+            run_in(&lb, &["curl", "-sf", "-m", "1", &url])
+                .unwrap_or_else(|error| panic!("{kind}: {error}"));
+        }
+        flood.wait(Duration::from_secs(20)).unwrap();
+        let after = lab.stats().unwrap();
+        let received = after.workers[0].rx_packets - stats.workers[0].rx_packets;
+        let dropped = |reason: &str| {
+            let count = |stats: &sluice_api::stats::Stats| stats.drops.get(reason).copied();
+            count(&after).unwrap_or_default() - count(&stats).unwrap_or_default()
+        };
+        let strangers = dropped("exception_unsolicited");
+        println!(
+            "{kind}: sent {}, a worker received {received}, {strangers} dropped as strangers",
+            flood.output().trim()
+        );
+        assert!(received > 160_000, "too slow a machine to tell anything: {received} in 8 s");
+        assert!(strangers > received / 4, "{strangers} of {received}");
+        assert_eq!(dropped("exception_ring_full"), 0, "{kind}");
+    }
+    assert_eq!(sick(&lab), before, "no check has failed");
+}
+
 /// User and system time of the first worker, in ticks of 10 ms (proc(5), /proc/PID/task/TID/stat).
 fn worker_ticks(lab: &Lab) -> u64 {
     let pid = lab.dataplane.as_ref().unwrap().pid();

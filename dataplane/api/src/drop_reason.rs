@@ -148,6 +148,8 @@ drop_reasons! {
     ExceptionRingFull = "exception_ring_full",
     /// More multicasts and broadcasts for the host than the kernel is given per second.
     GroupRateLimit = "group_rate_limit",
+    /// For the host itself, not asked for, and more of that than it takes.
+    ExceptionUnsolicited = "exception_unsolicited",
     /// For the host's own address, and the port has no exception port to the kernel.
     NoExceptionPort = "no_exception_port",
     /// The port's transmit queue did not take it.

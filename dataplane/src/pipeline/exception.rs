@@ -49,12 +49,14 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use sluice_api::{DropReason, Mode, Protocol};
+    use sluice_wire::arp;
     use sluice_wire::checksum;
     use sluice_wire::ether::MacAddr;
     use sluice_wire::tcp::TcpFlags;
 
     use crate::flow::FlowKey;
     use crate::frame::Frame;
+    use crate::host_flows::KernelLane;
     use crate::testkit::{self, *};
 
     const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 0, 0, 1)];
@@ -168,5 +170,50 @@ mod tests {
             h.receive(CLIENT_PORT, [to_group(VRRP.0, GATEWAY, VRRP.1, 112)]).to_kernel.is_empty()
         );
         assert_eq!(h.all_drops(), [(DropReason::NotForUs, 1)]);
+    }
+
+    fn lane(h: &mut Harness, frame: Vec<u8>) -> KernelLane {
+        let out = h.receive(BACKEND_PORT, [frame]);
+        assert_eq!((out.to_kernel.len(), out.kernel_lanes.len()), (1, 1), "{:?}", h.all_drops());
+        assert_eq!(out.to_kernel[0].0, BACKEND_PORT);
+        out.kernel_lanes[0]
+    }
+
+    #[test]
+    fn answers_neighbours_and_strangers_go_their_own_ways() {
+        use KernelLane::{Answers, Neighbours, Unsolicited};
+        let mut h = Harness::new(&snapshot(1, vec![]), 100);
+        let to = PORT_MACS[BACKEND_PORT as usize];
+        let (host, peer) = (OWN[1], Ipv4Addr::new(10, 0, 1, 1));
+        let key = |protocol, port| flow(protocol, (peer, 80), (host, port));
+        let packet = |key: &FlowKey, flags| packet(to, key, flags, b"x");
+        let (syn, ack) = (TcpFlags::SYN, TcpFlags::ACK);
+        let check = key(Protocol::Tcp, 40_000);
+        assert_eq!(lane(&mut h, packet(&check, syn | ack)), Unsolicited, "not asked for yet");
+
+        // The host checks a backend.
+        let back = flow(Protocol::Tcp, (host, 40_000), (peer, 80));
+        h.host_flows.note_sent(&packet(&back, syn), u64::from(h.now));
+        assert_eq!(lane(&mut h, packet(&check, syn | ack)), Answers);
+        assert_eq!(lane(&mut h, packet(&check, TcpFlags::RST | ack)), Answers);
+        assert_eq!(lane(&mut h, packet(&check, syn)), Unsolicited, "a SYN never answers");
+        let other = key(Protocol::Tcp, 40_001);
+        assert_eq!(lane(&mut h, packet(&other, syn | ack)), Unsolicited, "another flow");
+
+        let query = flow(Protocol::Udp, (host, 5_353), (peer, 80));
+        let answer = key(Protocol::Udp, 5_353);
+        assert_eq!(lane(&mut h, packet(&answer, TcpFlags::NONE)), Unsolicited);
+        h.host_flows.note_sent(&packet(&query, TcpFlags::NONE), u64::from(h.now));
+        assert_eq!(lane(&mut h, packet(&answer, TcpFlags::NONE)), Answers);
+        h.now += 400_000;
+        assert_eq!(lane(&mut h, packet(&answer, TcpFlags::NONE)), Unsolicited, "long ago");
+
+        // GRE has no ports. VRRP to its group has a rate of its own.
+        let gre = FlowKey { protocol: 47, src_port: 0, dst_port: 0, ..answer };
+        assert_eq!(lane(&mut h, ip_frame(to, &gre, 255, &[0; 20])), Unsolicited);
+        let vrrp = to_group([1, 0, 0x5e, 0, 0, 18], peer, Ipv4Addr::new(224, 0, 0, 18), 112);
+        assert_eq!(lane(&mut h, vrrp), Neighbours);
+        let reply = arp::build_arp(arp::OP_REPLY, PEER_MAC, peer, to, host, to);
+        assert_eq!(lane(&mut h, reply.to_vec()), Neighbours);
     }
 }

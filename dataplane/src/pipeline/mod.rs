@@ -33,12 +33,15 @@ use std::sync::Arc;
 use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 use sluice_wire::flow_head::Station;
+use sluice_wire::ipv4::PROTO_TCP;
+use sluice_wire::tcp::TcpFlags;
 
-use crate::burst::{BURST, Burst, Meta, Verdict};
+use crate::burst::{BURST, Burst, Class, Meta, Verdict};
 use crate::counters::WorkerCounters;
 use crate::dpdk::Pages;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
+use crate::host_flows::{HostFlows, KernelLane};
 use crate::resolver::NeighbourUpdate;
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
@@ -137,6 +140,8 @@ pub struct PipelineConfig {
     pub routes: Arc<RouteTable>,
     /// Seed of the flow hash, the same for all workers, random per start.
     pub seed: u64,
+    /// What the host itself has asked for, hashed with the same seed.
+    pub host_flows: Arc<HostFlows>,
     /// Whether TCP and UDP checksums are verified in software where the port did not.
     pub verify_l4_checksum: bool,
     /// Pages for the conn table.
@@ -149,8 +154,8 @@ pub trait Sink<F> {
     fn transmit(&mut self, port: u16, frame: F);
     /// To another worker.
     fn hand_over(&mut self, worker: u16, in_port: u16, frame: F);
-    /// To the kernel, by the exception port of a port.
-    fn to_kernel(&mut self, port: u16, frame: F);
+    /// To the kernel, by the exception port of a port; on the way there it takes a place of its kind.
+    fn to_kernel(&mut self, port: u16, frame: F, lane: KernelLane);
     /// Out of a port, a whole burst.
     #[inline]
     fn transmit_all(&mut self, port: u16, frames: &mut Vec<F>) {
@@ -190,6 +195,7 @@ pub struct Tables {
     counters: Arc<WorkerCounters>,
     steer: Steer,
     verify_l4_checksum: bool,
+    host_flows: Arc<HostFlows>,
     outbox: Vec<ToMain>,
     plans: Box<admit::Plans>,
     error_limits: Box<ErrorLimits>,
@@ -252,6 +258,7 @@ impl<F: Frame> Pipeline<F> {
                 counters,
                 steer,
                 verify_l4_checksum: config.verify_l4_checksum,
+                host_flows: config.host_flows,
                 outbox: Vec::with_capacity(OUTBOX),
                 plans: Box::new(admit::NO_PLANS),
                 error_limits: Box::new(ErrorLimits::new(config.seed, now)),
@@ -307,11 +314,11 @@ impl<F: Frame> Pipeline<F> {
             admit::admit(burst, flows, t, config, now);
         }
         t.conns.end_burst();
-        self.dispatch(burst, sink);
+        self.dispatch(burst, now, sink);
     }
 
     #[inline(never)]
-    fn dispatch(&mut self, burst: &mut Burst<F>, sink: &mut impl Sink<F>) {
+    fn dispatch(&mut self, burst: &mut Burst<F>, now: Millis, sink: &mut impl Sink<F>) {
         let counters = &self.tables.counters;
         if let Some(port) = burst.common_port() {
             counters.tx_packets.add(burst.len() as u64);
@@ -335,7 +342,7 @@ impl<F: Frame> Pipeline<F> {
                 }
                 Verdict::Kernel { port } if self.tables.ports[port as usize].has_exception => {
                     counters.to_kernel.add(1);
-                    sink.to_kernel(port, frame);
+                    sink.to_kernel(port, frame, kernel_lane(meta, &self.tables.host_flows, now));
                 }
                 Verdict::Kernel { .. } => {
                     counters.drop_count(DropReason::NoExceptionPort).add(1);
@@ -442,6 +449,25 @@ impl<F: Frame> Pipeline<F> {
     /// The counters.
     pub fn counters(&self) -> &WorkerCounters {
         &self.tables.counters
+    }
+}
+
+/// The part of the way to the kernel that a packet takes. A SYN is never an answer: whoever sends many
+/// of them on one flow keeps to the part of strangers.
+#[cold]
+fn kernel_lane(meta: &Meta, host_flows: &HostFlows, now: Millis) -> KernelLane {
+    if matches!(meta.class, Class::Arp | Class::Group) {
+        return KernelLane::Neighbours;
+    }
+    // Only TCP and UDP packets with ports have a hash.
+    let has_hash = meta.tuple.ports != 0;
+    let opens = meta.tuple.protocol == PROTO_TCP
+        && meta.tcp_flags.contains(TcpFlags::SYN)
+        && !meta.tcp_flags.contains(TcpFlags::ACK);
+    if has_hash && !opens && host_flows.knows(meta.hash, u64::from(now)) {
+        KernelLane::Answers
+    } else {
+        KernelLane::Unsolicited
     }
 }
 

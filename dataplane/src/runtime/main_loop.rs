@@ -13,7 +13,7 @@ use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
 use super::compiler::Compiler;
-use super::exception::ExceptionPort;
+use super::exception::{ExceptionPort, Strangers};
 use super::mend::Probation;
 use super::pulse::{self, News, Pulse};
 use super::rounds::{Rounds, Step};
@@ -27,6 +27,7 @@ use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortCounters, RingReceiver, RingSender};
 use crate::events::EventLog;
 use crate::frame::Frame;
+use crate::host_flows::{HostFlows, KernelLane};
 use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::pipeline::ToMain;
@@ -37,6 +38,9 @@ use crate::tally::{Adoption, Tally};
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
 const MOST_WAITING: usize = 1_024;
+/// The kernel's frames may be so many of them, so that they never keep ARP from being sent: what is
+/// more waits in the kernel.
+const MOST_OF_KERNEL: usize = MOST_WAITING / 2;
 /// How often links are looked at, in ms: a VF's may be down for a moment only when its PF is reset.
 const LINK_CHECK_MS: u64 = 100;
 /// How long workers may take to end.
@@ -72,8 +76,8 @@ pub struct WorkerHandle {
     pub counters: Arc<WorkerCounters>,
     /// Its thread.
     pub thread: JoinHandle<()>,
-    /// What it gives to the kernel; the tag is the port.
-    pub for_kernel: RingReceiver,
+    /// What it gives to the kernel, by kind; the tag is the port.
+    pub for_kernel: [RingReceiver; KernelLane::COUNT],
     /// Whole frames that it is to send; the tag is the port.
     pub to_worker: RingSender,
     /// News of next hops, and those that did not fit in.
@@ -108,6 +112,10 @@ pub struct MainLoop {
     pub messages: Arc<ArrayQueue<ToMain>>,
     /// The worker by which this thread sends, and the kernel.
     pub carrier: usize,
+    /// What the host has asked for: what it sends is noted here.
+    pub host_flows: Arc<HostFlows>,
+    /// How much it takes of what it has not asked for.
+    pub strangers: Strangers,
     /// Frames that wait for room in its ring.
     pub waiting: Vec<Mbuf>,
     /// Next hops.
@@ -168,7 +176,7 @@ impl MainLoop {
         self.check_pulses(now_ms);
         let mut work = self.read_messages(now_ms);
         self.step(Step::Kernel);
-        work += self.move_kernel_packets();
+        work += self.move_kernel_packets(now_ms);
         self.step(Step::NextHops);
         self.resolver.tick(now_ms);
         self.act();
@@ -306,24 +314,37 @@ impl MainLoop {
     }
 
     /// Packets to and from the kernel; how many.
-    fn move_kernel_packets(&mut self) -> usize {
+    fn move_kernel_packets(&mut self, now_ms: u64) -> usize {
         let mut count = 0;
         let mut frames = Vec::with_capacity(BURST);
-        for worker in &mut self.workers {
-            count += worker.for_kernel.receive(&mut frames, BURST);
-            for frame in frames.drain(..) {
-                let exception = &mut self.ports[frame.tag() as usize].exception;
-                // A kernel that does not take its packets loses them, as behind any NIC.
-                if !exception.as_mut().is_some_and(|exception| exception.push(frame)) {
-                    self.counters.drop_count(DropReason::ExceptionRingFull).add(1);
+        let first = self.strangers.next_first(self.workers.len());
+        let (before, from_first) = self.workers.split_at_mut(first);
+        for worker in from_first.iter_mut().chain(before) {
+            for (lane, ring) in worker.for_kernel.iter_mut().enumerate() {
+                let by_strangers = lane == KernelLane::Unsolicited as usize;
+                let most = if by_strangers { self.strangers.allowed(now_ms) } else { BURST };
+                let received = ring.receive(&mut frames, most);
+                count += received;
+                if by_strangers {
+                    self.strangers.came(received);
+                }
+                for frame in frames.drain(..) {
+                    let exception = &mut self.ports[frame.tag() as usize].exception;
+                    if let Some(Err(reason)) = exception.as_mut().map(|to| to.push(frame)) {
+                        self.counters.drop_count(reason).add(1);
+                    }
                 }
             }
         }
         for port in 0..self.ports.len() {
             let Some(exception) = &mut self.ports[port].exception else { continue };
             exception.flush();
+            if self.waiting.len() >= MOST_OF_KERNEL {
+                continue;
+            }
             count += exception.receive(&mut frames);
             for mut frame in frames.drain(..) {
+                self.host_flows.note_sent(frame.bytes(), now_ms);
                 frame.set_tag(port as u32);
                 self.queue(frame, DropReason::ExceptionRingFull);
             }

@@ -14,7 +14,7 @@ use sluice_api::stats::PortStatus;
 use sluice_wire::ether::MacAddr;
 
 use super::compiler::{self, Compiler};
-use super::exception::ExceptionPort;
+use super::exception::{ExceptionPort, Strangers};
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::pulse::Pulse;
 use super::rounds::Rounds;
@@ -31,6 +31,7 @@ use crate::dpdk::{
     TxQueue, port_name, spsc,
 };
 use crate::events::EventLog;
+use crate::host_flows::{HostFlows, KernelLane};
 use crate::kernel::{self, KernelError, KernelPort};
 use crate::ledger::Ledger;
 use crate::orders::Orders;
@@ -116,6 +117,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     configure_kernel(&config, &opened)?;
 
     let seed = random_u64()?;
+    let host_flows = Arc::new(HostFlows::new(seed));
     let names = config.ports.iter().map(|port| port.name.as_str());
     let rss: Vec<_> = names.zip(opened.iter().map(|opened| opened.port.rss())).collect();
     let (steering, port_rss) = steering::choose(&rss, workers as u16);
@@ -144,6 +146,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         ports,
         routes: Arc::new(routes(&config)),
         seed,
+        host_flows: Arc::clone(&host_flows),
         verify_l4_checksum: config.runtime.verify_l4_checksum == VerifyL4Checksum::Always,
         pages: if config.runtime.hugepages { Pages::Reserved } else { Pages::Transparent },
     };
@@ -165,7 +168,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         let view = Arc::new(WorkerView::new(service_slots, backend_slots));
         views.push(Arc::clone(&view));
         let updates = Arc::new(ArrayQueue::new(MESSAGES));
-        let (to_main, for_kernel) = spsc(&eal, &format!("kernel-{worker}"), RING)?;
+        let (to_main, for_kernel) = kernel_rings(&eal, worker)?;
         let pipeline = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
         let (rx, tx) = std::mem::take(&mut queues[worker]);
         let (to_workers, from_workers) = std::mem::take(&mut rings[worker]);
@@ -228,6 +231,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         orders,
         messages,
         carrier: 0,
+        host_flows,
+        strangers: Strangers::default(),
         waiting: Vec::with_capacity(RING as usize),
         compiled,
         former: Vec::new(),
@@ -293,8 +298,8 @@ fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
         .map(|p| (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors)) * workers)
         .sum();
     let exceptions = config.ports.len() as u32 * u32::from(EXCEPTION_DESCRIPTORS) * 2;
-    // Between any two workers, to the main thread, and from it.
-    let rings = (workers * workers + workers) * RING;
+    // Between any two workers, and from the main thread.
+    let rings = workers * workers * RING + workers * KernelLane::ALL_SIZES;
     let in_workers = workers * (HELD as u32 + 256);
     let caches = (workers + 1) * MEMPOOL_CACHE * 2;
     let mbufs = queues + exceptions + rings + in_workers + caches + 2_048;
@@ -399,6 +404,17 @@ fn worker_rings(eal: &Eal, workers: usize) -> Result<Vec<WorkerRings>, StartErro
         }
     }
     Ok(rings)
+}
+
+/// Rings from a worker to the main thread, for each kind of packet for the kernel.
+type KernelRings = ([RingSender; KernelLane::COUNT], [RingReceiver; KernelLane::COUNT]);
+
+fn kernel_rings(eal: &Eal, worker: usize) -> Result<KernelRings, StartError> {
+    let ring =
+        |lane: KernelLane| spsc(eal, &format!("kernel-{worker}-{}", lane as u8), lane.size());
+    let (neighbours, answers, unsolicited) =
+        (ring(KernelLane::Neighbours)?, ring(KernelLane::Answers)?, ring(KernelLane::Unsolicited)?);
+    Ok(([neighbours.0, answers.0, unsolicited.0], [neighbours.1, answers.1, unsolicited.1]))
 }
 
 /// Queues of one worker, by port.

@@ -3,6 +3,7 @@
 //! is one short process.
 
 use sluice_dataplane::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_dataplane::host_flows::KernelLane;
 use sluice_dataplane::intrinsics::prefetch;
 use sluice_dataplane::pipeline::Sink;
 
@@ -80,7 +81,7 @@ impl Sink<Buffer> for Lane {
     fn hand_over(&mut self, worker: u16, in_port: u16, frame: Buffer) {
         self.handed_over.push((worker, in_port, frame));
     }
-    fn to_kernel(&mut self, _port: u16, frame: Buffer) {
+    fn to_kernel(&mut self, _port: u16, frame: Buffer, _lane: KernelLane) {
         self.sent.push(frame);
     }
     #[inline(always)]

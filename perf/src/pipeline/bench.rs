@@ -3,6 +3,7 @@
 use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
 use sluice_dataplane::frame::Frame;
+use sluice_dataplane::host_flows::KernelLane;
 use sluice_dataplane::pipeline::{Sink, ToMain};
 use sluice_dataplane::table::wheel::Millis;
 use sluice_dataplane::testkit;
@@ -31,7 +32,7 @@ impl Sink<Mbuf> for Lane {
     fn hand_over(&mut self, _worker: u16, _in_port: u16, frame: Mbuf) {
         self.frames.push(frame);
     }
-    fn to_kernel(&mut self, _port: u16, frame: Mbuf) {
+    fn to_kernel(&mut self, _port: u16, frame: Mbuf, _lane: KernelLane) {
         self.frames.push(frame);
     }
     #[inline(always)]
