@@ -25,6 +25,12 @@ pub enum PortFault {
     /// The physical function was reset, and its VF does nothing until it is set up anew.
     #[error("its PF was reset")]
     Reset,
+    /// It is an interface of the kernel that is no longer there.
+    #[error(
+        "its kernel interface is gone: it was deleted, or moved to another network namespace; bring it \
+         back before the next start"
+    )]
+    InterfaceGone,
     /// Set up anew, it has another MAC address than everybody was told.
     #[error("its PF has given it another MAC address; the next start takes it")]
     OtherMac,

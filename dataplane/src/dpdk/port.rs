@@ -123,6 +123,7 @@ pub struct Port {
     driver: String,
     socket: Option<u16>,
     is_vf: bool,
+    interface: Option<u32>,
     rx: RxCapabilities,
     rss: Result<Rss, NoRss>,
     /// How it was asked to spread.
@@ -195,6 +196,9 @@ impl Port {
         let name = port_name(&config.device);
         let watch = FaultWatch::start(id, is_pci_address(&name).then_some(&*name));
         let is_vf = is_pci_address(&name) && pci::is_vf(Path::new("/"), &name);
+        // Of a PCI device that shares itself with the kernel the driver tells all that happens.
+        let interface =
+            (is_vdev(&config.device) && info.raw.if_index != 0).then_some(info.raw.if_index);
         let port = Port {
             inner,
             config: config.clone(),
@@ -202,6 +206,7 @@ impl Port {
             driver: info.driver,
             socket: info.socket,
             is_vf,
+            interface,
             rx,
             rss,
             asked_for,
@@ -237,6 +242,11 @@ impl Port {
     /// DPDK's name of the driver.
     pub fn driver(&self) -> &str {
         &self.driver
+    }
+
+    /// Index of the kernel's interface that a virtual device stands for, when it does.
+    pub fn interface(&self) -> Option<u32> {
+        self.interface
     }
 
     /// Its NUMA node, when it has one.

@@ -54,14 +54,19 @@ pub struct ExceptionPort {
     /// The longest frame that the tap takes, in bytes. It does not go on behind a longer one.
     longest: usize,
     /// Keeps the device open; dropped last.
-    _port: Port,
+    port: Port,
 }
 
 impl ExceptionPort {
     /// From an open tap with one queue.
     pub fn new(port: Port, rx: RxQueue, tx: TxQueue) -> Self {
         let longest = ETHERNET_HEADER + usize::from(port.mtu());
-        ExceptionPort { rx, tx, to_kernel: Vec::with_capacity(BURST), longest, _port: port }
+        ExceptionPort { rx, tx, to_kernel: Vec::with_capacity(BURST), longest, port: port }
+    }
+
+    /// Its device.
+    pub fn port(&self) -> &Port {
+        &self.port
     }
 
     /// Queue a packet for the kernel.

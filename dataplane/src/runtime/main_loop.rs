@@ -14,6 +14,7 @@ use sluice_wire::ether::MacAddr;
 
 use super::compiler::Compiler;
 use super::exception::{ExceptionPort, Strangers};
+use super::links::LinkWatch;
 use super::mend::Probation;
 use super::pulse::{self, News, Pulse};
 use super::rounds::{Rounds, Step};
@@ -154,6 +155,8 @@ pub struct MainLoop {
     pub started_ms: u64,
     /// When the workers' rounds are looked at next, in ms.
     pub pulse_check_at_ms: u64,
+    /// What the kernel says of ports that are its interfaces, and of their exception ports behind.
+    pub links: LinkWatch,
     /// When links are looked at next, in ms.
     pub link_check_at_ms: u64,
     /// When counters and tables are looked at next, in ms.
@@ -412,7 +415,7 @@ impl MainLoop {
     fn check_links(&mut self, now_ms: u64) {
         for index in 0..self.ports.len() {
             let port = &mut self.ports[index];
-            let up = port.port.link_up();
+            let up = self.links.state(index).is_up(&port.port);
             if up != port.link_up {
                 port.link_up = up;
                 let name = &self.config.ports[index].name;

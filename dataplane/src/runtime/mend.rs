@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::RunError;
+use super::links::KernelLink;
 use super::main_loop::{MainLoop, MainPort};
 use crate::dpdk::{PortCounters, PortFault};
 
@@ -45,10 +46,18 @@ fn has_leapt(now: &PortCounters, before: &PortCounters) -> bool {
 impl MainLoop {
     /// The first port that cannot go on.
     pub fn lost_port(&self) -> Option<RunError> {
-        self.ports.iter().zip(&self.config.ports).find_map(|(main, config)| {
-            let fault = main.port.fault().filter(|fault| *fault != PortFault::Reset)?;
-            let (port, device) = (config.name.clone(), config.device.clone());
-            Some(RunError::Port { port, device, fault })
+        let is_gone = |number| self.links.state(number) == KernelLink::Gone;
+        (0..).zip(self.ports.iter().zip(&self.config.ports)).find_map(|(index, (main, config))| {
+            let fault = main.port.fault().filter(|fault| *fault != PortFault::Reset);
+            let fault = fault.or(is_gone(index).then_some(PortFault::InterfaceGone));
+            let (fault, device) = match (fault, &config.exception) {
+                (Some(fault), _) => (fault, config.device.clone()),
+                (None, Some(interface)) if is_gone(self.ports.len() + index) => {
+                    (PortFault::InterfaceGone, format!("exception port {interface}"))
+                }
+                _ => return None,
+            };
+            Some(RunError::Port { port: config.name.clone(), device, fault })
         })
     }
 

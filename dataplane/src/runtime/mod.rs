@@ -5,6 +5,7 @@
 
 mod compiler;
 mod exception;
+mod links;
 mod main_loop;
 mod mend;
 mod pulse;

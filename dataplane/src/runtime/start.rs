@@ -15,6 +15,7 @@ use sluice_wire::ether::MacAddr;
 
 use super::compiler::{self, Compiler};
 use super::exception::{ExceptionPort, Strangers};
+use super::links::{Interface, LinkWatch};
 use super::main_loop::{MainLoop, MainPort, WorkerHandle};
 use super::pulse::Pulse;
 use super::rounds::Rounds;
@@ -81,6 +82,8 @@ pub enum StartError {
     Random(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    #[error("cannot watch the kernel's interfaces of ports: {0}")]
+    Links(io::Error),
 }
 
 /// Addresses of the ports, each with its port's number.
@@ -157,7 +160,11 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let orders = Arc::new(Orders::default());
     let mut rings = worker_rings(&eal, workers)?;
 
-    let (main_ports, mut queues) = split_queues(opened, exceptions, port_rss, workers);
+    let links = watch_links(&opened, &exceptions)?;
+    let (mut main_ports, mut queues) = split_queues(opened, exceptions, port_rss, workers);
+    for (index, port) in main_ports.iter_mut().enumerate() {
+        port.link_up = links.state(index).is_up(&port.port);
+    }
     let (service_slots, backend_slots) =
         (pipeline_config.service_slots, pipeline_config.backend_slots);
     let (mut handles, mut views) = (Vec::new(), Vec::new());
@@ -248,6 +255,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         clock,
         started_ms,
         pulse_check_at_ms: 0,
+        links,
         link_check_at_ms: 0,
         slow_check_at_ms: 0,
         server,
@@ -362,6 +370,17 @@ fn open_exceptions(
             Ok(rx.pop().zip(tx.pop()).map(|(rx, tx)| ExceptionPort::new(port, rx, tx)))
         })
         .collect()
+}
+
+/// Ports first, then their exception ports, in the same order.
+fn watch_links(
+    opened: &[Opened],
+    exceptions: &[Option<ExceptionPort>],
+) -> Result<LinkWatch, StartError> {
+    let ports = opened.iter().map(|opened| Some(&opened.port));
+    let all = ports.chain(exceptions.iter().map(|e| e.as_ref().map(ExceptionPort::port)));
+    let interfaces = all.map(|port| port.and_then(Interface::of)).collect();
+    LinkWatch::start(interfaces).map_err(StartError::Links)
 }
 
 /// Give the kernel's side of each port its address, and the routes.
