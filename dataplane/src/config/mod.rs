@@ -169,6 +169,11 @@ impl Port {
         let with_one = networks.filter(|network| network.prefix_len() <= 30);
         with_one.map(|network| network.last().to_bits()).collect()
     }
+
+    /// Whether AF_XDP drives it, which receives into the kernel's part of packet buffers.
+    pub fn is_af_xdp(&self) -> bool {
+        self.device.starts_with("net_af_xdp")
+    }
 }
 
 /// A static route.

@@ -83,6 +83,13 @@ impl<'p, T: Hash + Eq> Unique<'p, T> {
     }
 }
 
+/// The largest MTU of DPDK's taps, in bytes.
+const TAP_MTU: u16 = 1_504;
+/// The largest MTU beside an AF_XDP port, in bytes. Its buffers are at most a page of 4,096. DPDK makes
+/// their number of cache lines odd: 63. Of these go 64 bytes for the pool, 128 for the mbuf, 128 for
+/// its headroom, 256 for the kernel, 22 for Ethernet and VLAN headers.
+pub(super) const AF_XDP_MTU: u16 = 63 * 64 - 64 - 128 - 128 - 256 - 22;
+
 /// Names, devices, addresses and exception ports are unique, and networks belong to one port each.
 pub(super) fn check_ports(report: &mut Report<'_>, ports: &[PortDraft]) {
     if !(1..=MAX_PORTS).contains(&ports.len()) {
@@ -120,7 +127,28 @@ pub(super) fn check_ports(report: &mut Report<'_>, ports: &[PortDraft]) {
             }
         }
     }
+    check_mtus(report, ports);
     check_networks(report, ports);
+}
+
+/// What drivers are known to take, for an MTU that a start would refuse, or an AF_XDP port would not
+/// receive.
+fn check_mtus(report: &mut Report<'_>, ports: &[PortDraft]) {
+    let af_xdp = ports.iter().find(|draft| draft.port.is_af_xdp());
+    for PortDraft { path, port } in ports {
+        let field = format!("{path}.mtu");
+        if port.device.starts_with("net_tap") && port.mtu > TAP_MTU {
+            let expected = format!("at most {TAP_MTU}, which a tap takes");
+            report.problem(&field, port.mtu, &expected);
+        } else if let Some(other) = af_xdp.filter(|_| port.mtu > AF_XDP_MTU) {
+            let expected = format!(
+                "at most {AF_XDP_MTU}, as all ports share packet buffers, and those of the AF_XDP \
+                 device of {} are smaller than a page",
+                other.path
+            );
+            report.problem(&field, port.mtu, &expected);
+        }
+    }
 }
 
 fn check_networks(report: &mut Report<'_>, ports: &[PortDraft]) {

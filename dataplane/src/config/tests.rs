@@ -83,7 +83,7 @@ backends = 2
 neighbours = 16
 [[port]]
 name = "lan"
-device = "net_tap0,iface=tp0"
+device = "net_pcap0,iface=tp0"
 addresses = ["10.0.0.1/24"]
 mtu = 9216
 rx_descriptors = 64
@@ -116,7 +116,7 @@ enabled = true
          l4 checksums port\n\
          control      /tmp/x.sock\n\
          limits       2048 connections, 1 services, 2 backends, 16 neighbours\n\
-         port         lan: net_tap0,iface=tp0, 10.0.0.1/24, mtu 9216, exception port lan0\n\
+         port         lan: net_pcap0,iface=tp0, 10.0.0.1/24, mtu 9216, exception port lan0\n\
          route        0.0.0.0/0 via 10.0.0.254 on lan\n"
     );
 }
@@ -512,4 +512,32 @@ fn no_text_makes_it_panic() {
         let _ = Config::parse(&cut, CPUS);
         let _ = Config::parse(&cut, &[]);
     }
+}
+
+#[test]
+fn an_mtu_that_a_driver_is_known_not_to_take_is_refused() {
+    let most = rules::AF_XDP_MTU;
+    assert_eq!(most, 3_434);
+    let of_wan = |mtu: u16| {
+        let text = "name = \"wan\"";
+        Config::parse(&PORTS.replace(text, &format!("{text}\nmtu = {mtu}")), CPUS)
+    };
+    assert!(of_wan(most).is_ok());
+    let expected = "7:7: port[wan].mtu is 3435: expected at most 3434, as all ports share packet \
+                    buffers, and those of the AF_XDP device of port[lan] are smaller than a page";
+    let found = replaced("name = \"wan\"", "name = \"wan\"\nmtu = 3435");
+    assert!(found.len() == 1 && found[0].ends_with(&expected[5..]), "{found:?}");
+    let found = replaced("name = \"lan\"", "name = \"lan\"\nmtu = 9000");
+    assert!(
+        found.len() == 1 && found[0].contains("port[lan].mtu is 9000: expected at most 3434"),
+        "{found:?}"
+    );
+    let tap = PORTS.replace("net_af_xdp0,iface=l0\"", "net_tap0,iface=l0\"\nmtu = 1505");
+    let found = problems(&tap);
+    assert!(
+        found.len() == 1 && found[0].contains("mtu is 1505: expected at most 1504"),
+        "{found:?}"
+    );
+    let jumbo = PORTS.replace("net_af_xdp0,iface=l0\"", "0000:04:00.0\"\nmtu = 9216");
+    assert!(Config::parse(&jumbo, CPUS).is_ok(), "a NIC says so itself");
 }

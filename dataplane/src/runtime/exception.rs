@@ -61,7 +61,7 @@ impl ExceptionPort {
     /// From an open tap with one queue.
     pub fn new(port: Port, rx: RxQueue, tx: TxQueue) -> Self {
         let longest = ETHERNET_HEADER + usize::from(port.mtu());
-        ExceptionPort { rx, tx, to_kernel: Vec::with_capacity(BURST), longest, port: port }
+        ExceptionPort { rx, tx, to_kernel: Vec::with_capacity(BURST), longest, port }
     }
 
     /// Its device.

@@ -51,6 +51,10 @@ const RING: u32 = 1_024;
 const MESSAGES: usize = 4_096;
 /// Mbufs that each thread keeps in its own cache.
 const MEMPOOL_CACHE: u32 = 256;
+/// What the kernel keeps in front of each frame that AF_XDP receives into an mbuf.
+const XDP_HEADROOM: u16 = 256;
+/// The largest MTU of an exception port, that of any Ethernet: DPDK's tap has hardly more.
+const EXCEPTION_MTU: u16 = 1_500;
 /// Descriptors of an exception port's queues.
 const EXCEPTION_DESCRIPTORS: u16 = 256;
 /// The longest that a packet of the host itself may wait for the main thread.
@@ -311,10 +315,16 @@ fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
     let in_workers = workers * (HELD as u32 + 256);
     let caches = (workers + 1) * MEMPOOL_CACHE * 2;
     let mbufs = queues + exceptions + rings + in_workers + caches + 2_048;
-    let largest = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1_500);
-    // Ethernet header and two VLAN tags beside the MTU, in steps of a cache line.
-    let data_room = (largest + 22).next_multiple_of(64).max(2_048);
+    let data_room = data_room(config);
     Ok(Mempool::create(eal, "packets", mbufs, MEMPOOL_CACHE, data_room, None)?)
+}
+
+/// Bytes of packet that each mbuf holds: the largest frame of any port.
+fn data_room(config: &Config) -> u16 {
+    let largest = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1_500);
+    let for_xdp = if config.ports.iter().any(config::Port::is_af_xdp) { XDP_HEADROOM } else { 0 };
+    // Ethernet header and two VLAN tags beside the MTU, in steps of a cache line.
+    (largest + 22 + for_xdp).next_multiple_of(64).max(2_048)
 }
 
 fn open_ports(
@@ -360,7 +370,7 @@ fn open_exceptions(
                 name: format!("{}'s exception port", port.name),
                 device: exception_device(index, interface),
                 queues: 1,
-                mtu: port.mtu,
+                mtu: port.mtu.min(EXCEPTION_MTU),
                 rx_descriptors: EXCEPTION_DESCRIPTORS,
                 tx_descriptors: EXCEPTION_DESCRIPTORS,
                 promiscuous: false,
@@ -393,7 +403,7 @@ fn configure_kernel(config: &Config, opened: &[Opened]) -> Result<(), StartError
             port.exception.as_ref().map(|interface| KernelPort {
                 interface: interface.clone(),
                 mac: MacAddr(opened.port.mac()),
-                mtu: opened.port.mtu(),
+                mtu: opened.port.mtu().min(EXCEPTION_MTU),
                 addresses: port.addresses.clone(),
             })
         })
