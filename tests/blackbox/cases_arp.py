@@ -99,13 +99,13 @@ def arp_cut_at_each_length(p: Play) -> None:
         p.dropped("arp_truncated")
 
 
-def refuses(name: str, at: int, new: bytes) -> None:
-    """Put a case into the table: a request with these bytes is no ARP for IPv4 over Ethernet."""
+def refuses(name: str, at: int, new: bytes, reason: str = "arp_invalid") -> None:
+    """Put a case into the table: a request with these bytes ends for this reason."""
 
     def play(p: Play) -> None:
         whole = request(WAN, WEB.vip)
         p.send(WAN, whole[:at] + new + whole[at + len(new) :])
-        p.dropped("arp_invalid")
+        p.dropped(reason)
 
     add(f"arp_{name}", play)
 
@@ -116,9 +116,9 @@ refuses("hardware_length_8", 18, b"\x08")
 refuses("protocol_length_16", 19, b"\x10")
 for operation in (0, 3, 4, 8, 9, 25, 256, 0xFFFF):
     refuses(f"operation_{operation}", 20, struct.pack(">H", operation))
-refuses("sender_group", 22, bytes.fromhex("03c10000000a"))
-refuses("sender_broadcast", 22, b"\xff" * 6)
-refuses("sender_zero", 22, b"\0" * 6)
+refuses("sender_group", 22, bytes.fromhex("03c10000000a"), "arp_bad_sender")
+refuses("sender_broadcast", 22, b"\xff" * 6, "arp_bad_sender")
+refuses("sender_zero", 22, b"\0" * 6, "arp_bad_sender")
 
 
 @case()

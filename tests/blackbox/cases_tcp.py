@@ -109,11 +109,29 @@ def tcp_reopened_by_the_client_after_it_closed(p: Play) -> None:
     conn.sends("A")
     conn.answers("A")
     again = Conn(p, WEB, port=conn.client_end[1])
-    again.client_seq = conn.client_seq + 100_000
+    again.client_seq = conn.client_seq + 5_000_000
     again.sends("S")
     p.conns(WEB.name, conn.name, made=1, ended=1)
     again.answers("SA")
     again.sends("A")
+
+
+@case()
+def tcp_reopened_near_its_last_sequence_number(p: Play) -> None:
+    """It could be a late copy of the first SYN: the backend judges, by the same local port, and its
+    word makes it a new connection."""
+    conn = opened(p, WEB)
+    conn.sends("FA")
+    conn.answers("FA")
+    conn.sends("A")
+    conn.client_seq += 3_000
+    conn.backend_seq += 900_000_000
+    conn.sends("S")
+    conn.answers("SA")
+    conn.sends("A")
+    conn.sends("PA", b"new")
+    conn.answers("PA", b"and well")
+    conn.passes(conn.segment("S", seq=77))
 
 
 @case()

@@ -112,4 +112,4 @@ def udp_from_a_client_without_a_flow_back(p: Play) -> None:
     conn = opened(p, DNS)
     stray = ether(B2, udp((B2.ip, 5353), conn.local or ("", 0)))
     p.send(LAN, stray)
-    p.dropped("no_conn")
+    p.dropped("udp_no_conn")

@@ -5,39 +5,41 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-# Of a worker: which worker it was is not the business of a case.
-WORKER = ("rx_packets", "tx_packets", "handed_over", "to_kernel", "dropped")
-WORKER += ("conns", "conns_created", "conns_expired")
-PORT = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "rx_missed", "rx_errors")
-PORT += ("rx_no_mbuf", "tx_errors", "mis_steered")
-TRAFFIC = ("packets_in", "bytes_in", "packets_out", "bytes_out", "conns_created", "conns")
-# Gauges that follow from others, or that move by themselves.
-NOT_COMPARED = ("mbufs", "services", "backends")
+# What moves by itself, or follows from others; all else is compared, also what is added some day.
+BY_ITSELF = {
+    "workers": {"worker", "busy_polls", "idle_polls", "stuck_ms", "stalls", "stalled_ms"},
+    "tables": {"mbufs", "services", "backends"},
+    "services": {"port", "max_conns"},
+    "ports": {"port"},
+}
 
 
 def flatten(stats: dict[str, Any]) -> Counter[str]:
-    """`Stats` of `dataplane/api/src/stats.rs`, as `workers.rx_packets`, `drops.no_conn`, …"""
+    """`Stats` of `dataplane/api/src/stats.rs`, as `workers.rx_packets`, `drops.no_conn`, …; which
+    worker it was is not the business of a case."""
     flat: Counter[str] = Counter()
     for worker in stats["workers"]:
-        for name in WORKER:
-            flat[f"workers.{name}"] += worker[name]
+        _add(flat, "workers", "workers", worker)
     for port in stats["ports"]:
-        for name in PORT:
-            flat[f"ports.{port['name']}.{name}"] = port[name]
+        _add(flat, f"ports.{port['name']}", "ports", port)
     for service in stats["services"]:
-        for name in TRAFFIC:
-            flat[f"services.{service['name']}.{name}"] = service[name]
+        name = f"services.{service['name']}"
+        _add(flat, name, "services", service)
         for backend in service["backends"]:
-            for name in TRAFFIC:
-                key = f"services.{service['name']}.{backend['address']}:{backend['port']}.{name}"
-                flat[key] = backend[name]
+            _add(flat, f"{name}.{backend['address']}:{backend['port']}", "services", backend)
     for table in stats["tables"]:
         name = table["table"]
-        if name not in NOT_COMPARED and not name.startswith("local_ports/"):
+        if name not in BY_ITSELF["tables"] and not name.startswith("local_ports/"):
             flat[f"tables.{name}"] = table["used"]
     for reason, count in stats["drops"].items():
         flat[f"drops.{reason}"] = count
     return flat
+
+
+def _add(flat: Counter[str], prefix: str, kind: str, fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        if type(value) is int and name not in BY_ITSELF[kind]:
+            flat[f"{prefix}.{name}"] += value
 
 
 def changes(before: Counter[str], after: Counter[str]) -> dict[str, int]:

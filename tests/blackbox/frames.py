@@ -95,13 +95,21 @@ def hop(
 ) -> bytes:
     """A frame of TCP or UDP as it must leave: MAC addresses (destination, source), TTL one less,
     another source or destination, all checksums computed anew over the bytes as they are."""
+    frame = without_trailer(frame)
     packet = bytearray(frame[ETHER : ETHER + ip_len(frame)])
     packet[8] = ip.get("ttl", packet[8] - 1)
     for at, end in ((0, src), (1, dst)):
         if end is not None:
             packet[12 + 4 * at : 16 + 4 * at] = bytes(map(int, end[0].split(".")))
             packet[20 + 2 * at : 22 + 2 * at] = struct.pack(">H", end[1])
-    return _mac(macs[0]) + _mac(macs[1]) + frame[12:14] + with_checksums(bytes(packet))
+    head = mac_bytes(macs[0]) + mac_bytes(macs[1]) + frame[12:14]
+    return head + with_checksums(bytes(packet)) + frame[ETHER + len(packet) :]
+
+
+def without_trailer(frame: bytes) -> bytes:
+    """A frame without what follows its IP packet, but for padding to 60 bytes."""
+    end = ETHER + ip_len(frame)
+    return frame if len(frame) <= 60 else pad(frame[:end])
 
 
 def with_checksums(packet: bytes) -> bytes:
@@ -165,5 +173,6 @@ def difference(expected: bytes, seen: bytes) -> str:
     )
 
 
-def _mac(text: str) -> bytes:
+def mac_bytes(text: str) -> bytes:
+    """A MAC address as it lies in a frame."""
     return bytes.fromhex(text.replace(":", ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from functools import lru_cache
 from typing import Any, Iterable
 
 import counters
@@ -33,9 +34,12 @@ class Play:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.generation = 0
+        self.patience_s = PATIENCE_S
         self.known: set[tuple[str, str]] = set()
         self.macs = {(host.port, host.ip): host.mac for host in HOSTS}
         self.replies: Counter[bytes] = Counter()
+        # Who does not answer, and may still be asked for.
+        self.dead: set[tuple[str, str]] = set()
         self.next_port = 2_000
         self.stats = lab.control.ask("stats")
         self.begin()
@@ -89,12 +93,7 @@ class Play:
 
     def sees_all(self, port: str, expected: list[bytes]) -> None:
         """These frames leave by a port, in any order."""
-        seen = [self.take(port) for _ in expected]
-        missing, extra = Counter(expected) - Counter(seen), Counter(seen) - Counter(expected)
-        if missing or extra:
-            shown = [f"missing {frames.describe(f)}" for f in list(missing)[:3]]
-            shown += [f"instead {frames.describe(f)}" for f in list(extra)[:3]]
-            raise Wrong(f"port {port}: {len(missing)} of {len(expected)}\n" + "\n".join(shown))
+        self._compare_all(self.arrived[port], f"port {port}", expected)
 
     def kernel_sees(self, port: str, *expected: bytes) -> None:
         """These frames reach the host by the exception port of a port."""
@@ -102,6 +101,10 @@ class Play:
             seen = self._take(self.to_kernel[port], f"the kernel behind {port}")
             if seen != frame:
                 raise Wrong(f"the kernel behind {port}: {frames.difference(frame, seen)}")
+
+    def kernel_sees_all(self, port: str, expected: list[bytes]) -> None:
+        """These frames reach the host by the exception port of a port, in any order."""
+        self._compare_all(self.to_kernel[port], f"the kernel behind {port}", expected)
 
     def dropped(self, reason: str, times: int = 1) -> None:
         """Frames end for this reason."""
@@ -152,7 +155,7 @@ class Play:
 
     def knows(self, address: str, mac: str) -> None:
         """Wait until Sluice, and by then its workers, know a next hop by this MAC address."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while True:
             known = self.lab.control.ask("neighbours")["neighbours"]
             if any(n["address"] == address and n["mac"] == mac for n in known):
@@ -203,7 +206,7 @@ class Play:
 
     def settle(self) -> None:
         """Wait until all that was sent has been counted, and nothing comes any more."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while True:
             quiet_since = time.monotonic()
             while time.monotonic() - quiet_since < QUIET_S:
@@ -247,14 +250,22 @@ class Play:
         )
 
     def _take(self, queue: deque[bytes], where: str) -> bytes:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not queue:
             if not self._drain():
                 if time.monotonic() > deadline:
                     self.lab.check_alive()
-                    raise Wrong(f"{where}: nothing came within {PATIENCE_S} s")
+                    raise Wrong(f"{where}: nothing came within {self.patience_s} s")
                 time.sleep(0.0002)
         return queue.popleft()
+
+    def _compare_all(self, queue: deque[bytes], where: str, expected: list[bytes]) -> None:
+        seen = [self._take(queue, where) for _ in expected]
+        missing, extra = Counter(expected) - Counter(seen), Counter(seen) - Counter(expected)
+        if missing or extra:
+            shown = [f"missing {frames.describe(f)}" for f in list(missing)[:3]]
+            shown += [f"instead {frames.describe(f)}" for f in list(extra)[:3]]
+            raise Wrong(f"{where}: {len(missing)} of {len(expected)}\n" + "\n".join(shown))
 
     def _drain(self) -> bool:
         """Take in what has arrived; whether anything has."""
@@ -277,7 +288,12 @@ class Play:
         return anything
 
     def _confirm(self, port: str, frame: bytes) -> bool:
-        """Sluice verifies a next hop that it knows, after 30 s of use: the host answers."""
+        """Sluice verifies a next hop that it knows, after 30 s of use: the host answers. Or it asks
+        for a dead one again."""
+        if frame[12:14] != b"\x08\x06":
+            return False
+        if any(at == port and frame == arp_request(at, address) for at, address in self.dead):
+            return True
         for at, address in self.known - self.silent:
             if at == port and frame == arp_request(port, address, self.macs[port, address]):
                 self.answer(port, address)
@@ -290,6 +306,7 @@ class Play:
         self.expected[f"ports.{port}.rx_bytes"] += len(frame)
 
 
+@lru_cache(maxsize=None)
 def arp_request(port: str, address: str, mac: str | None = None) -> bytes:
     """Sluice's own ARP request for an address: broadcast, or to the MAC address that it knows."""
     ours = (PORT_IPS[port], PORT_MACS[port])

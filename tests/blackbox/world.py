@@ -73,6 +73,8 @@ class Service:
             "maglev_slots": 251,
             "pool": "main" if self.mode == "full-nat" else None,
             "timeouts": dict(LONG),
+            "no_conn": "reset" if self.mode == "full-nat" else "drop",
+            "no_backend": "reset",
             "backends": [backend(*b) for b in self.backends],
         }
         return service | self.more
@@ -118,6 +120,7 @@ def snapshot(services: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     return {
         "services": usual if services is None else services,
         "pools": [{"name": "main", "addresses": [LOCAL]}],
+        "no_service": "reset",
     }
 
 
