@@ -1,4 +1,8 @@
-"""Cases whose right answer Sluice does not give yet, each with what it waits for. They are played
-all the same; one that passes is to be taken out here."""
+"""Cases whose right answer Sluice does not give yet, by what they wait for. They are played all the
+same; one that passes is to be taken out here."""
 
-PENDING: dict[str, str] = {}
+WAITING: dict[str, tuple[str, ...]] = {
+    "item 13": ("claim_of_a_vip_is_defended",),
+}
+
+PENDING = {name: item for item, names in WAITING.items() for name in names}
