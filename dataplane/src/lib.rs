@@ -18,6 +18,7 @@ pub mod host_flows;
 pub mod intrinsics;
 pub mod kernel;
 pub mod ledger;
+pub mod log;
 pub mod orders;
 pub mod pipeline;
 pub mod port_spaces;
