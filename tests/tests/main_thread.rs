@@ -157,7 +157,8 @@ fn one_backend_that_dies_takes_no_other_with_it() {
     let events = lab.events_since(seq).unwrap();
     let ill: Vec<_> = events.iter().filter(|event| event.kind == "backend-unhealthy").collect();
     assert!(ill.iter().all(|event| event.message.contains(&lost)), "{ill:?}");
-    assert!(asker.longest < Duration::from_millis(200), "{:?}", asker.longest);
-    // 3 ms is what it takes; the rest is what else the machine's two CPUs have to do.
-    assert!(stats.main_thread.longest_round_us < 50_000, "{:?}", stats.main_thread);
+    // What else the machine's two CPUs have to do is in these; what a round takes by itself is measured
+    // by snapshot_adoption.rs. It was seconds.
+    assert!(asker.longest < Duration::from_millis(500), "{:?}", asker.longest);
+    assert!(stats.main_thread.longest_round_us < 100_000, "{:?}", stats.main_thread);
 }

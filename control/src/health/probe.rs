@@ -20,11 +20,13 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use sluice_api::BackendId;
 use sluice_api::service::{HealthCheck, HealthCheckKind};
-use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 
 /// What the checks call themselves.
 const AGENT: &str = concat!("sluice-health/", env!("CARGO_PKG_VERSION"));
+/// EINPROGRESS on Linux: the SYN is on its way.
+const IN_PROGRESS: i32 = 115;
 /// Longest answer head that is read, in bytes. Hyper takes no less than 8 KiB.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
@@ -58,14 +60,38 @@ pub(super) async fn probe(backend: BackendId, check: &HealthCheck, deadline: Dur
 async fn tcp(to: SocketAddrV4) -> Outcome {
     match connect(to).await {
         Ok(_) => Outcome::Pass("TCP handshake completed".to_owned()),
-        Err(error) => from_io(&error),
+        Err(outcome) => outcome,
     }
 }
 
-async fn connect(to: SocketAddrV4) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(to).await?;
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+/// Connects, or says what became of it.
+async fn connect(to: SocketAddrV4) -> Result<TcpStream, Outcome> {
+    let stream = begin_to_connect(to).map_err(|error| not_sent(&error))?;
+    let connected = async {
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(()), Err)
+    };
+    connected.await.map_err(|error| from_io(&error))?;
     Ok(stream)
+}
+
+/// Has the kernel send a SYN. What it tells at once, it tells by itself: nothing was sent.
+fn begin_to_connect(to: SocketAddrV4) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+        _ => TcpStream::from_std(socket.into()),
+    }
+}
+
+/// What it says when a check could not be sent: nothing about the backend, whatever this host lacks (a
+/// route, a local port, a permission). But one that is on this host itself can refuse at once.
+fn not_sent(error: &io::Error) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => from_io(error),
+        _ => Outcome::Unable(error.to_string()),
+    }
 }
 
 async fn http(to: SocketAddrV4, check: &HealthCheck) -> Outcome {
@@ -82,7 +108,7 @@ async fn http(to: SocketAddrV4, check: &HealthCheck) -> Outcome {
     };
     let stream = match connect(to).await {
         Ok(stream) => stream,
-        Err(error) => return from_io(&error),
+        Err(outcome) => return outcome,
     };
     match status(stream, request).await {
         Ok(status) if check.expected_status.contains(&status.as_u16()) => {
@@ -180,6 +206,38 @@ fn any_of(codes: &[u16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    /// In a namespace with nothing but a loopback interface that is down.
+    #[test]
+    fn what_cannot_be_sent_says_nothing_about_the_backend() {
+        let test = "health::probe::tests::inside_nothing_is_reached";
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture", test])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("unshare") {
+            return eprintln!("SKIPPED: no namespaces here: {errors}");
+        }
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+    }
+
+    #[tokio::test]
+    #[ignore = "runs inside a namespace, started by the test above"]
+    async fn inside_nothing_is_reached() {
+        if std::fs::read_to_string("/proc/net/route").unwrap().lines().count() > 1 {
+            return eprintln!("SKIPPED: this is no namespace of its own");
+        }
+        let check = HealthCheck::default();
+        for backend in ["192.0.2.1:80", "127.0.0.1:80"] {
+            let outcome = probe(backend.parse().unwrap(), &check, Duration::from_secs(1)).await;
+            assert!(matches!(outcome, Outcome::Unable(_)), "{backend}: {outcome:?}");
+        }
+    }
 
     #[test]
     fn expected_codes_read_as_a_sentence() {

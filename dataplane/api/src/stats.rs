@@ -38,7 +38,7 @@ pub struct DataplaneStatus {
     pub limits: Limits,
 }
 
-/// A time in which some worker did not come round.
+/// A time in which some worker, or the main thread, did not come round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doubt {
     /// How long ago it began, in ms.

@@ -142,6 +142,8 @@ impl MainLoop {
     fn status(&self) -> DataplaneStatus {
         let now_ms = self.now_ms();
         let stalls = self.workers.iter().filter_map(|handle| handle.pulse.last_stall());
+        // While this thread did not come round, checks did not leave the host.
+        let stalls = stalls.chain(self.rounds.last_stall(now_ms));
         let doubt = pulse::doubtful_ms(stalls, now_ms, DOUBT_TOLD_MS);
         let workers = (0..)
             .zip(&self.workers)

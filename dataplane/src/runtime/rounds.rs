@@ -12,8 +12,12 @@ use std::time::{Duration, Instant};
 
 use sluice_api::stats::MainThreadStats;
 
+use super::pulse::{STUCK_MS, Stall};
+
 /// From here on a round took long, or a nap ended late, in ns.
 const LATE_NS: u64 = 20_000_000;
+/// From here on it was a stall: what others were seen to do, or not to do, meanwhile tells nothing.
+const STALL_NS: u64 = STUCK_MS * 1_000_000;
 /// At most one event about that in this time, in ns.
 const EVENT_EVERY_NS: u64 = 10_000_000_000;
 /// The longest is that of the current and of the last window, each of this length, in ns.
@@ -90,6 +94,10 @@ pub struct Rounds {
     /// The round so far, without its nap, and the step in it that took longest.
     round_ns: u64,
     slowest: (Step, u64),
+    /// When the round before this one began, in ns since the start.
+    round_began_ns: u64,
+    /// The last time in which it did not come round: from when to when, in ns since the start.
+    stall: Option<(u64, u64)>,
     /// The longest nap that it asks for.
     nap_ns: u64,
     stats: MainThreadStats,
@@ -116,6 +124,8 @@ impl Rounds {
             since_ns: 0,
             round_ns: 0,
             slowest: (Step::Nap, 0),
+            round_began_ns: 0,
+            stall: None,
             nap_ns: nap.as_nanos() as u64,
             stats: MainThreadStats::default(),
             before_us: (0, 0),
@@ -148,6 +158,10 @@ impl Rounds {
         let late_ns = took_ns.saturating_sub(self.nap_ns);
         let (round_ns, slowest) = (self.round_ns, self.slowest);
         (self.round_ns, self.slowest) = (0, (Step::Nap, 0));
+        let began_ns = std::mem::replace(&mut self.round_began_ns, now_ns);
+        if round_ns + late_ns >= STALL_NS {
+            self.stall = Some((began_ns, now_ns));
+        }
         self.account(now_ns, round_ns, late_ns);
         let (took_ns, (slow_step, slow_ns)) =
             if late_ns > round_ns { (late_ns, (Step::Nap, late_ns)) } else { (round_ns, slowest) };
@@ -191,6 +205,15 @@ impl Rounds {
             latest_wake_us: self.now_us.1.max(self.before_us.1),
             ..self.stats
         }
+    }
+
+    /// The last time in which it did not come round for as long as that makes a worker stuck, by the clock
+    /// by which it is `now_ms`.
+    pub fn last_stall(&self, now_ms: u64) -> Option<Stall> {
+        let (since_ns, until_ns) = self.stall?;
+        let now_ns = self.notes.start.elapsed().as_nanos() as u64;
+        let at = |ns: u64| now_ms.saturating_sub(now_ns.saturating_sub(ns) / 1_000_000);
+        Some(Stall { since_ms: at(since_ns), until_ms: Some(at(until_ns)) })
     }
 
     /// Nobody is to say any more that it is silent: it ends, and waits for others to do so.
@@ -310,6 +333,19 @@ mod tests {
         );
         assert_eq!(rounds.stats().latest_wake_us, 300_000);
         assert_eq!(rounds.stats().longest_round_us, 1_000);
+    }
+
+    #[test]
+    fn a_stall_is_remembered_with_its_times() {
+        let mut rounds = Rounds::new(Duration::from_millis(2));
+        round(&mut rounds, 0, &[(Step::Tally, 60)], 41);
+        assert_eq!(rounds.stall, None, "99 ms");
+        rounds.round_began_ns = 500 * MS;
+        round(&mut rounds, 500, &[(Step::Tally, 60)], 42);
+        assert_eq!(rounds.stall, Some((500 * MS, 602 * MS)));
+        // It is later now than it was then, whenever the clock of whoever asks began.
+        let stall = rounds.last_stall(1_000_000).unwrap();
+        assert!(stall.until_ms.unwrap() - stall.since_ms <= 102 && stall.since_ms <= 1_000_000);
     }
 
     #[test]
