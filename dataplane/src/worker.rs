@@ -12,7 +12,7 @@ use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
 use crate::host_flows::KernelLane;
 use crate::orders::Orders;
-use crate::pipeline::{EXPIRE_PER_ROUND, Pipeline, PipelineConfig, Sink, ToMain};
+use crate::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
 use crate::resolver::NeighbourUpdate;
 use crate::snapshot::Compiled;
 use crate::table::wheel::Millis;
@@ -223,15 +223,15 @@ impl Worker {
     pub fn run(&mut self) {
         let mut burst = Burst::default();
         while self.orders.go_on() {
-            let packets = self.round(&mut burst);
+            let done = self.round(&mut burst);
             let counters = &self.lanes.counters;
-            (if packets > 0 { &counters.busy_polls } else { &counters.idle_polls }).add(1);
-            self.backoff.after_round(packets);
+            (if done.packets > 0 { &counters.busy_polls } else { &counters.idle_polls }).add(1);
+            self.backoff.after_round(done.packets + usize::from(done.is_behind));
         }
     }
 
-    /// One round over everything that may bring work; the packets it brought.
-    fn round(&mut self, burst: &mut Burst<Mbuf>) -> usize {
+    /// One round over everything that may bring work.
+    fn round(&mut self, burst: &mut Burst<Mbuf>) -> Done {
         let now = now_ms(&self.clock);
         let Worker { pipeline, rx, lanes, from_workers, config, updates, messages, .. } = self;
         let config: &Compiled = config.load();
@@ -251,22 +251,28 @@ impl Worker {
         for update in std::iter::from_fn(|| updates.pop()).take(UPDATES_PER_ROUND) {
             pipeline.update_neighbour(&update, config, now, lanes);
         }
-        pipeline.expire(config, now, EXPIRE_PER_ROUND);
+        let is_behind = pipeline.keep_pace(config, now);
         lanes.flush();
         for message in pipeline.take_messages() {
             // When the queue is full the message is lost: whoever sent it will say it again.
             let _ = messages.push(message);
         }
-        // Timers that are behind are work too: no nap before they are not.
-        packets += usize::from(pipeline.is_behind());
         // The queues drop these themselves.
         let too_long = rx.iter().map(RxQueue::multi_segment_drops).sum();
         lanes.counters.drop_count(DropReason::FrameTooLong).set(too_long);
         lanes.counters.generation.publish(config.generation);
         // Last: whoever sees it sees all that this round made by these quotas and those before.
         lanes.counters.view_epoch.publish(view_epoch);
-        packets
+        Done { packets, is_behind }
     }
+}
+
+/// What a round did.
+struct Done {
+    /// Packets that it brought.
+    packets: usize,
+    /// Whether conns wait to be looked at for their timeouts.
+    is_behind: bool,
 }
 
 /// Send the frames that the main thread or the kernel made; how many.

@@ -8,6 +8,8 @@ mod choose;
 mod conn;
 mod egress;
 mod exception;
+#[cfg(test)]
+mod expiry_tests;
 mod forward;
 mod half_open;
 mod icmp;
@@ -64,12 +66,18 @@ pub use steer::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust, WINDOW
 pub const HELD_PER_NEIGHBOUR: usize = 64;
 /// Packets that may wait for MAC addresses in one worker.
 pub const HELD: usize = 512;
-/// Conns looked at for expiry in one round of a worker. It bounds what a packet may wait for, about
-/// 2 us when all of their lines are in memory, and lets several million conns expire per second.
+/// Conns looked at for expiry in one round of a worker, beside one for each that was made in it. It
+/// bounds what a packet may wait for, about 2 us when all of their lines are in memory.
 pub const EXPIRE_PER_ROUND: usize = 16;
 /// Lines looked at in one round after timeouts were shortened, one after the other in memory: a
 /// million in 2,000 rounds.
 const REARM_PER_ROUND: usize = 512;
+/// The same while expiry is late by [`EXPIRE_LATE_MS`]: when many conns end at once, or each is looked
+/// at several times.
+pub const EXPIRE_PER_LATE_ROUND: usize = 64;
+/// How late expiry may be, in ms, before it is given more time. Within a slot of the wheel all is due
+/// at its end, and some ms to work it off are no lateness.
+const EXPIRE_LATE_MS: Millis = 4;
 /// Messages to the main thread that one burst may cause.
 pub const OUTBOX: usize = 64;
 
@@ -203,6 +211,8 @@ pub struct Tables {
     arp_limits: Box<arp::MessageLimits>,
     refusals: refuse::Limits,
     group_limit: RateLimit,
+    /// Conns made when expiry was last called.
+    created_before: u64,
 }
 
 /// A packet that waits for a MAC address, as it came.
@@ -266,6 +276,7 @@ impl<F: Frame> Pipeline<F> {
                 arp_limits: Box::new(arp::MessageLimits::new(config.seed, now)),
                 refusals: refuse::Limits::new(config.seed, now),
                 group_limit: exception::group_limit(config.seed, now),
+                created_before: 0,
             },
             held: VecDeque::with_capacity(HELD),
             released: Some(Box::default()),
@@ -397,6 +408,21 @@ impl<F: Frame> Pipeline<F> {
         self.released = Some(burst);
     }
 
+    /// Remove conns that were idle for their timeout, as many as keep pace with those that are made:
+    /// what a packet waits for that is bounded by the conns made since the last call. Whether more
+    /// wait to be looked at: then there is no time for a nap. Call once a round.
+    #[inline]
+    pub fn keep_pace(&mut self, config: &Compiled, now: Millis) -> bool {
+        let t = &mut self.tables;
+        let created = t.counters.conns_created.get();
+        let made = created.wrapping_sub(t.created_before) as usize;
+        t.created_before = created;
+        let is_late = t.conns.expiry_behind(now).is_some_and(|late| late >= EXPIRE_LATE_MS);
+        let least = if is_late { EXPIRE_PER_LATE_ROUND } else { EXPIRE_PER_ROUND };
+        self.expire(config, now, least + made);
+        self.is_behind(now)
+    }
+
     /// Remove conns that were idle for their timeout, looking at no more than `most`; after timeouts
     /// were shortened, also at conns that are armed for later.
     pub fn expire(&mut self, config: &Compiled, now: Millis, most: usize) {
@@ -415,8 +441,9 @@ impl<F: Frame> Pipeline<F> {
     }
 
     /// Whether there is more to be done about timeouts than the last [`expire`](Self::expire) did.
-    pub fn is_behind(&self) -> bool {
-        self.tables.conns.is_rearming()
+    pub fn is_behind(&self, now: Millis) -> bool {
+        let conns = &self.tables.conns;
+        conns.is_rearming() || conns.expiry_behind(now).is_some()
     }
 
     /// Messages to the main thread since the last call.

@@ -516,6 +516,13 @@ impl ConnTable {
         }
     }
 
+    /// For how long, in ms, conns have waited to be looked at by [`expire`](Self::expire); `None`
+    /// when none does.
+    #[inline]
+    pub fn expiry_behind(&self, now: Millis) -> Option<Millis> {
+        self.wheel.behind(now)
+    }
+
     /// Remove conns that were idle for their timeout, looking at no more than `most` conns, and
     /// tell `gone` of each. Call between bursts.
     pub fn expire(

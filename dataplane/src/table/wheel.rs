@@ -139,14 +139,18 @@ impl Wheel {
         }
     }
 
+    /// For how long, in ms, the slot that is to expire next has been over; `None` while it is not.
+    #[inline]
+    pub fn behind(&self, now: Millis) -> Option<Millis> {
+        let end = self.next_slot.wrapping_add(1).wrapping_mul(SLOT_MS);
+        at_or_after(now, end).then(|| now.wrapping_sub(end))
+    }
+
     /// The next conn whose slot is over, taken out of the wheel; the caller frees it or arms it
     /// again. `None` when nothing is due.
     pub fn pop_due(&mut self, links: &mut impl Links, now: Millis) -> Option<u32> {
         loop {
-            let end = self.next_slot.wrapping_add(1).wrapping_mul(SLOT_MS);
-            if !at_or_after(now, end) {
-                return None;
-            }
+            self.behind(now)?;
             let lists = &mut self.heads[(self.next_slot & MASK) as usize];
             let first = self.lane.unwrap_or_else(|| {
                 lists.iter().filter(|head| **head != NIL).for_each(|head| links.prefetch(*head));
