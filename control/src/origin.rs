@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn pool(name: &str, last: u8) -> Pool {
-        Pool { name: name.into(), addresses: vec![[10, 0, 0, last].into()] }
+        Pool::new(name, vec![[10, 0, 0, last].into()])
     }
 
     #[test]

@@ -282,7 +282,7 @@ mod tests {
     use sluice_api::Pool;
 
     fn content(version: u64) -> Content {
-        let pools = vec![Pool { name: "p".into(), addresses: vec![[10, 0, 0, 1].into()] }];
+        let pools = vec![Pool::new("p", vec![[10, 0, 0, 1].into()])];
         Content {
             state: State { version, services: vec![], pools },
             file: FileRecord::default(),

@@ -89,6 +89,17 @@ async fn backends_and_pools_are_made_read_changed_and_deleted() {
         api.send("PATCH", "/pools/more", patch.clone()).await.ok(200)["addresses"],
         patch["addresses"]
     );
+    let path = "/pools/more/addresses/10.0.0.253";
+    let first = api.post_empty(&format!("{path}/drain")).await;
+    let again = api.post_empty(&format!("{path}/drain")).await;
+    assert_eq!(first.header("etag"), again.header("etag"));
+    assert_eq!(first.ok(200)["drained"], json!(["10.0.0.253"]));
+    let all = api.post_empty("/pools/more/addresses/10.0.0.252/drain").await.problem(422);
+    assert!(all.contains("pools[more].drained is all 2 addresses: expected fewer"), "{all}");
+    let unknown = api.post_empty("/pools/more/addresses/10.0.0.9/drain").await.problem(404);
+    assert!(unknown.contains("10.0.0.252, 10.0.0.253"), "{unknown}");
+    api.post_empty("/pools/more/addresses/ten/drain").await.problem(400);
+    assert_eq!(api.post_empty(&format!("{path}/up")).await.ok(200)["drained"], Value::Null);
     api.send("PUT", "/pools/more", json!({"addresses": ["10.0.0.254"]})).await.ok(200);
     assert_eq!(api.get("/pools").await.ok(200)["pools"].as_array().unwrap().len(), 2);
     assert_eq!(api.delete("/pools/more").await.status, 204);

@@ -134,6 +134,7 @@ impl Dataplane {
                 bytes: 64_000,
             }],
             drops: [(DropReason::NoConn.name().to_owned(), 12_345)].into(),
+            leaving: Vec::new(),
         }
     }
 }
@@ -358,7 +359,21 @@ fn pools_and_their_addresses() {
     assert_eq!(lab.ok("pool add-address local 10.0.0.252"), "pool local has 3 addresses\n");
     let list = lab.ok("pool list");
     assert_eq!(row(&list, "local"), ["local", "3", "10.0.0.250,", "10.0.0.251,", "10.0.0.252"]);
+    assert_eq!(
+        lab.ok("pool drain local 10.0.0.251"),
+        "address 10.0.0.251 of pool local: drains: it keeps its conns and takes no new ones\n"
+    );
+    assert_eq!(lab.json("pool show local")["drained"], json!(["10.0.0.251"]));
+    assert!(lab.ok("pool show local").contains("\n  10.0.0.251  drains\n"));
+    assert_eq!(lab.run("pool drain local 10.0.0.99").code, 4);
+    lab.ok("pool drain local 10.0.0.250");
+    let all = lab.run("pool drain local 10.0.0.252");
+    assert_eq!(all.code, 1);
+    assert!(all.stderr.contains("pools[local].drained is all 3 addresses: expected fewer"));
+    assert!(lab.ok("pool up local 10.0.0.250").contains("takes new conns"));
+    // An address that is removed takes its state with it.
     lab.ok("pool remove-address local 10.0.0.250,10.0.0.251");
+    assert_eq!(lab.json("pool show local")["drained"], Value::Null);
     assert_eq!(lab.json("pool show local")["addresses"], json!(["10.0.0.252"]));
     assert!(lab.ok("pool show local").contains("1 address\n  10.0.0.252"));
 

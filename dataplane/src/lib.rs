@@ -17,6 +17,7 @@ pub mod frame;
 pub mod host_flows;
 pub mod intrinsics;
 pub mod kernel;
+pub mod leaving;
 pub mod ledger;
 pub mod log;
 pub mod orders;

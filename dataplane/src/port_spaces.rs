@@ -46,6 +46,11 @@ impl PortSpaces {
         }
     }
 
+    /// How many workers share the ports.
+    pub fn workers(&self) -> u16 {
+        self.owners.len() as u16
+    }
+
     /// Those of a snapshot, with what `previous` has of them.
     pub fn new(snapshot: &Snapshot, previous: &PortSpaces) -> Self {
         let mut all = PortSpaces::empty(Arc::clone(&previous.owners), 0);
@@ -53,7 +58,7 @@ impl PortSpaces {
         all.next_pool = previous.next_pool;
         let mut numbers = HashMap::new();
         for pool in &snapshot.pools {
-            let addresses: Box<[u32]> = pool.addresses.iter().map(|a| a.to_bits()).collect();
+            let addresses: Box<[u32]> = pool.open_addresses().map(|a| a.to_bits()).collect();
             let number = previous.pools.get(&addresses).copied().unwrap_or_else(|| {
                 all.next_pool += 1;
                 all.next_pool
@@ -122,7 +127,7 @@ impl PortSpaces {
     /// Use of a pool's local ports towards the backend, on the worker, where the largest part of
     /// them is in use, and the memory of all its spaces.
     pub fn pool_usage(&self, pool: &Pool) -> TableUsage {
-        let addresses: Vec<u32> = pool.addresses.iter().map(|a| a.to_bits()).collect();
+        let addresses: Vec<u32> = pool.open_addresses().map(|a| a.to_bits()).collect();
         let workers = 0..self.owners.len();
         let of_workers = |space| workers.clone().map(move |worker| PortSpace::usage(space, worker));
         let all = self.of_pool(&addresses).flat_map(of_workers);
@@ -157,7 +162,7 @@ mod tests {
 
     fn pool(name: &str, last: &[u8]) -> Pool {
         let addresses = last.iter().map(|last| Ipv4Addr::new(10, 0, 255, *last)).collect();
-        Pool { name: name.to_owned(), addresses }
+        Pool::new(name, addresses)
     }
 
     #[test]

@@ -15,6 +15,7 @@ use sluice_api::{
 };
 
 use crate::flow::FlowKey;
+use crate::leaving::{Leaver, Leaving};
 use crate::port_spaces::PortSpaces;
 use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
 use crate::slots::Slots;
@@ -23,7 +24,7 @@ use crate::table::local_port::OwnPorts;
 use crate::table::port_space::PortSpace;
 
 /// What an address of ours is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// The address of port number so.
     Port(u16),
@@ -113,6 +114,8 @@ pub struct Compiled {
     addresses: HashMap<u32, Address, FixedState>,
     /// Addresses that were ours and are not any more: their conns go on.
     retired: HashMap<u32, Address, FixedState>,
+    /// Addresses that no new conn uses and running ones may.
+    pub leaving: Arc<Leaving>,
     /// Local addresses of TCP services in full-NAT that reset what has no conn.
     resetting: HashSet<u32, FixedState>,
     ours: AddressFilter,
@@ -132,6 +135,7 @@ impl Compiled {
             port_spaces: PortSpaces::empty(owners, seed),
             no_service: Refusal::Drop,
             conns_may_arrive: false,
+            leaving: Arc::default(),
             resetting: HashSet::default(),
             shortened: 0,
             services: HashMap::default(),
@@ -166,16 +170,17 @@ impl Compiled {
         previous: &Compiled,
         mut between: impl FnMut(),
     ) -> Self {
+        // What new conns use; what is drained stays an address of ours.
         let pools: HashMap<&str, Box<[u32]>> = snapshot
             .pools
             .iter()
-            .map(|p| (p.name.as_str(), p.addresses.iter().map(|a| a.to_bits()).collect()))
+            .map(|p| (p.name.as_str(), p.open_addresses().map(|a| a.to_bits()).collect()))
             .collect();
         let mut old: HashMap<&str, &Arc<CompiledService>, FixedState> =
             previous.order.iter().map(|s| (s.source.name.as_str(), s)).collect();
         let mut addresses = own_addresses(port_addresses);
-        for local in pools.values().flatten() {
-            addresses.insert(*local, Address::Local);
+        for local in snapshot.pools.iter().flat_map(|pool| &pool.addresses) {
+            addresses.insert(local.to_bits(), Address::Local);
         }
         let port_spaces = PortSpaces::new(snapshot, &previous.port_spaces);
         let mut services =
@@ -208,7 +213,8 @@ impl Compiled {
             port_spaces,
             no_service: snapshot.no_service,
             conns_may_arrive: previous.conns_may_arrive,
-            resetting: resetting(snapshot, &pools),
+            leaving: leaving(snapshot, &addresses, previous),
+            resetting: resetting(snapshot),
             shortened: slots.shortened(),
             services,
             changed: changed.into(),
@@ -290,6 +296,13 @@ impl Compiled {
         self.addresses.get(&address).copied()
     }
 
+    /// What an address is that is answered for, by ARP and ping: ours, or one that was and whose conns
+    /// are not all gone.
+    #[inline]
+    pub fn answered(&self, address: u32) -> Option<Address> {
+        self.address(address).or_else(|| self.leaving.answered(address))
+    }
+
     /// Whether backends that send TCP segments without a conn to a local address are reset.
     pub fn local_resets(&self, address: u32) -> bool {
         self.resetting.contains(&address)
@@ -338,13 +351,54 @@ fn gone(services: &[Arc<CompiledService>], slots: &Slots) -> Box<[u64]> {
 }
 
 /// The local addresses of [`Compiled::local_resets`].
-fn resetting(snapshot: &Snapshot, pools: &HashMap<&str, Box<[u32]>>) -> HashSet<u32, FixedState> {
+fn resetting(snapshot: &Snapshot) -> HashSet<u32, FixedState> {
     let resets = |s: &&SnapshotService| {
         s.protocol == Protocol::Tcp && s.mode == Mode::FullNat && s.no_conn == NoConn::Reset
     };
     let services = snapshot.services.iter().filter(resets);
     let names: HashSet<&str> = services.filter_map(|s| s.pool.as_deref()).collect();
-    names.into_iter().filter_map(|name| pools.get(name)).flatten().copied().collect()
+    let pools = snapshot.pools.iter().filter(|pool| names.contains(pool.name.as_str()));
+    pools.flat_map(|pool| &pool.addresses).map(|address| address.to_bits()).collect()
+}
+
+/// Which addresses leave: what is drained, and what was ours in the previous snapshot, or was still
+/// answered for, and is neither ours nor a backend's in this one.
+fn leaving(
+    snapshot: &Snapshot,
+    addresses: &HashMap<u32, Address, FixedState>,
+    previous: &Compiled,
+) -> Arc<Leaving> {
+    let drained = snapshot.pools.iter().flat_map(|pool| &pool.drained);
+    let drained = drained.map(|address| Leaver {
+        address: address.to_bits(),
+        kind: Address::Local,
+        is_removed: false,
+    });
+    let backends: HashSet<u32> = snapshot
+        .services
+        .iter()
+        .flat_map(|service| &service.backends)
+        .map(|backend| backend.address.to_bits())
+        .collect();
+    let were_ours = previous.addresses.iter().map(|(address, kind)| (*address, *kind));
+    let were_leaving = previous.leaving.leavers().filter(|leaver| leaver.is_removed);
+    let removed = were_ours
+        .chain(were_leaving.map(|leaver| (leaver.address, leaver.kind)))
+        .filter(|(address, kind)| {
+            !matches!(kind, Address::Port(_))
+                && !addresses.contains_key(address)
+                && !backends.contains(address)
+        })
+        .map(|(address, kind)| Leaver { address, kind, is_removed: true });
+    let mut leavers: Vec<Leaver> = drained.chain(removed).collect();
+    leavers.sort_unstable();
+    leavers.dedup();
+    if previous.leaving.leavers().eq(leavers.iter().copied()) {
+        return Arc::clone(&previous.leaving);
+    }
+    let workers = previous.port_spaces.workers();
+    let id = if leavers.is_empty() { 0 } else { snapshot.generation };
+    Arc::new(Leaving::new(id, leavers, workers))
 }
 
 /// VIPs and local addresses that were in an earlier snapshot and are not in this one. Four bytes and

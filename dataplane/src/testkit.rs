@@ -249,7 +249,7 @@ pub fn snapshot(generation: u64, services: Vec<SnapshotService>) -> Snapshot {
     Snapshot {
         generation,
         services,
-        pools: vec![Pool { name: "lan".to_owned(), addresses: vec![LOCAL] }],
+        pools: vec![Pool::new("lan", vec![LOCAL])],
         no_service: Refusal::default(),
     }
 }

@@ -252,6 +252,7 @@ impl Worker {
             pipeline.update_neighbour(&update, config, now, lanes);
         }
         let is_behind = pipeline.keep_pace(config, now);
+        pipeline.count_leaving(config, now);
         lanes.flush();
         for message in pipeline.take_messages() {
             // When the queue is full the message is lost: whoever sent it will say it again.

@@ -64,7 +64,7 @@ impl<F: Frame> Setup<F> {
         let backends: usize = services.iter().map(|s| s.backends.len()).sum();
         let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
         let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
-        let pools = vec![Pool { name: "lan".to_owned(), addresses: locals.collect() }];
+        let pools = vec![Pool::new("lan", locals.collect())];
         let snapshot = Snapshot { generation: 1, services, pools, no_service: Refusal::Drop };
         let config = testkit::config();
         let mut slots = Slots::new(limits.0, limits.1);

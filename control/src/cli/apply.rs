@@ -158,7 +158,8 @@ async fn read_all<T: DeserializeOwned>(context: &Context, list: &str) -> Result<
 /// A resource without what was observed of it, which is all that a definition does not know.
 fn configured(resource: &Value) -> Value {
     let known = definition();
-    let mut resource = keep(resource, |name| known.get(name).is_some() || name == "addresses");
+    let mut resource =
+        keep(resource, |name| known.get(name).is_some() || matches!(name, "addresses" | "drained"));
     if let Some(Value::Array(backends)) = resource.get_mut("backends") {
         for backend in backends {
             *backend = keep(backend, |name| known["backends"][0].get(name).is_some());

@@ -316,6 +316,15 @@ pub(super) struct BackendAt {
     pub(super) backend: BackendId,
 }
 
+/// Names an address of a pool.
+#[derive(Debug, Args)]
+pub(super) struct PoolAddress {
+    /// Name of the pool.
+    pub(super) name: String,
+    /// The address.
+    pub(super) address: Ipv4Addr,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
     /// All pools.
@@ -348,6 +357,16 @@ pub(super) enum PoolCommand {
         /// The addresses.
         #[arg(required = true, value_delimiter = ',')]
         addresses: Vec<Ipv4Addr>,
+    },
+    /// Let an address keep its conns, but give it no new ones.
+    Drain {
+        #[command(flatten)]
+        at: PoolAddress,
+    },
+    /// Let new conns use an address again.
+    Up {
+        #[command(flatten)]
+        at: PoolAddress,
     },
     /// Remove a pool that no service uses.
     Delete {

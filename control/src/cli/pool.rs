@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::args::PoolCommand;
+use super::args::{PoolAddress, PoolCommand};
 use super::client::path;
 use super::error::CliError;
 use super::table::{Table, field, items};
@@ -24,7 +24,9 @@ pub(super) async fn run(context: &Context, command: PoolCommand) -> Result<(), C
         }
         PoolCommand::Show { name } => {
             let answer = client.get(&path(&["pools", &name])).await?;
-            output.answer(&answer.body, show)
+            // Without the data plane there is a pool all the same, and nothing is known of conns.
+            let stats = client.get("/stats").await.map_or(Value::Null, |stats| stats.body);
+            output.answer(&answer.body, |pool| show(pool, &stats))
         }
         PoolCommand::Create { name, addresses } => {
             let body = json!({"name": name, "addresses": addresses});
@@ -43,11 +45,24 @@ pub(super) async fn run(context: &Context, command: PoolCommand) -> Result<(), C
             let answer = edit(context, &name, |held| without(held, &addresses, &name)).await?;
             output.answer(&answer, |body| format!("pool {name} has {}", count(body)))
         }
+        PoolCommand::Drain { at } => state(context, &at, "drain").await,
+        PoolCommand::Up { at } => state(context, &at, "up").await,
         PoolCommand::Delete { name } => {
             let answer = client.change(Method::DELETE, &path(&["pools", &name]), None).await?;
             output.answer(&answer.body, |_| format!("pool {name} deleted"))
         }
     }
+}
+
+async fn state(context: &Context, at: &PoolAddress, state: &str) -> Result<(), CliError> {
+    let PoolAddress { name, address } = at;
+    let path = path(&["pools", name, "addresses", &address.to_string(), state]);
+    let answer = context.client.change(Method::POST, &path, None).await?;
+    let says = match state {
+        "drain" => "drains: it keeps its conns and takes no new ones",
+        _ => "takes new conns",
+    };
+    context.output.answer(&answer.body, |_| format!("address {address} of pool {name}: {says}"))
 }
 
 /// Reads a pool's addresses and writes them back changed, for the very state that was read: what
@@ -62,7 +77,9 @@ async fn edit(
     loop {
         let read = context.client.get(&path).await?;
         let addresses = change(items(&read.body, "addresses").to_vec())?;
-        let patch = json!({ "addresses": addresses });
+        let drained = items(&read.body, "drained").iter().filter(|a| addresses.contains(a));
+        let drained: Vec<&Value> = drained.collect();
+        let patch = json!({ "addresses": addresses, "drained": drained });
         match context.client.send(Method::PATCH, &path, Some(&patch), read.etag).await {
             Err(CliError::Refused(refusal)) if refusal.status == 412 && attempt < ATTEMPTS => {
                 attempt += 1;
@@ -100,11 +117,42 @@ fn list(answer: &Value) -> String {
     table.render("There are no pools yet. `sluice pool create --help` tells how to make one.")
 }
 
-fn show(pool: &Value) -> String {
-    let addresses: Vec<&str> = items(pool, "addresses").iter().map(text).collect();
-    format!("{}  {}\n  {}", field(pool, "name"), count(pool), addresses.join("\n  "))
+fn show(pool: &Value, stats: &Value) -> String {
+    let drained = items(pool, "drained");
+    let line = |address: &Value| {
+        let state = if drained.contains(address) {
+            let of_it = items(stats, "leaving").iter().find(|of| of["address"] == *address);
+            match of_it.and_then(|of| of["conns"].as_u64()) {
+                Some(conns) => format!("  drains, {conns} conns left"),
+                None => "  drains".to_owned(),
+            }
+        } else {
+            String::new()
+        };
+        format!("\n  {}{state}", text(address))
+    };
+    let lines: String = items(pool, "addresses").iter().map(line).collect();
+    format!("{}  {}{lines}", field(pool, "name"), count(pool))
 }
 
 fn text(address: &Value) -> &str {
     address.as_str().unwrap_or("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drained_addresses_are_shown_with_the_conns_that_are_left() {
+        let pool = json!({
+            "name": "lan", "addresses": ["10.0.0.8", "10.0.0.9"], "drained": ["10.0.0.9"]
+        });
+        let leaving = json!({"leaving": [{"address": "10.0.0.9", "conns": 3}]});
+        assert_eq!(
+            show(&pool, &leaving),
+            "lan  2 addresses\n  10.0.0.8\n  10.0.0.9  drains, 3 conns left"
+        );
+        assert!(show(&pool, &Value::Null).ends_with("10.0.0.9  drains"));
+    }
 }

@@ -1,6 +1,7 @@
 //! The parts of a request beside its body, with errors in our words.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path, Query};
@@ -46,6 +47,28 @@ impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
             HttpProblem::BadRequest(Problem::new("backend", format!("{id:?}"), expected))
         })?;
         Ok(BackendPath { service, id })
+    }
+}
+
+/// An address of a pool, from `{name}` and `{address}` of the path.
+pub struct AddressPath {
+    /// Name of the pool.
+    pub pool: String,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AddressPath {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
+        let Segments((pool, address)) =
+            Segments::<(String, String)>::from_request_parts(parts, state).await?;
+        let address = address.parse().map_err(|_| {
+            let expected = "an IPv4 address, as in 10.0.0.1";
+            HttpProblem::BadRequest(Problem::new("address", format!("{address:?}"), expected))
+        })?;
+        Ok(AddressPath { pool, address })
     }
 }
 

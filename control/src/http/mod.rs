@@ -106,6 +106,8 @@ pub fn router(app: App) -> Router {
             "/pools/{name}",
             get(pools::read).put(pools::replace).patch(pools::patch).delete(pools::delete),
         )
+        .route("/pools/{name}/addresses/{address}/drain", post(pools::drain))
+        .route("/pools/{name}/addresses/{address}/up", post(pools::up))
         .route("/stats", get(observe::stats))
         .route("/stats/services/{name}", get(observe::service_stats))
         .route("/ports", get(observe::ports))

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::extract::{IfMatch, Segments};
+use super::extract::{AddressPath, IfMatch, Segments};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
 use crate::model::{Action, ApiProblem, Precondition};
@@ -58,6 +58,26 @@ pub async fn patch(
     Body(patch): Body,
 ) -> Answer {
     changed(&app, &name, Action::PatchPool { name: name.clone(), patch }, wanted).await
+}
+
+/// Let an address keep its conns, but give it no new ones.
+pub async fn drain(app: Shared<App>, path: AddressPath, wanted: IfMatch) -> Answer {
+    set_address(app, path, wanted, true).await
+}
+
+/// Let new conns use an address.
+pub async fn up(app: Shared<App>, path: AddressPath, wanted: IfMatch) -> Answer {
+    set_address(app, path, wanted, false).await
+}
+
+async fn set_address(
+    Shared(app): Shared<App>,
+    AddressPath { pool, address }: AddressPath,
+    IfMatch(wanted): IfMatch,
+    drain: bool,
+) -> Answer {
+    let action = Action::DrainAddress { pool: pool.clone(), address, drain };
+    changed(&app, &pool, action, wanted).await
 }
 
 /// Delete a pool that no service uses.

@@ -97,6 +97,18 @@ fn change(state: &State, action: Action) -> Result<State, ApiProblem> {
             let old = pool_mut(&mut next, &name)?;
             *old = patched_pool(old, patch)?;
         }
+        Action::DrainAddress { pool, address, drain } => {
+            let pool = pool_mut(&mut next, &pool)?;
+            if !pool.addresses.contains(&address) {
+                let known = pool.addresses.iter();
+                return Err(ApiProblem::not_found(Kind::Address, address, known));
+            }
+            if !drain {
+                pool.drained.retain(|drained| *drained != address);
+            } else if !pool.drained.contains(&address) {
+                pool.drained.push(address);
+            }
+        }
         Action::DeletePool { name } => {
             state.find_pool(&name)?;
             let user = |s: &Service| (s.pool.as_ref() == Some(&name)).then(|| s.name.clone());
@@ -222,6 +234,12 @@ impl Action {
             Action::PatchPool { name, patch } => {
                 ("pool-changed", format!("pool {name} changed: {}", fields(patch)))
             }
+            Action::DrainAddress { pool, address, drain: true } => {
+                ("pool-changed", format!("address {address} of pool {pool} drains"))
+            }
+            Action::DrainAddress { pool, address, drain: false } => {
+                ("pool-changed", format!("address {address} of pool {pool} takes new conns"))
+            }
             Action::DeletePool { name } => ("pool-deleted", format!("pool {name} deleted")),
         }
     }
@@ -244,6 +262,7 @@ impl Action {
             Action::CreatePool(_)
             | Action::ReplacePool(_)
             | Action::PatchPool { .. }
+            | Action::DrainAddress { .. }
             | Action::DeletePool { .. } => (None, None),
         }
     }

@@ -10,6 +10,8 @@ mod precondition;
 mod problem;
 pub mod read;
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_api::{AdminState, Backend, BackendId, Pool, Service};
@@ -157,6 +159,15 @@ pub enum Action {
         name: String,
         /// What changes.
         patch: Value,
+    },
+    /// Let new conns use an address of a pool, or not.
+    DrainAddress {
+        /// Name of the pool.
+        pool: String,
+        /// The address.
+        address: Ipv4Addr,
+        /// Whether they shall not.
+        drain: bool,
     },
     /// Remove a pool that no service uses.
     DeletePool {

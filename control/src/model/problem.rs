@@ -14,6 +14,8 @@ pub enum Kind {
     Backend,
     /// A pool.
     Pool,
+    /// An address of a pool.
+    Address,
     /// A port of the data plane.
     Port,
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Kind {
             Kind::Service => "service",
             Kind::Backend => "backend",
             Kind::Pool => "pool",
+            Kind::Address => "address",
             Kind::Port => "port",
         })
     }

@@ -53,8 +53,9 @@ pub fn pool(value: Value, spelling: Spelling, label: &str) -> Result<Pool, Vec<P
         let mut fields = Fields::open(value, &path, problems)?;
         let name = fields.required("name", text, "a string");
         let addresses = fields.list("addresses", None, address, ADDRESS);
+        let drained = fields.list("drained", Some(Vec::new()), address, ADDRESS);
         fields.close();
-        Some(Pool { name: name?, addresses: addresses? })
+        Some(Pool { name: name?, addresses: addresses?, drained: drained? })
     })
 }
 
@@ -475,6 +476,11 @@ mod tests {
         });
         let by_serde: Service = serde_json::from_value(least.clone()).unwrap();
         assert_eq!(service(least, Spelling::Json, "new").unwrap(), by_serde);
+
+        let full =
+            json!({"name": "p", "addresses": ["10.0.0.8", "10.0.0.9"], "drained": ["10.0.0.9"]});
+        let by_serde: Pool = serde_json::from_value(full.clone()).unwrap();
+        assert_eq!(pool(full, Spelling::Json, "new").unwrap(), by_serde);
 
         let least = json!({"name": "p", "addresses": ["10.0.0.9"]});
         let by_serde: Pool = serde_json::from_value(least.clone()).unwrap();

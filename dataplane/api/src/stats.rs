@@ -145,6 +145,23 @@ pub struct Stats {
     /// Dropped packets by reason's name, over all workers and the main thread; reasons that never
     /// happened are absent.
     pub drops: BTreeMap<String, u64>,
+    /// Addresses that no new conn uses and running ones may.
+    #[serde(default)]
+    pub leaving: Vec<LeavingStats>,
+}
+
+/// An address that no new conn uses and running ones may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingStats {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// `vip` or `local`.
+    pub kind: String,
+    /// `drained`, or `removed` from the configuration: answered for until its last conn is gone.
+    pub state: String,
+    /// Conns that it still has, as counted some seconds ago at most; absent before the first count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conns: Option<u64>,
 }
 
 /// How the main thread comes round: it answers control, resolves next hops and moves packets to and from

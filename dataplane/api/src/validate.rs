@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::{Mode, Timeouts};
+use crate::service::{Mode, Pool, Timeouts};
 use crate::snapshot::{Snapshot, SnapshotService};
 use crate::stats::Limits;
 
@@ -91,6 +91,7 @@ fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses:
                 expected,
             ));
         }
+        check_drained(problems, &path, pool);
         for address in &pool.addresses {
             if !is_host(*address) {
                 problems.push(Problem::new(&field, address, "a unicast address"));
@@ -112,6 +113,22 @@ fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses:
                 problems.push(Problem::new(&field, address, expected));
             }
         }
+    }
+}
+
+fn check_drained(problems: &mut Vec<Problem>, path: &str, pool: &Pool) {
+    let field = format!("{path}.drained");
+    let mut seen = HashSet::new();
+    for address in &pool.drained {
+        if !pool.addresses.contains(address) {
+            problems.push(Problem::new(&field, address, "an address of the pool"));
+        } else if !seen.insert(address) {
+            problems.push(Problem::new(&field, address, "each address once"));
+        }
+    }
+    if !pool.addresses.is_empty() && pool.open_addresses().next().is_none() {
+        let value = format!("all {} addresses", pool.addresses.len());
+        problems.push(Problem::new(&field, value, "fewer, as new conns need one"));
     }
 }
 
@@ -335,7 +352,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{AdminState, HashOn, NoConn, Pool, Protocol, Refusal, Scheduler};
+    use crate::service::{AdminState, HashOn, NoConn, Protocol, Refusal, Scheduler};
     use crate::snapshot::SnapshotBackend;
 
     const PORT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -372,7 +389,7 @@ mod tests {
     }
 
     fn pool(name: &str, addresses: &[[u8; 4]]) -> Pool {
-        Pool { name: name.to_owned(), addresses: addresses.iter().map(|a| (*a).into()).collect() }
+        Pool::new(name, addresses.iter().map(|a| (*a).into()).collect())
     }
 
     /// A full-NAT service `web`, a DR service `web-dr`, a pool `main`: nothing wrong.
@@ -412,6 +429,22 @@ mod tests {
     fn a_good_snapshot_and_an_empty_one_have_no_problem() {
         assert_eq!(check(&good()), []);
         assert_eq!(check(&Snapshot::default()), []);
+    }
+
+    #[test]
+    fn drained_addresses() {
+        let drained = |list: &'static [[u8; 4]]| {
+            move |s: &mut Snapshot| {
+                s.pools[0].drained = list.iter().map(|a| (*a).into()).collect();
+            }
+        };
+        assert_eq!(after(drained(&[[10, 0, 0, 11]])), []);
+        let field = "pools[main].drained";
+        expect(drained(&[[10, 0, 0, 12]]), field, "10.0.0.12", "an address of the pool");
+        let twice = drained(&[[10, 0, 0, 11], [10, 0, 0, 11]]);
+        expect(twice, field, "10.0.0.11", "each address once");
+        let all = drained(&[[10, 0, 0, 10], [10, 0, 0, 11]]);
+        expect(all, field, "all 2 addresses", "fewer, as new conns need one");
     }
 
     #[test]

@@ -87,7 +87,11 @@ fn decide<F: Frame>(
     }
     // RFC 5227, 2.4: whatever it asks, who says that it has an address of ours is in conflict.
     let conflict = config.address(sender).is_some();
-    let target = config.address(packet.target_ip.get());
+    // Who probes for an address that was ours wants to have it (RFC 5227, 2.1.1), and may.
+    let target = match packet.is_probe() {
+        true => config.address(packet.target_ip.get()),
+        false => config.answered(packet.target_ip.get()),
+    };
     // A port answers for its own address only on its own wire; VIPs and local addresses have none.
     let for_us = match target {
         Some(Address::Port(port)) => port == meta.in_port,

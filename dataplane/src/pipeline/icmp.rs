@@ -54,7 +54,7 @@ fn decide<F: Frame>(
             relate::send_on(frame, meta, t, config, now)
         }
         // The conns of an address that was ours go on, and that is all there is to it.
-        Ok(_) if config.address(dst).is_none() => Verdict::Drop(DropReason::NotForUs),
+        Ok(_) if config.answered(dst).is_none() => Verdict::Drop(DropReason::NotForUs),
         Ok(header) if header.is_echo_request() => {
             icmp::make_echo_reply(message);
             turn_around(bytes, dst, src);

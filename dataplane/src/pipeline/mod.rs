@@ -44,6 +44,7 @@ use crate::dpdk::Pages;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
 use crate::host_flows::{HostFlows, KernelLane};
+use crate::leaving::Census;
 use crate::resolver::NeighbourUpdate;
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
@@ -213,6 +214,8 @@ pub struct Tables {
     group_limit: RateLimit,
     /// Conns made when expiry was last called.
     created_before: u64,
+    census: Census,
+    worker: u16,
 }
 
 /// A packet that waits for a MAC address, as it came.
@@ -277,6 +280,8 @@ impl<F: Frame> Pipeline<F> {
                 refusals: refuse::Limits::new(config.seed, now),
                 group_limit: exception::group_limit(config.seed, now),
                 created_before: 0,
+                census: Census::default(),
+                worker: config.worker,
             },
             held: VecDeque::with_capacity(HELD),
             released: Some(Box::default()),
@@ -444,6 +449,13 @@ impl<F: Frame> Pipeline<F> {
     pub fn is_behind(&self, now: Millis) -> bool {
         let conns = &self.tables.conns;
         conns.is_rearming() || conns.expiry_behind(now).is_some()
+    }
+
+    /// Count some conns of addresses that leave, if any does. Call once a round.
+    #[inline]
+    pub fn count_leaving(&mut self, config: &Compiled, now: Millis) {
+        let Tables { conns, census, worker, .. } = &mut self.tables;
+        census.step(&config.leaving, *worker, conns.lines_mut(), now);
     }
 
     /// Messages to the main thread since the last call.

@@ -28,7 +28,7 @@ fn dns() -> SnapshotService {
 
 fn in_pool(generation: u64, service: SnapshotService, pool: &str) -> Snapshot {
     let mut snapshot = testkit::snapshot(generation, vec![service]);
-    let spare = Pool { name: "spare".to_owned(), addresses: vec![Ipv4Addr::new(10, 0, 255, 9)] };
+    let spare = Pool::new("spare", vec![Ipv4Addr::new(10, 0, 255, 9)]);
     snapshot.pools.push(spare);
     snapshot.services.iter_mut().for_each(|s| s.pool = Some(pool.to_owned()));
     snapshot

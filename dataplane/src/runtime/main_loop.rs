@@ -239,6 +239,7 @@ impl MainLoop {
                             format!("{mac} on port {name} claims {address}, which is ours"),
                         );
                     } else {
+                        self.let_go_of(port, sender, mac);
                         self.resolver.seen(now_ms, port, sender, mac, is_reply, for_us);
                     }
                 }
@@ -249,6 +250,31 @@ impl MainLoop {
             }
         }
         count
+    }
+
+    /// Somebody has an address: if we answer for it for the sake of conns only, it is theirs now.
+    fn let_go_of(&mut self, port: u16, address: u32, mac: MacAddr) {
+        if self.compiled.load().leaving.release(address) {
+            let (address, port) =
+                (Ipv4Addr::from_bits(address), &self.config.ports[port as usize].name);
+            let message = format!(
+                "{mac} on port {port} has {address}, which left the configuration: it is not \
+                 answered for any more, what conns it has are lost"
+            );
+            self.events.add("address-released", message);
+        }
+    }
+
+    /// Answer no more for addresses that left the configuration and whose last conn is gone.
+    fn release_empty(&mut self) {
+        let released = self.compiled.load().leaving.release_empty();
+        let Some(first) = released.first() else { return };
+        let others = match released.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!("{first}{others}: the last conn is gone, no longer answered for");
+        self.events.add("address-released", message);
     }
 
     /// Do what the resolver asks for.
@@ -434,6 +460,7 @@ impl MainLoop {
         for (kind, message) in self.thresholds.check(&tables) {
             self.events.add(kind, message);
         }
+        self.release_empty();
     }
 
     /// Have former snapshots freed that no worker holds.

@@ -240,6 +240,7 @@ impl MainLoop {
             services: Vec::new(),
             tables: self.tables(),
             drops: self.ledger.drops(),
+            leaving: self.compiled.load().leaving.stats(),
         }
     }
 

@@ -128,7 +128,7 @@ fn snapshot() -> Snapshot {
             .collect(),
     };
     let addresses = (0..LOCALS).map(|i| (FIRST_LOCAL + i).into()).collect();
-    let pool = Pool { name: "wire".to_owned(), addresses };
+    let pool = Pool::new("wire", addresses);
     Snapshot {
         generation: 1,
         services: vec![service],
