@@ -245,7 +245,7 @@ fn nobody_with_an_address_of_ours_is_answered() {
     for src in [VIP, LOCAL, Ipv4Addr::new(10, 0, 0, 1)] {
         let key = flow(Protocol::Tcp, (src, 5_000), (VIP, 81));
         let bytes = segment(CLIENT_PORT, &key, 1, 2, ACK, b"");
-        assert_eq!(answer(&mut h, CLIENT_PORT, bytes, DropReason::NoService), None, "{src}");
+        assert_eq!(answer(&mut h, CLIENT_PORT, bytes, DropReason::MartianSource), None, "{src}");
     }
 }
 
