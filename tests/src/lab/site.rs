@@ -44,9 +44,15 @@ impl Site {
         format!("{}-{role}", self.prefix)
     }
 
-    /// The names of all namespaces that this lab may have.
-    pub fn all_netns(&self) -> Vec<String> {
+    /// The names of the namespaces that every lab has.
+    pub fn base_netns(&self) -> Vec<String> {
         ["client", "lb", "net", "b1", "b2", "b3"].iter().map(|role| self.netns(role)).collect()
+    }
+
+    /// The names of all namespaces that this lab may have: also those behind a router.
+    pub fn all_netns(&self) -> Vec<String> {
+        let further = ["router", "far"].map(|role| self.netns(role));
+        self.base_netns().into_iter().chain(further).collect()
     }
 
     /// The directory of all files of this lab.

@@ -55,15 +55,7 @@ pub enum Wire {
 
 /// Make all namespaces and wires of a lab.
 pub fn build(site: &Site, wire: Wire) -> Result<()> {
-    for netns in site.all_netns() {
-        let _permission = site::making();
-        run(&["ip", "netns", "add", &netns])?;
-        sysctl(
-            &netns,
-            &["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"],
-        )?;
-        run(&["ip", "-n", &netns, "link", "set", "lo", "up"])?;
-    }
+    site.base_netns().iter().try_for_each(|netns| add_netns(netns))?;
     for switch in ["wan", "lan"] {
         add_switch(&site.netns("net"), switch)?;
     }
@@ -74,6 +66,61 @@ pub fn build(site: &Site, wire: Wire) -> Result<()> {
         }
     }
     (1..=BACKENDS).try_for_each(|number| build_backend(site, number))
+}
+
+/// Lay a way through a router to somebody far away:
+///
+/// ```text
+///   switch ── near ─ router ─ beyond ── uplink  far
+///           .254/24        .1/24, MTU     .10/24, MTU 1500
+/// ```
+///
+/// What is sent to `far` passes a link with another MTU than any of the lab's; nobody but the router
+/// knows.
+pub fn build_far(site: &Site, switch: &str, near: Ipv4Addr, beyond: Far) -> Result<()> {
+    let (router, far) = (site.netns("router"), site.netns("far"));
+    [&router, &far].iter().try_for_each(|netns| add_netns(netns))?;
+    add_link(site, "router", "near", switch)?;
+    add_address(&router, near, 24, "near")?;
+    add_veth((&router, "beyond"), (&far, "uplink"))?;
+    add_address(&router, beyond.gateway(), 24, "beyond")?;
+    add_address(&far, beyond.host(), 24, "uplink")?;
+    for (netns, device) in [(&router, "beyond"), (&far, "uplink")] {
+        run(&["ip", "-n", netns, "link", "set", device, "up"])?;
+    }
+    run(&["ip", "-n", &router, "link", "set", "beyond", "mtu", &beyond.mtu.to_string()])?;
+    let gateway = beyond.gateway().to_string();
+    run(&["ip", "-n", &far, "route", "add", "default", "via", &gateway])?;
+    sysctl(&router, &["net.ipv4.ip_forward=1"])
+}
+
+/// A network behind a router.
+#[derive(Clone, Copy, Debug)]
+pub struct Far {
+    /// The network, of prefix length 24.
+    pub network: Ipv4Addr,
+    /// Largest IP packet that the router sends into it, in bytes.
+    pub mtu: u16,
+}
+
+impl Far {
+    /// The router's address in it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + 1)
+    }
+
+    /// The address of who is there.
+    pub fn host(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + 10)
+    }
+}
+
+fn add_netns(netns: &str) -> Result<()> {
+    let _permission = site::making();
+    run(&["ip", "netns", "add", netns])?;
+    let no_ipv6 = ["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"];
+    sysctl(netns, &no_ipv6)?;
+    run(&["ip", "-n", netns, "link", "set", "lo", "up"]).map(drop)
 }
 
 /// Put the kernel ends of the data plane's taps into the switches. They appear when it starts and
@@ -140,20 +187,26 @@ fn add_switch(net: &str, name: &str) -> Result<()> {
 fn add_link(site: &Site, role: &str, device: &str, switch: &str) -> Result<()> {
     let (netns, net) = (site.netns(role), site.netns("net"));
     let peer = format!("{role}-{device}");
+    add_veth((&netns, device), (&net, &peer))?;
+    run(&["ip", "-n", &net, "link", "set", &peer, "master", switch, "up"])?;
+    run(&["ip", "-n", &netns, "link", "set", device, "up"]).map(drop)
+}
+
+/// A veth pair with one queue and without offloads.
+fn add_veth((netns, device): (&str, &str), (far_netns, far_device): (&str, &str)) -> Result<()> {
     let one_queue = ["numtxqueues", "1", "numrxqueues", "1"];
-    let mut add = vec!["ip", "-n", &netns, "link", "add", device];
+    let mut add = vec!["ip", "-n", netns, "link", "add", device];
     add.extend(one_queue);
-    add.extend(["type", "veth", "peer", "name", &peer, "netns", &net]);
+    add.extend(["type", "veth", "peer", "name", far_device, "netns", far_netns]);
     add.extend(one_queue);
     run(&add)?;
-    for (netns, device) in [(&netns, device), (&net, &peer)] {
+    for (netns, device) in [(netns, device), (far_netns, far_device)] {
         let offloads = ["tx", "off", "gso", "off", "tso", "off", "gro", "off"];
         let mut ethtool = vec!["ethtool", "-K", device];
         ethtool.extend(offloads);
         run_in(netns, &ethtool)?;
     }
-    run(&["ip", "-n", &net, "link", "set", &peer, "master", switch, "up"])?;
-    run(&["ip", "-n", &netns, "link", "set", device, "up"]).map(drop)
+    Ok(())
 }
 
 /// Give an interface an address.
