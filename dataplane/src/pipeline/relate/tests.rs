@@ -465,3 +465,58 @@ fn any_bytes_are_judged_without_harm() {
     }
     assert!(sound > 10_000, "{sound}");
 }
+
+/// RFC 5927, 4.1: who does not see a conn has to guess what is under way in it.
+#[test]
+fn a_quoted_sequence_number_must_be_one_that_is_under_way() {
+    const NEAR: [u32; 4] = [0, 0x2_0000, 0x3f_0000, 0x3f_0000_u32.wrapping_neg()];
+    const FAR: [u32; 4] = [0x42_0000, 0x42_0000_u32.wrapping_neg(), 0x1000_0000, 0x8000_0000];
+    let (client_seq, backend_seq) = (0xffff_f000_u32, 0x7fff_f000_u32);
+    for mode in [Mode::FullNat, Mode::Dr] {
+        let service = testkit::service("web", 80, Protocol::Tcp, mode, 1);
+        let mut h = Harness::new(&snapshot(1, vec![service]), 100);
+        let client = flow(Protocol::Tcp, (CLIENT, 5_000), (VIP, 80));
+        let mut pass = |port: u16, key: &FlowKey, flags, numbers, data: &[u8]| {
+            let mac = PORT_MACS[port as usize];
+            let out = h.receive(port, [segment(mac, key, flags, numbers, data)]);
+            inspect(&out.transmitted[0].1).0
+        };
+        let (syn, syn_ack) = (TcpFlags::SYN, TcpFlags(0x12));
+        let to_backend = pass(CLIENT_PORT, &client, syn, (client_seq, 0), b"");
+        let next = (client_seq.wrapping_add(1), backend_seq.wrapping_add(1));
+        if mode == Mode::FullNat {
+            pass(BACKEND_PORT, &back(&to_backend), syn_ack, (backend_seq, next.0), b"");
+        }
+        pass(CLIENT_PORT, &client, TcpFlags::ACK, next, b"");
+        pass(CLIENT_PORT, &client, TcpFlags::ACK, next, b"GET");
+        let conn = h.pipeline.conns().find_key(&client);
+        let before = format!("{:?}", h.pipeline.conns().get(conn));
+
+        let to_client = (CLIENT_PORT, back(&client), backend_seq, (ROUTERS[0], VIP));
+        let at_backend = (BACKEND_PORT, to_backend, client_seq, (ROUTERS[1], LOCAL));
+        let sides = if mode == Mode::Dr { vec![to_client] } else { vec![to_client, at_backend] };
+        for (port, quoted, last, addresses) in sides {
+            let mac = PORT_MACS[port as usize];
+            let sent_on = |h: &mut Harness, seq: u32| {
+                h.now += 50;
+                let about = segment(mac, &quoted, TcpFlags::ACK, (seq, 1), b"data");
+                let bytes = error(mac, addresses, KINDS[2], &ip_packet(&about), 28);
+                h.receive(port, [bytes]).transmitted.len() == 1
+            };
+            for by in NEAR {
+                assert!(sent_on(&mut h, last.wrapping_add(by)), "{mode:?} {port} {by:x}");
+            }
+            let dropped = h.drops(DropReason::IcmpBadSequence);
+            for by in FAR {
+                assert!(!sent_on(&mut h, last.wrapping_add(by)), "{mode:?} {port} {by:x}");
+            }
+            assert_eq!(h.drops(DropReason::IcmpBadSequence), dropped + 4);
+            // A guess is right once in 508 times.
+            let line = h.pipeline.conns().get(conn);
+            let direction = usize::from(port == CLIENT_PORT);
+            let right = |upper: &u32| super::is_under_way(line, direction, upper << 16);
+            assert_eq!((0..=0xffff_u32).filter(right).count(), 129);
+        }
+        assert_eq!(format!("{:?}", h.pipeline.conns().get(conn)), before);
+    }
+}
