@@ -3,9 +3,11 @@
 import cases_arp
 import cases_config
 import cases_dr
+import cases_ends
 import cases_headers
 import cases_host
 import cases_icmp
+import cases_life
 import cases_next_hop
 import cases_off_path
 import cases_random
@@ -28,6 +30,8 @@ MODULES = (
     cases_off_path,
     cases_refusals,
     cases_config,
+    cases_life,
+    cases_ends,
     cases_schedule,
     cases_random,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import counters
 from cases import case
 from conn import Conn, opened
 from frames import ether, tcp
@@ -89,7 +90,9 @@ def with_timeout(service: Service, **ms: int) -> Service:
 def ends(p: Play, conn: Conn, within_ms: int) -> None:
     """The conn is there, and gone after its timeout, or somewhat later."""
     started = time.monotonic()
-    while p.lab.control.ask("stats")["services"][0]["conns"]:
+    name = f"services.{conn.service.name}.conns"
+    left = p.before[name] + p.expected[name] - 1
+    while counters.flatten(p.lab.control.ask("stats"))[name] > left:
         if time.monotonic() - started > 3 + within_ms / 1_000:
             raise Wrong("the conn does not end")
         time.sleep(0.005)
