@@ -443,7 +443,7 @@ impl Resolver {
                 None
             }
             State::Probing { mac, tries } => {
-                *tries = tries.saturating_add(1);
+                *tries += 1;
                 (*tries <= TRIES).then_some(*mac)
             }
             State::Reachable { .. } | State::Failed { .. } => return,
@@ -459,9 +459,12 @@ impl Resolver {
         entry.due_ms = None;
         match entry.state {
             State::Incomplete { tries: TRIES.. } => self.fail(now_ms, key),
-            State::Probing { tries, .. } if tries >= 2 * TRIES && !self.doubts_silence => {
-                self.fail(now_ms, key);
+            // Three more by broadcast when answers arrive again.
+            State::Probing { mac, tries: TRIES.. } if self.doubts_silence => {
+                self.set_state(key, State::Probing { mac, tries: TRIES });
+                self.request(now_ms, key);
             }
+            State::Probing { tries, .. } if tries >= 2 * TRIES => self.fail(now_ms, key),
             State::Incomplete { .. } | State::Probing { .. } => self.request(now_ms, key),
             State::Failed { wanted: true, .. } => {
                 self.set_state(key, State::Incomplete { tries: 0 });

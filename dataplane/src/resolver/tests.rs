@@ -104,6 +104,31 @@ fn a_dead_host_costs_three_requests_in_four_seconds_and_one_event() {
     assert_eq!((requests, events), (30, 1));
 }
 
+/// While a worker is stuck, answers may lie in its queues.
+#[test]
+fn a_known_host_is_not_given_up_while_answers_may_be_lost() {
+    let mut resolver = known();
+    resolver.want(REACHABLE_MS, PORT, A);
+    assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
+    let mut out = run(&mut resolver, 30_100, 34_500);
+    assert_eq!(out.pop(), Some((34_000, broadcast(A))), "the fifth");
+    resolver.doubt_silence(true);
+    let out = run(&mut resolver, 34_600, 99_500);
+    let each_second: Vec<_> = (35..=99).map(|s| (s * 1_000, broadcast(A))).collect();
+    assert_eq!(out, each_second, "it is asked for all the same");
+    assert_eq!(state(&resolver), ("probing", Some(MAC)));
+
+    // From then on it has three tries, the last of before among them or not.
+    resolver.doubt_silence(false);
+    let out = run(&mut resolver, 99_600, 110_000);
+    let failed = [
+        (102_000, publish(A, NeighbourState::Failed)),
+        (102_000, event("neighbour-failed", "10.0.0.5 on lan does not answer ARP")),
+    ];
+    assert_eq!(out[..2], [(100_000, broadcast(A)), (101_000, broadcast(A))]);
+    assert_eq!(out[2..], failed);
+}
+
 #[test]
 fn a_failed_address_is_not_asked_for_within_a_second_but_workers_are_told() {
     let mut resolver = resolver();

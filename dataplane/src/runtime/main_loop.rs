@@ -39,6 +39,8 @@ use crate::tally::{Adoption, Tally};
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
 const MOST_WAITING: usize = 1_024;
+/// News of next hops that wait for one worker: about 1 MiB.
+const MOST_NEWS: usize = 65_536;
 /// The kernel's frames may be so many of them, so that they never keep ARP from being sent: what is
 /// more waits in the kernel.
 const MOST_OF_KERNEL: usize = MOST_WAITING / 2;
@@ -97,6 +99,17 @@ pub struct Adopting {
     pub reply: Reply,
     /// How far its limits are prepared.
     pub adoption: Adoption,
+}
+
+impl WorkerHandle {
+    /// Have it told of a next hop. One that does not come round for long loses the oldest news: it
+    /// asks again for what it uses, and is told what is known then.
+    fn tell(&mut self, update: NeighbourUpdate) {
+        if self.waiting.len() == MOST_NEWS {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(update);
+    }
 }
 
 /// The main thread.
@@ -286,7 +299,7 @@ impl MainLoop {
                     self.send_arp_request(port, Ipv4Addr::from_bits(target), unicast_to);
                 }
                 Action::Publish(update) => {
-                    self.workers.iter_mut().for_each(|w| w.waiting.push_back(update));
+                    self.workers.iter_mut().for_each(|w| w.tell(update));
                 }
                 Action::Event { kind, message } => self.events.add(kind, message),
             }
