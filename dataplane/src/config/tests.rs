@@ -532,12 +532,14 @@ fn an_mtu_that_a_driver_is_known_not_to_take_is_refused() {
         found.len() == 1 && found[0].contains("port[lan].mtu is 9000: expected at most 3434"),
         "{found:?}"
     );
-    let tap = PORTS.replace("net_af_xdp0,iface=l0\"", "net_tap0,iface=l0\"\nmtu = 1505");
+    let device = "net_af_xdp0,iface=l0,queue_count=4\"";
+    assert!(PORTS.contains(device));
+    let tap = PORTS.replace(device, "net_tap0,iface=l0\"\nmtu = 1505");
     let found = problems(&tap);
     assert!(
         found.len() == 1 && found[0].contains("mtu is 1505: expected at most 1504"),
         "{found:?}"
     );
-    let jumbo = PORTS.replace("net_af_xdp0,iface=l0\"", "0000:04:00.0\"\nmtu = 9216");
+    let jumbo = PORTS.replace(device, "0000:04:00.0\"\nmtu = 9216");
     assert!(Config::parse(&jumbo, CPUS).is_ok(), "a NIC says so itself");
 }
