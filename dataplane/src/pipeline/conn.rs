@@ -171,8 +171,9 @@ pub fn remove(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
 /// A packet that was to begin a conn did not get through: as if it had not come.
 #[cold]
 pub fn unmake(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
-    t.conns.remove(meta.conn);
+    // Before the line forgets its protocol.
     forget(t.conns.get(meta.conn), &t.counters, &t.own_ports, config);
+    t.conns.remove(meta.conn);
     meta.conn = ConnRef::NONE;
 }
 

@@ -179,3 +179,17 @@ fn a_service_that_went_and_comes_back_finds_what_its_old_conns_left() {
     assert_eq!(site.make(1_000).len(), 512);
     assert_eq!(site.make(10), []);
 }
+
+#[test]
+fn a_conn_whose_first_packet_ends_here_gives_its_port_back() {
+    let mut site = Site::new(0, 1);
+    for nth in 0..70_000 {
+        let address = Ipv4Addr::from_bits(0x6450_0000 + nth);
+        let key = flow(Protocol::Udp, (address, 999), (VIP, 53));
+        let whole = packet(PORT_MACS[0], &key, TcpFlags::NONE, b"?");
+        let dying = ip_frame(PORT_MACS[0], &key, 1, &whole[34..43]);
+        site.h.receive_meta(Meta::received(CLIENT_PORT, true), [dying]);
+    }
+    assert!(site.h.pipeline.conns().is_empty());
+    assert_eq!((site.make(64_512).len(), site.refused()), (64_512, 0));
+}
