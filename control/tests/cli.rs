@@ -127,6 +127,7 @@ impl Dataplane {
                 ..PortStats::default()
             }],
             services: services.collect(),
+            pools: Vec::new(),
             tables: vec![TableUsage {
                 table: "conns".into(),
                 used: 250,

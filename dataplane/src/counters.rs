@@ -141,6 +141,8 @@ pub struct WorkerCounters {
     pub conns_expired: Counter,
     /// Of them, half-open ones that gave way to new conns.
     pub half_open_evicted: Counter,
+    /// Conns that are over, whose ports rest (gauge; part of `conns`).
+    pub resting: Counter,
     /// Conns now (gauge).
     pub conns: Counter,
     /// Next hops known (gauge).
@@ -177,6 +179,7 @@ impl WorkerCounters {
             conns_created: Counter::default(),
             conns_expired: Counter::default(),
             half_open_evicted: Counter::default(),
+            resting: Counter::default(),
             conns: Counter::default(),
             neighbours: Counter::default(),
             busy_polls: Counter::default(),

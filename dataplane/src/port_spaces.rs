@@ -13,7 +13,7 @@ use sluice_api::stats::TableUsage;
 use sluice_api::{Mode, Pool, Snapshot};
 
 use crate::flow::FlowKey;
-use crate::table::local_port::OwnPorts;
+use crate::table::local_port::{LocalPort, OwnPorts};
 use crate::table::port_space::PortSpace;
 
 /// A pool's number, and a backend's address, L4 port and protocol.
@@ -109,18 +109,32 @@ impl PortSpaces {
         self.spaces.get(&(*pool, address, port, protocol))
     }
 
-    /// The space that a return flow is of, and its local address's place there; `None` when it is
-    /// of a pool that is gone.
-    pub fn of_flow(&self, flow: &FlowKey) -> Option<(&PortSpace, u32)> {
-        let (pool, index) = *self.addresses.get(&flow.dst)?;
+    /// The space that a return flow is of, and the local port there; `None` when it is of a pool
+    /// that is gone.
+    pub fn of_flow(&self, flow: &FlowKey) -> Option<(&PortSpace, LocalPort)> {
+        let (pool, address) = *self.addresses.get(&flow.dst)?;
         let space = self.spaces.get(&(pool, flow.src, flow.src_port, flow.protocol))?;
-        Some((space, index))
+        Some((space, LocalPort { address, port: flow.dst_port }))
     }
 
     /// A conn with this return flow has ended.
     pub fn release(&self, own: &OwnPorts, flow: &FlowKey) {
-        if let Some((space, address)) = self.of_flow(flow) {
-            space.release(own, address, flow.dst_port);
+        if let Some((space, local)) = self.of_flow(flow) {
+            space.release(own, local);
+        }
+    }
+
+    /// A conn with this return flow begins to rest.
+    pub fn rest(&self, own: &OwnPorts, flow: &FlowKey) {
+        if let Some((space, local)) = self.of_flow(flow) {
+            space.rest(own, local);
+        }
+    }
+
+    /// A conn with this return flow rests no more.
+    pub fn end_rest(&self, own: &OwnPorts, flow: &FlowKey) {
+        if let Some((space, local)) = self.of_flow(flow) {
+            space.end_rest(own, local);
         }
     }
 
@@ -145,8 +159,19 @@ impl PortSpaces {
         }
     }
 
+    /// See how often ports were used again too early; for one thread, once a second.
+    pub fn look_at_reuse(&self) {
+        self.spaces.values().for_each(|space| space.look_at_reuse());
+    }
+
+    /// The spaces of a pool.
+    pub fn of(&self, pool: &Pool) -> impl Iterator<Item = &PortSpace> {
+        let addresses: Vec<u32> = pool.addresses.iter().map(|a| a.to_bits()).collect();
+        self.of_pool(&addresses)
+    }
+
     /// The spaces by a pool of these addresses.
-    fn of_pool(&self, addresses: &[u32]) -> impl Iterator<Item = &PortSpace> {
+    fn of_pool(&self, addresses: &[u32]) -> impl Iterator<Item = &PortSpace> + use<'_> {
         let pool = self.pools.get(addresses).copied();
         let of_pool = self.spaces.iter().filter(move |(key, _)| Some(key.0) == pool);
         of_pool.map(|(_, space)| &**space)

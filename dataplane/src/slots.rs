@@ -10,7 +10,7 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 use sluice_api::{BackendId, Problem, Snapshot};
 
-use crate::table::conn_state::{StateTimeouts, state_timeouts};
+use crate::table::conn_state::{STATES, StateTimeouts, state_timeouts};
 
 /// Key of a backend: its service's slot, and its identity there.
 pub type BackendKey = (u16, BackendId);
@@ -125,7 +125,7 @@ impl Slots {
         Slots {
             services: Registry::new(service_slots),
             backends: Registry::new(backend_slots),
-            timeouts: vec![[1; 9]; service_slots as usize],
+            timeouts: vec![[1; STATES]; service_slots as usize],
             shortened: 0,
             service_slots: service_slots as usize,
             backend_slots: backend_slots as usize,

@@ -278,6 +278,9 @@ impl Sink<MemFrame> for Out {
         self.to_kernel.push((port, frame));
         self.kernel_lanes.push(lane);
     }
+    fn spare(&mut self) -> Option<MemFrame> {
+        Some(MemFrame::new(&[]))
+    }
 }
 
 /// A pipeline with everything around it.

@@ -9,7 +9,7 @@ use sluice_api::DropReason;
 use crate::backoff::Backoff;
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
-use crate::dpdk::{Clock, Mbuf, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
+use crate::dpdk::{Clock, Mbuf, Mempool, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
 use crate::host_flows::KernelLane;
 use crate::orders::Orders;
 use crate::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
@@ -83,11 +83,12 @@ struct Lanes {
     workers: Vec<Option<Lane<RingSender>>>,
     /// By kind.
     kernel: [Lane<RingSender>; KernelLane::COUNT],
+    mempool: Mempool,
 }
 
 impl Lanes {
     fn flush(&mut self) {
-        let Lanes { counters, ports, workers, kernel } = self;
+        let Lanes { counters, ports, workers, kernel, .. } = self;
         ports.iter_mut().for_each(|lane| lane.flush(counters));
         workers.iter_mut().flatten().for_each(|lane| lane.flush(counters));
         kernel.iter_mut().for_each(|lane| lane.flush(counters));
@@ -110,6 +111,10 @@ impl Sink<Mbuf> for Lanes {
     fn to_kernel(&mut self, port: u16, mut frame: Mbuf, lane: KernelLane) {
         frame.set_tag(u32::from(port));
         self.kernel[lane as usize].push(frame, &self.counters);
+    }
+
+    fn spare(&mut self) -> Option<Mbuf> {
+        self.mempool.alloc()
     }
 
     #[inline(always)]
@@ -147,6 +152,8 @@ pub struct WorkerParts {
     pub messages: Arc<ArrayQueue<ToMain>>,
     /// What the main thread finds out about next hops.
     pub updates: Arc<ArrayQueue<NeighbourUpdate>>,
+    /// Where buffers for packets of its own come from.
+    pub mempool: Mempool,
     /// The snapshot to forward by.
     pub config: Arc<ArcSwap<Compiled>>,
     /// Its counters.
@@ -197,6 +204,7 @@ impl Worker {
                 .map(|ring| ring.map(|r| Lane::new(r, DropReason::HandoverRingFull)))
                 .collect(),
             kernel,
+            mempool: parts.mempool,
         };
         Worker {
             pipeline,

@@ -266,6 +266,12 @@ fn main_thread(output: &mut Output, stats: &Stats) -> fmt::Result {
 }
 
 fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {
+    output.family(
+        MetricType::Counter,
+        "pool_ports_reused",
+        "Local ports used again while the backend held them in TIME_WAIT, as no other was free",
+        stats.pools.iter().map(|p| (vec![("pool", p.name.as_str())], p.reused)),
+    )?;
     let tables = |pick: fn(&sluice_api::stats::TableUsage) -> u64| {
         stats.tables.iter().map(move |t| (vec![("table", t.table.as_str())], pick(t)))
     };

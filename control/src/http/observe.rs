@@ -139,6 +139,7 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     let mut warnings: Vec<String> = status.workers.iter().filter_map(stuck).collect();
     warnings.extend(pending(&status));
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
+    warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
     Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
 }
 

@@ -185,7 +185,8 @@ pub struct Timeouts {
     pub tcp_fin_wait_ms: u32,
     /// Both sides have sent FIN, the last ACK is missing.
     pub tcp_last_ack_ms: u32,
-    /// Both sides have closed.
+    /// Both sides have closed, the backend first: how long it holds the ports in TIME_WAIT. Where the
+    /// client closed first, 10 s at the most.
     pub tcp_time_wait_ms: u32,
     /// Either side has sent RST.
     pub tcp_closed_ms: u32,
@@ -205,7 +206,7 @@ impl Default for Timeouts {
             tcp_established_ms: 900_000,
             tcp_fin_wait_ms: 60_000,
             tcp_last_ack_ms: 30_000,
-            tcp_time_wait_ms: 10_000,
+            tcp_time_wait_ms: 60_000,
             tcp_closed_ms: 2_000,
             udp_one_way_ms: 60_000,
             udp_two_way_ms: 120_000,

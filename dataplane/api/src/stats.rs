@@ -140,6 +140,9 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Per service, by name.
     pub services: Vec<ServiceStats>,
+    /// Per pool of local addresses, by name.
+    #[serde(default)]
+    pub pools: Vec<PoolStats>,
     /// Fill of the tables.
     pub tables: Vec<TableUsage>,
     /// Dropped packets by reason's name, over all workers and the main thread; reasons that never
@@ -325,6 +328,17 @@ pub struct BackendStats {
     /// Most conns it may have; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_conns: Option<NonZeroU32>,
+}
+
+/// What became of a pool's local ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStats {
+    /// Its name.
+    pub name: String,
+    /// How often a port was used again while the backend held it in TIME_WAIT, as no other was free.
+    pub reused: u64,
+    /// What is to be said about that, when it happened within the last minute.
+    pub warning: Option<String>,
 }
 
 /// Fill of a table.

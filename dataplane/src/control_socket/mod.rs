@@ -91,14 +91,14 @@ pub struct Reply(oneshot::Sender<Answer>);
 
 /// An answer, or what makes it.
 enum Answer {
-    Now(Response),
+    Now(Box<Response>),
     Later(Box<dyn FnOnce() -> Response + Send>),
 }
 
 impl Answer {
     fn response(self) -> Response {
         match self {
-            Answer::Now(response) => response,
+            Answer::Now(response) => *response,
             Answer::Later(make) => make(),
         }
     }
@@ -124,7 +124,7 @@ impl Reply {
     /// Answer. Never waits; a peer that is gone does not hear it.
     pub fn send(self, response: Response) {
         // The peer has closed its connection: nobody is left to tell.
-        let _ = self.0.send(Answer::Now(response));
+        let _ = self.0.send(Answer::Now(Box::new(response)));
     }
 
     /// A reply, and what becomes of it.

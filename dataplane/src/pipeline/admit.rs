@@ -13,7 +13,7 @@ use sluice_wire::ipv4::PROTO_TCP;
 use super::choose::choose;
 use super::forward::{begin_conn, forward_one, forward_tracked};
 use super::parse::{check_sender, is_martian};
-use super::{Tables, half_open, next_hop, refuse};
+use super::{Tables, half_open, next_hop, refuse, resting};
 use crate::burst::{BURST, Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
@@ -112,6 +112,7 @@ pub fn admit<F: Frame>(
                 meta.conn = conn;
                 meta.begins_conn = true;
                 let fate = forward_one(frame, meta, t, now);
+                resting::precede(frame, meta, t);
                 begin_conn(meta, t, config, fate);
             }
             Err(Verdict::Drop(reason)) => {
@@ -236,7 +237,7 @@ fn plan_conn<F: Frame>(
 }
 
 /// The flow in which a backend will answer a new conn: with a local port that is free towards it, if
-/// need be that of the oldest of its half-open conns.
+/// need be the one that has rested for longest, or that of the oldest of its half-open conns.
 #[inline(always)]
 fn local_flow(
     t: &mut Tables,
@@ -247,6 +248,7 @@ fn local_flow(
 ) -> Result<FlowKey, Verdict> {
     let (space, backend) = (&service.port_spaces[index], service.backends[index].slot);
     let flow = match space.reserve(&t.own_ports) {
+        Err(_) if resting::give_way(t, config, space) => space.reserve(&t.own_ports),
         Err(_) if half_open::give_way(t, config, Some(service.slot), Some(backend), now) => {
             space.reserve(&t.own_ports)
         }

@@ -9,7 +9,7 @@ use sluice_wire::flow_head::FlowHead;
 use sluice_wire::ipv4::PROTO_TCP;
 use sluice_wire::tcp::TcpFlags;
 
-use super::{Tables, forget};
+use super::{Tables, forget, resting};
 use crate::burst::{Burst, Mask, Meta};
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
@@ -106,10 +106,11 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
     let is_young = !sees_replies && old == ConnState::SynReceived;
     let acks = flags.contains(TcpFlags::ACK);
     let ack_fits = acks && !is_young && seqs.fits(direction ^ 1, ack);
+    let rests = old == ConnState::Resting;
     let segment = Segment {
         flags,
         from_backend,
-        seq_fits: seqs.fits(direction, seq),
+        seq_fits: !rests && seqs.fits(direction, seq),
         ack_fits,
         has_data: head.tcp_data_len() > 0,
         acks_more: acks && !seqs.is_first_ack(ack),
@@ -120,6 +121,11 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
         // The backend's word for both directions.
         seqs.set(1, seq);
         seqs.set(0, ack.wrapping_sub(1));
+    } else if state == ConnState::Resting {
+        if !rests {
+            // What the backend, in TIME_WAIT, expects next.
+            seqs = Seqs::of_resting(ack);
+        }
     } else if is_young {
         if state == ConnState::Established {
             seqs.set(1, ack);
@@ -140,7 +146,11 @@ pub fn apply(meta: &Meta, t: &mut Tables, config: &Compiled, change: Change, now
     *t.conns.get_mut(meta.conn).seqs_mut() = change.seqs;
     let line = t.conns.get(meta.conn);
     let now = if change.refreshes { now } else { line.last_seen() };
+    let (rested, rests) = (line.state() == ConnState::Resting, change.state == ConnState::Resting);
     t.conns.touch(meta.conn, change.state, change.fins, now, &config.timeouts);
+    if rests != rested {
+        resting::note(t, config, meta.conn, rests);
+    }
 }
 
 /// Whether a packet of a conn leaves its state as it is, whatever it is: any but the first and the

@@ -47,6 +47,8 @@ impl Pipeline<MemFrame> {
             range_of(&t.wrr),
             range_of(&t.full),
             t.half_open.written(),
+            t.resting.written(),
+            room(t.resets.as_ptr(), BURST),
             t.steer.written(),
             range_of(slice::from_ref(&*t.plans)),
             range_of(slice::from_ref(&*t.error_limits)),

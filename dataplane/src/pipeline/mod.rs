@@ -23,6 +23,7 @@ mod port_tests;
 mod rate_limit;
 mod refuse;
 mod relate;
+mod resting;
 mod rewrite;
 mod steer;
 #[cfg(test)]
@@ -49,9 +50,11 @@ use crate::resolver::NeighbourUpdate;
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, ConnTable};
+use crate::table::conn_state::ConnState;
 use crate::table::half_open::HalfOpen;
 use crate::table::local_port::OwnPorts;
 use crate::table::neighbour::{EgressPort, Neighbours};
+use crate::table::resting::Resting;
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
 use crate::tally::WorkerView;
@@ -165,6 +168,11 @@ pub trait Sink<F> {
     fn hand_over(&mut self, worker: u16, in_port: u16, frame: F);
     /// To the kernel, by the exception port of a port; on the way there it takes a place of its kind.
     fn to_kernel(&mut self, port: u16, frame: F, lane: KernelLane);
+    /// A buffer for a packet of our own; none when there is none to spare.
+    #[inline]
+    fn spare(&mut self) -> Option<F> {
+        None
+    }
     /// Out of a port, a whole burst.
     #[inline]
     fn transmit_all(&mut self, port: u16, frames: &mut Vec<F>) {
@@ -183,6 +191,9 @@ pub trait Sink<F> {
 pub struct Tables {
     conns: ConnTable,
     half_open: HalfOpen,
+    resting: Resting,
+    /// RSTs that go ahead of the burst's SYNs.
+    resets: Vec<resting::Reset>,
     neighbours: Neighbours,
     own_ports: OwnPorts,
     /// By backend slot.
@@ -254,6 +265,8 @@ impl<F: Frame> Pipeline<F> {
             tables: Tables {
                 conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
                 half_open: HalfOpen::new(config.conns),
+                resting: Resting::new(config.conns),
+                resets: Vec::with_capacity(BURST),
                 rearmed_for: 0,
                 neighbours: Neighbours::new(config.neighbours, &egress),
                 own_ports: config.steering.owners.own_ports(config.worker),
@@ -328,8 +341,12 @@ impl<F: Frame> Pipeline<F> {
             let flows = steer::claim(burst, flows, t, config);
             admit::plan(burst, flows, t, config, now);
             admit::admit(burst, flows, t, config, now);
+            resting::make_room(t, config);
+            if !t.resets.is_empty() {
+                self.send_resets(sink);
+            }
         }
-        t.conns.end_burst();
+        self.tables.conns.end_burst();
         self.dispatch(burst, now, sink);
     }
 
@@ -513,8 +530,13 @@ fn kernel_lane(meta: &Meta, host_flows: &HostFlows, now: Millis) -> KernelLane {
 /// Account for a conn that is gone.
 fn forget(conn: &Conn, counters: &WorkerCounters, own_ports: &OwnPorts, config: &Compiled) {
     counters.conns.subtract(1);
-    counters.backend(conn.backend_slot()).conns.subtract(1);
-    counters.service(conn.service_slot()).conns.subtract(1);
+    if conn.state() == ConnState::Resting {
+        counters.resting.subtract(1);
+        config.port_spaces.end_rest(own_ports, &conn.from_backend());
+    } else {
+        counters.backend(conn.backend_slot()).conns.subtract(1);
+        counters.service(conn.service_slot()).conns.subtract(1);
+    }
     if conn.is_full_nat() {
         config.port_spaces.release(own_ports, &conn.from_backend());
     }

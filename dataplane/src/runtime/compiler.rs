@@ -16,7 +16,7 @@ use sluice_api::message::Response;
 use sluice_api::stats::Limits;
 use sluice_api::{Problem, Snapshot, validate};
 
-use super::thresholds::{Crossing, Thresholds};
+use super::thresholds::{Crossing, SmallPools, Thresholds};
 use super::usage;
 use crate::control_socket::Reply;
 use crate::counters::WorkerCounters;
@@ -119,6 +119,7 @@ struct Work {
     latest: Arc<Compiled>,
     waiting: VecDeque<(Box<Snapshot>, Reply)>,
     pools: Thresholds,
+    small_pools: SmallPools,
     limits: Thresholds,
     next_look: Instant,
     /// Slots that are free, and nobody has been told yet.
@@ -135,6 +136,7 @@ impl Work {
             news,
             waiting: VecDeque::new(),
             pools: Thresholds::of_tables(),
+            small_pools: SmallPools::default(),
             limits: Thresholds::of_limits(),
             next_look: Instant::now() + LOOK,
             freed: Vec::new(),
@@ -245,7 +247,9 @@ impl Work {
     fn look(&mut self) {
         self.next_look = Instant::now() + LOOK;
         self.reclaim();
+        self.latest.port_spaces.look_at_reuse();
         let mut events = self.pools.check(&usage::local_ports(&self.latest));
+        events.extend(self.small_pools.check(&usage::pools(&self.latest)));
         events.extend(self.limits.check(&usage::limits(&self.latest, &self.parts.workers)));
         self.tell(events, None);
     }

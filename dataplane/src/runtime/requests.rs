@@ -238,6 +238,7 @@ impl MainLoop {
             workers,
             ports,
             services: Vec::new(),
+            pools: Vec::new(),
             tables: self.tables(),
             drops: self.ledger.drops(),
             leaving: self.compiled.load().leaving.stats(),
@@ -265,7 +266,8 @@ impl MainLoop {
         vec![
             usage(
                 "conns",
-                sum(|c| c.conns.get()),
+                // Those that rest give way to new ones.
+                sum(|c| c.conns.get()).saturating_sub(sum(|c| c.resting.get())),
                 u64::from(limits.connections.div_ceil(workers as u32)) * workers,
                 self.conn_table_bytes,
             ),
@@ -304,6 +306,7 @@ struct ServicesToCount {
 impl ServicesToCount {
     fn add_to(self, mut stats: Stats) -> Stats {
         stats.services = self.books.services(&self.compiled);
+        stats.pools = usage::pools(&self.compiled);
         stats.tables.extend(usage::local_ports(&self.compiled));
         stats
     }

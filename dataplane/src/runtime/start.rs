@@ -194,6 +194,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             to_main,
             messages: Arc::clone(&messages),
             updates: Arc::clone(&updates),
+            mempool: mempool.clone(),
             config: Arc::clone(&compiled),
             counters: Arc::clone(&counters),
             view,

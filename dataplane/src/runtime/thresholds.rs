@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use sluice_api::stats::TableUsage;
+use sluice_api::stats::{PoolStats, TableUsage};
 
 /// An event: its kind, and a sentence for people.
 pub type Crossing = (&'static str, String);
@@ -59,9 +59,55 @@ impl Thresholds {
     }
 }
 
+/// Which pools are known to be too small: those with a warning.
+#[derive(Default)]
+pub struct SmallPools(HashSet<String>);
+
+impl SmallPools {
+    /// Look at all of them; call about once a second. Returns what is to be told.
+    pub fn check(&mut self, pools: &[PoolStats]) -> Vec<Crossing> {
+        let mut events = Vec::new();
+        self.0.retain(|name| pools.iter().any(|pool| pool.name == *name));
+        for pool in pools {
+            match &pool.warning {
+                Some(warning) if self.0.insert(pool.name.clone()) => {
+                    events.push(("ports-used-again-early", warning.clone()));
+                }
+                None if self.0.remove(&pool.name) => {
+                    let text = format!("pool {}: no port in the last minute", pool.name);
+                    events.push(("ports-rest-again", text));
+                }
+                _ => {}
+            }
+        }
+        events
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_that_is_too_small_is_told_once_and_when_it_is_over() {
+        let mut small = SmallPools::default();
+        let look = |warning: Option<&str>| {
+            let (name, warning) = ("lan".to_owned(), warning.map(str::to_owned));
+            vec![PoolStats { name, reused: 0, warning }]
+        };
+        let looks = [None, Some("too small"), Some("still"), None, None, Some("again")];
+        let told: Vec<_> = looks.iter().flat_map(|w| small.check(&look(*w))).collect();
+        let text = |(kind, text): &Crossing| format!("{kind}: {text}");
+        assert_eq!(
+            told.iter().map(text).collect::<Vec<_>>(),
+            [
+                "ports-used-again-early: too small",
+                "ports-rest-again: pool lan: no port in the last minute",
+                "ports-used-again-early: again",
+            ]
+        );
+        assert_eq!(small.check(&[]), [], "a pool that is gone says nothing");
+    }
 
     #[test]
     fn what_is_gone_is_forgotten() {

@@ -63,6 +63,16 @@ impl Seqs {
         self.upper[direction] = upper(seq).to_be();
     }
 
+    /// Of a conn that rests: the whole sequence number that its client would send next.
+    pub fn of_resting(client_next: u32) -> Self {
+        Seqs { upper: [(client_next >> 16) as u16, client_next as u16] }
+    }
+
+    /// What [`of_resting`](Self::of_resting) has noted.
+    pub fn client_next(&self) -> u32 {
+        u32::from(self.upper[0]) << 16 | u32::from(self.upper[1])
+    }
+
     /// In a DR conn's handshake: note the lower half of what the client acknowledges, which tells
     /// one acknowledgment from the next.
     pub fn set_first_ack(&mut self, ack: u32) {

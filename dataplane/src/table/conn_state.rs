@@ -22,7 +22,7 @@ pub enum ConnState {
     FinWait,
     /// TCP: both sides have sent FIN.
     LastAck,
-    /// TCP: both sides have closed.
+    /// TCP: both sides have closed, the client first.
     TimeWait,
     /// TCP: one side has sent RST.
     Closed,
@@ -30,10 +30,17 @@ pub enum ConnState {
     UdpOneWay,
     /// UDP: the backend has answered.
     UdpTwoWay,
+    /// TCP: both sides have closed, the backend first: it holds the ports in TIME_WAIT, and the conn
+    /// is there only to let them rest.
+    Resting,
 }
 
 /// How many states there are.
-pub const STATES: usize = 9;
+pub const STATES: usize = 10;
+
+/// How long a conn that its client closed first stays in `TimeWait`, in ms, at the most: for what
+/// may be sent again. Its backend is done with the ports.
+const CLIENT_FIRST_MS: u32 = 10_000;
 
 /// Idle timeout of each state, in ms.
 pub type StateTimeouts = [u32; STATES];
@@ -46,10 +53,11 @@ pub fn state_timeouts(t: &Timeouts) -> StateTimeouts {
         t.tcp_established_ms,
         t.tcp_fin_wait_ms,
         t.tcp_last_ack_ms,
-        t.tcp_time_wait_ms,
+        t.tcp_time_wait_ms.min(CLIENT_FIRST_MS),
         t.tcp_closed_ms,
         t.udp_one_way_ms,
         t.udp_two_way_ms,
+        t.tcp_time_wait_ms,
     ]
 }
 
@@ -64,8 +72,8 @@ impl Fins {
     const BACKEND: u8 = 2;
     /// The last FIN came from the backend; in `Closed`, the RST did.
     const LAST_FROM_BACKEND: u8 = 4;
-    /// In `Established`: a SYN has passed to the backend, which may agree to start over. In
-    /// `SynReceived` of DR: the client has acknowledged once.
+    /// In `Established` and `Resting`: a SYN has passed to the backend, which may agree to start
+    /// over. In `SynReceived` of DR: the client has acknowledged once.
     const ASKED: u8 = 4;
 
     /// Its three bits.
@@ -145,6 +153,7 @@ impl ConnState {
         ConnState::Closed,
         ConnState::UdpOneWay,
         ConnState::UdpTwoWay,
+        ConnState::Resting,
     ];
 
     /// State of a conn that a first TCP packet (a SYN) has made.
@@ -176,7 +185,7 @@ impl ConnState {
                 Self::SynSent => true,
                 Self::SynReceived | Self::FinWait | Self::LastAck => !segment.seq_fits,
                 Self::TimeWait | Self::Closed => !segment.seq_fits,
-                Self::Established => fins.was_asked() && !segment.seq_fits,
+                Self::Established | Self::Resting => fins.was_asked() && !segment.seq_fits,
                 Self::UdpOneWay | Self::UdpTwoWay => false,
             }
     }
@@ -216,7 +225,15 @@ impl ConnState {
                 Established
             }
             LastAck if segment.is_traffic() && fins.last_is_from_backend() != from_backend => {
-                TimeWait
+                if from_backend {
+                    Resting
+                } else {
+                    TimeWait
+                }
+            }
+            Resting if !from_backend && flags.is_open() => {
+                *fins = Fins(Fins::ASKED);
+                Resting
             }
             // Who has sent a RST sends no more: it was not him, or it was not believed.
             Closed
@@ -332,7 +349,7 @@ mod tests {
     #[test]
     fn close_by_the_backend_and_simultaneous_close() {
         let by_backend = [(BACKEND, flags("FA")), (CLIENT, flags("FA")), (BACKEND, flags("A"))];
-        assert_eq!(walk(Established, &by_backend), [FinWait, LastAck, TimeWait]);
+        assert_eq!(walk(Established, &by_backend), [FinWait, LastAck, Resting]);
         let both = [(CLIENT, flags("FA")), (BACKEND, flags("FA")), (CLIENT, flags("A"))];
         assert_eq!(walk(Established, &both), [FinWait, LastAck, TimeWait]);
     }
@@ -413,6 +430,17 @@ mod tests {
         // In DR the client's own FIN tells that it is done.
         Established.after_tcp(&mut fins, &segment(CLIENT, flags("FA")), false);
         assert!(FinWait.may_reopen(fins, false) && !FinWait.may_reopen(fins, true));
+    }
+
+    #[test]
+    fn a_resting_conn_has_the_backends_word_only() {
+        let (syn, answer) = (forged(CLIENT, flags("S")), forged(BACKEND, flags("SA")));
+        for names in ["R", "FA", "A", "SA"] {
+            let both = [forged(CLIENT, flags(names)), forged(BACKEND, flags(names))];
+            assert_eq!(walk_by(Resting, true, &both), [Resting; 2], "{names}");
+        }
+        assert_eq!(walk_by(Resting, true, &[syn, answer]), [Resting, SynReceived]);
+        assert!(!Resting.may_reopen(Fins::NONE, true));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod local_port;
 pub mod neighbour;
 pub mod owner;
 pub mod port_space;
+pub mod resting;
 pub mod route;
 pub mod toeplitz;
 pub mod wheel;

@@ -9,11 +9,16 @@
 //!
 //! Counts never say more than there is: a new space starts with none, although conns of an earlier
 //! one may be there. A search that finds a whole block taken has learned its count.
+//!
+//! A port rests while the backend holds it in TIME_WAIT: its conn is over, and stays in the index so
+//! that the port counts as taken. Only when no other is free is one used again that rests, the
+//! longest resting one nearly always, as searches go round.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use super::local_port::{LocalPort, OwnPorts, Towards};
+use crate::counters::Counter;
 use crate::flow::FlowKey;
 
 /// Candidates of a block, at the least.
@@ -26,6 +31,9 @@ const COUNTS: usize = 32;
 /// Words of 64 blocks in a cache line.
 const WORDS: usize = 8;
 
+/// Looks without a port that was used again too early after which that is over: a minute.
+const QUIET_LOOKS: u32 = 60;
+
 /// All local ports towards a backend are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
@@ -33,118 +41,61 @@ pub struct Exhausted;
 /// A line of counts, by block.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Counts([AtomicU16; COUNTS]);
+struct CountLine([AtomicU16; COUNTS]);
 
-/// A line of bits, by block: whether it has room.
+/// A line of bits, by block.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Room([AtomicU64; WORDS]);
+struct BitLine([AtomicU64; WORDS]);
 
-/// What one worker knows of its own part of the ports. Only that worker writes, by loads and stores;
-/// no other one's data is in these lines.
+/// A count of each block, with a bit for those that a search is to look through.
 #[derive(Debug)]
-#[repr(align(64))]
-struct Part {
-    /// Candidate to try next.
-    next: AtomicU32,
-    /// Candidates that are taken.
-    in_use: AtomicU32,
-    capacity: u32,
-    /// A candidate's number, shifted by this, is its block's.
-    shift: u32,
-    blocks: u32,
-    room: Box<[Room]>,
-    /// What the last block lacks to be whole counts as taken.
-    taken: Box<[Counts]>,
+struct Blocks {
+    counts: Box<[CountLine]>,
+    bits: Box<[BitLine]>,
 }
 
-impl Part {
-    fn new(capacity: u32, workers: u32, seed: u32) -> Self {
-        let most = MOST_BLOCKS / workers.min(MOST_BLOCKS);
-        let mut shift = BLOCK.ilog2();
-        while capacity.div_ceil(1 << shift) > most.max(1) && shift < u16::BITS - 1 {
-            shift += 1;
+impl Blocks {
+    /// Counts of 0 and no bits.
+    fn new(blocks: u32) -> Self {
+        let blocks = blocks as usize;
+        Blocks {
+            counts: (0..blocks.div_ceil(COUNTS)).map(|_| CountLine::default()).collect(),
+            bits: (0..blocks.div_ceil(64 * WORDS)).map(|_| BitLine::default()).collect(),
         }
-        let blocks = capacity.div_ceil(1 << shift);
-        let lines = |per_line: usize| (blocks as usize).div_ceil(per_line);
-        let part = Part {
-            next: AtomicU32::new(seed % capacity.max(1)),
-            in_use: AtomicU32::new(0),
-            capacity,
-            shift,
-            blocks,
-            room: (0..lines(64 * WORDS)).map(|_| Room::default()).collect(),
-            taken: (0..lines(COUNTS)).map(|_| Counts::default()).collect(),
-        };
-        for block in 0..blocks {
-            part.set_room(block, true);
-        }
-        if let Some(last) = blocks.checked_sub(1) {
-            part.count(last).store((blocks << shift).wrapping_sub(capacity) as u16, Relaxed);
-        }
-        part
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.counts) + size_of_val(&*self.bits)
     }
 
     #[inline(always)]
     fn count(&self, block: u32) -> &AtomicU16 {
-        &self.taken[block as usize / COUNTS].0[block as usize % COUNTS]
+        &self.counts[block as usize / COUNTS].0[block as usize % COUNTS]
     }
 
     #[inline(always)]
     fn word(&self, block: u32) -> &AtomicU64 {
-        &self.room[block as usize / (64 * WORDS)].0[block as usize / 64 % WORDS]
+        &self.bits[block as usize / (64 * WORDS)].0[block as usize / 64 % WORDS]
     }
 
     #[inline(always)]
-    fn has_room(&self, block: u32) -> bool {
+    fn is_set(&self, block: u32) -> bool {
         self.word(block).load(Relaxed) >> (block % 64) & 1 != 0
     }
 
-    fn set_room(&self, block: u32, has_room: bool) {
+    fn set(&self, block: u32, to: bool) {
         let (word, bit) = (self.word(block), 1 << (block % 64));
         let bits = word.load(Relaxed);
-        word.store(if has_room { bits | bit } else { bits & !bit }, Relaxed);
+        word.store(if to { bits | bit } else { bits & !bit }, Relaxed);
     }
 
-    /// One more candidate of a block is taken.
-    #[inline(always)]
-    fn take(&self, block: u32) {
-        let taken = self.count(block).load(Relaxed) + 1;
-        self.count(block).store(taken, Relaxed);
-        self.in_use.store(self.in_use.load(Relaxed) + 1, Relaxed);
-        if u32::from(taken) >= 1 << self.shift {
-            self.set_room(block, false);
-        }
-    }
-
-    /// One less.
-    #[inline(always)]
-    fn give_back(&self, block: u32) {
-        let taken = self.count(block).load(Relaxed);
-        if taken == 0 {
-            return; // It was never counted.
-        }
-        self.count(block).store(taken - 1, Relaxed);
-        self.in_use.store(self.in_use.load(Relaxed).saturating_sub(1), Relaxed);
-        if u32::from(taken) >= 1 << self.shift {
-            self.set_room(block, true);
-        }
-    }
-
-    /// Every candidate of a block was found taken.
-    fn learn_full(&self, block: u32) {
-        let unknown = (1 << self.shift) - u32::from(self.count(block).load(Relaxed));
-        self.count(block).store(1 << self.shift, Relaxed);
-        self.in_use.store(self.in_use.load(Relaxed) + unknown, Relaxed);
-        self.set_room(block, false);
-    }
-
-    /// The first block from `block` on, and round, that has room.
-    fn next_with_room(&self, block: u32) -> Option<u32> {
-        if self.blocks == 0 {
+    /// The first block from `block` on, and round, whose bit is set, of so many.
+    fn next_set(&self, block: u32, blocks: u32) -> Option<u32> {
+        if blocks == 0 {
             return None;
         }
-        let words = self.blocks.div_ceil(64);
+        let words = blocks.div_ceil(64);
         let start = block / 64;
         let mut bits = self.word(block).load(Relaxed) & u64::MAX << (block % 64);
         for step in 0..=words {
@@ -155,23 +106,139 @@ impl Part {
         }
         None
     }
+}
+
+/// A number that one worker writes.
+#[inline(always)]
+fn add(to: &AtomicU32, amount: u32) {
+    to.store(to.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+/// What one worker knows of its own part of the ports. Only that worker writes, by loads and stores;
+/// no other one's data is in these lines.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Part {
+    /// Candidate to try next.
+    next: AtomicU32,
+    /// Candidates that are taken.
+    in_use: AtomicU32,
+    /// Of them, those that rest.
+    resting: AtomicU32,
+    /// How often one was used again that rested.
+    reused: Counter,
+    capacity: u32,
+    /// A candidate's number, shifted by this, is its block's.
+    shift: u32,
+    blocks: u32,
+    /// How many of each block are taken; a bit says that it has room. What the last block lacks to
+    /// be whole counts as taken.
+    taken: Blocks,
+    /// How many of each block rest; a bit says that some do.
+    at_rest: Blocks,
+}
+
+impl Part {
+    fn new(capacity: u32, workers: u32, seed: u32) -> Self {
+        let most = MOST_BLOCKS / workers.min(MOST_BLOCKS);
+        let mut shift = BLOCK.ilog2();
+        while capacity.div_ceil(1 << shift) > most.max(1) && shift < u16::BITS - 1 {
+            shift += 1;
+        }
+        let blocks = capacity.div_ceil(1 << shift);
+        let taken = Blocks::new(blocks);
+        (0..blocks).for_each(|block| taken.set(block, true));
+        if let Some(last) = blocks.checked_sub(1) {
+            taken.count(last).store(((blocks << shift) - capacity) as u16, Relaxed);
+        }
+        Part {
+            next: AtomicU32::new(seed % capacity.max(1)),
+            in_use: AtomicU32::new(0),
+            resting: AtomicU32::new(0),
+            reused: Counter::default(),
+            capacity,
+            shift,
+            blocks,
+            taken,
+            at_rest: Blocks::new(blocks),
+        }
+    }
+
+    /// One more candidate of a block is taken.
+    #[inline(always)]
+    fn take(&self, block: u32) {
+        let taken = self.taken.count(block).load(Relaxed) + 1;
+        self.taken.count(block).store(taken, Relaxed);
+        add(&self.in_use, 1);
+        if u32::from(taken) >= 1 << self.shift {
+            self.taken.set(block, false);
+        }
+    }
+
+    /// One less.
+    #[inline(always)]
+    fn give_back(&self, block: u32) {
+        let taken = self.taken.count(block).load(Relaxed);
+        if taken == 0 {
+            return; // It was never counted.
+        }
+        self.taken.count(block).store(taken - 1, Relaxed);
+        self.in_use.store(self.in_use.load(Relaxed).saturating_sub(1), Relaxed);
+        if u32::from(taken) >= 1 << self.shift {
+            self.taken.set(block, true);
+        }
+    }
+
+    /// Every candidate of a block was found taken.
+    fn learn_full(&self, block: u32) {
+        let unknown = (1 << self.shift) - u32::from(self.taken.count(block).load(Relaxed));
+        self.taken.count(block).store(1 << self.shift, Relaxed);
+        add(&self.in_use, unknown);
+        self.taken.set(block, false);
+    }
+
+    /// A candidate of a block begins to rest.
+    fn rest(&self, block: u32) {
+        let resting = self.at_rest.count(block).load(Relaxed);
+        self.at_rest.count(block).store(resting + 1, Relaxed);
+        add(&self.resting, 1);
+        self.at_rest.set(block, true);
+    }
+
+    /// A candidate of a block rests no more.
+    fn end_rest(&self, block: u32) {
+        let resting = self.at_rest.count(block).load(Relaxed);
+        if resting == 0 {
+            return; // It was never counted.
+        }
+        self.at_rest.count(block).store(resting - 1, Relaxed);
+        add(&self.resting, 1u32.wrapping_neg());
+        self.at_rest.set(block, resting > 1);
+    }
 
     /// The candidate to try next, in a block that has room.
     #[inline(always)]
     fn next(&self) -> Result<u32, Exhausted> {
         let next = self.next.load(Relaxed);
-        if next < self.capacity && self.has_room(next >> self.shift) {
+        if next < self.capacity && self.taken.is_set(next >> self.shift) {
             return Ok(next);
         }
-        self.next_elsewhere(next)
+        self.next_in(&self.taken, next)
     }
 
+    /// The candidate to try next, in a block whose bit is set among these.
     #[cold]
-    fn next_elsewhere(&self, next: u32) -> Result<u32, Exhausted> {
+    fn next_in(&self, blocks: &Blocks, next: u32) -> Result<u32, Exhausted> {
         let next = if next < self.capacity { next } else { 0 };
         let block = next >> self.shift;
-        let found = self.next_with_room(block).ok_or(Exhausted)?;
+        let found = blocks.next_set(block, self.blocks).ok_or(Exhausted)?;
         Ok(if found == block { next } else { found << self.shift })
+    }
+
+    /// Candidates of a block from `first` on.
+    fn rest_of_block(&self, first: u32) -> std::ops::Range<u32> {
+        let start = first >> self.shift << self.shift;
+        first..(start + (1 << self.shift)).min(self.capacity)
     }
 }
 
@@ -187,6 +254,12 @@ pub struct PortSpace {
     addresses: Box<[u32]>,
     /// By worker.
     parts: Box<[Part]>,
+    /// What [`reused`](Self::reused) was at the last look that saw it grow.
+    looked: AtomicU64,
+    /// By how much it grew then; 0 when that was long ago.
+    reuse_rate: AtomicU32,
+    /// Looks since.
+    quiet_looks: AtomicU32,
 }
 
 impl PortSpace {
@@ -207,12 +280,15 @@ impl PortSpace {
             protocol: backend.2,
             addresses: addresses.into(),
             parts: owners.iter().map(part).collect(),
+            looked: AtomicU64::new(0),
+            reuse_rate: AtomicU32::new(0),
+            quiet_looks: AtomicU32::new(0),
         }
     }
 
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
-        let part = |p: &Part| size_of::<Part>() + size_of_val(&*p.room) + size_of_val(&*p.taken);
+        let part = |p: &Part| size_of::<Part>() + p.taken.bytes() + p.at_rest.bytes();
         size_of_val(&*self.addresses) + self.parts.iter().map(part).sum::<usize>()
     }
 
@@ -221,10 +297,42 @@ impl PortSpace {
         &self.addresses
     }
 
-    /// Ports that a worker has in use, and those that it has.
+    /// Ports that a worker has in use and that do not rest, and those that it has.
     pub fn usage(&self, worker: usize) -> (u32, u32) {
         let part = &self.parts[worker];
-        (part.in_use.load(Relaxed), part.capacity)
+        let resting = part.resting.load(Relaxed);
+        (part.in_use.load(Relaxed).saturating_sub(resting), part.capacity)
+    }
+
+    /// How often a port was used again that rested, over all workers.
+    pub fn reused(&self) -> u64 {
+        self.parts.iter().map(|part| part.reused.get()).sum()
+    }
+
+    /// See how often that has happened since the last look; for one thread, once a second.
+    pub fn look_at_reuse(&self) {
+        let reused = self.reused();
+        let news = reused - self.looked.load(Relaxed);
+        if news > 0 {
+            self.looked.store(reused, Relaxed);
+            self.reuse_rate.store(news.min(u32::MAX.into()) as u32, Relaxed);
+            self.quiet_looks.store(0, Relaxed);
+        } else if self.reuse_rate.load(Relaxed) > 0 {
+            add(&self.quiet_looks, 1);
+            if self.quiet_looks.load(Relaxed) >= QUIET_LOOKS {
+                self.reuse_rate.store(0, Relaxed);
+            }
+        }
+    }
+
+    /// How many ports a second were used again that rested, when there were some in the last minute.
+    pub fn reuse_rate(&self) -> u32 {
+        self.reuse_rate.load(Relaxed)
+    }
+
+    /// Ports that there are, over all workers.
+    pub fn capacity(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.capacity)).sum()
     }
 
     /// Candidates of a worker's block: a search looks at no more than twice as many.
@@ -288,9 +396,9 @@ impl PortSpace {
         for _ in 0..=part.blocks {
             let first = part.next()?;
             let block = first >> part.shift;
-            let start = block << part.shift;
-            let end = (start + (1 << part.shift)).min(part.capacity);
-            for number in first..end {
+            let numbers = part.rest_of_block(first);
+            let end = numbers.end;
+            for number in numbers {
                 let flow = self.return_flow(own.candidate(number, &towards, share));
                 if let Some(taken) = take(flow) {
                     part.next.store(number + 1, Relaxed);
@@ -298,7 +406,7 @@ impl PortSpace {
                     return Ok(taken);
                 }
             }
-            if first == start {
+            if first == block << part.shift {
                 part.learn_full(block);
             }
             part.next.store(end, Relaxed);
@@ -306,13 +414,59 @@ impl PortSpace {
         Err(Exhausted)
     }
 
-    /// A conn with this return flow has ended, or was not made.
-    #[inline(always)]
-    pub fn release(&self, own: &OwnPorts, address: u32, port: u16) {
+    /// Find a port that rests, to be used again: the first one from where the last search ended, and
+    /// so the longest resting one nearly always, that `is_resting` knows. Once its conn is given up,
+    /// [`reserve`](Self::reserve) takes it.
+    pub fn find_resting<T>(
+        &self,
+        own: &OwnPorts,
+        mut is_resting: impl FnMut(FlowKey) -> Option<T>,
+    ) -> Option<T> {
         let part = &self.parts[own.worker()];
-        if let Some(number) = own.number(LocalPort { address, port }, &self.towards()) {
-            part.give_back(number >> part.shift);
+        let towards = self.towards();
+        let share = own.backend_share(&towards);
+        let mut next = part.next.load(Relaxed);
+        for _ in 0..=part.blocks {
+            let numbers = part.rest_of_block(part.next_in(&part.at_rest, next).ok()?);
+            next = numbers.end;
+            for number in numbers {
+                let flow = self.return_flow(own.candidate(number, &towards, share));
+                if let Some(found) = is_resting(flow) {
+                    part.next.store(number, Relaxed);
+                    part.reused.add(1);
+                    return Some(found);
+                }
+            }
         }
+        None
+    }
+
+    /// A conn with this local port has ended, or was not made.
+    #[inline(always)]
+    pub fn release(&self, own: &OwnPorts, local: LocalPort) {
+        if let Some((part, block)) = self.block_of(own, local) {
+            part.give_back(block);
+        }
+    }
+
+    /// A conn with this local port begins to rest.
+    pub fn rest(&self, own: &OwnPorts, local: LocalPort) {
+        if let Some((part, block)) = self.block_of(own, local) {
+            part.rest(block);
+        }
+    }
+
+    /// A conn with this local port rests no more.
+    pub fn end_rest(&self, own: &OwnPorts, local: LocalPort) {
+        if let Some((part, block)) = self.block_of(own, local) {
+            part.end_rest(block);
+        }
+    }
+
+    #[inline(always)]
+    fn block_of(&self, own: &OwnPorts, local: LocalPort) -> Option<(&Part, u32)> {
+        let part = &self.parts[own.worker()];
+        Some((part, own.number(local, &self.towards())? >> part.shift))
     }
 }
 
@@ -390,7 +544,7 @@ mod tests {
         fn release(&self, (address, port): (u32, u16)) {
             let index = self.space.addresses.iter().position(|a| *a == address);
             if let Some(index) = index {
-                self.space.release(&self.own, index as u32, port);
+                self.space.release(&self.own, LocalPort { address: index as u32, port });
             }
         }
 
@@ -505,8 +659,8 @@ mod tests {
             for addresses in [1, 2, 4, 8, 16, 256] {
                 let addresses: Vec<u32> = (1..=addresses).collect();
                 let space = PortSpace::new(BACKEND, &addresses, &owners, 0);
-                let per_worker = 64 + 64 + 64;
-                let most = addresses.len().min(8) * 576 + addresses.len() * 4;
+                let per_worker = 64 + 4 * 64;
+                let most = addresses.len().min(8) * 2 * 576 + addresses.len() * 4;
                 let most = most + usize::from(workers) * per_worker;
                 assert!(space.bytes() <= most, "{workers} {}: {}", addresses.len(), space.bytes());
             }
@@ -521,12 +675,15 @@ mod tests {
                 .flat_map(|worker| {
                     let part = &space.parts[worker];
                     let whole = range_of(std::slice::from_ref(part));
-                    let ranges = [whole, range_of(&part.room), range_of(&part.taken)];
-                    ranges.map(|range| (range.start / 64, range.end.div_ceil(64), worker))
+                    let (taken, rest) = (&part.taken, &part.at_rest);
+                    let taken = [range_of(&taken.counts), range_of(&taken.bits)];
+                    let rest = [range_of(&rest.counts), range_of(&rest.bits)];
+                    let ranges = [whole].into_iter().chain(taken).chain(rest);
+                    ranges.map(move |range| (range.start / 64, range.end.div_ceil(64), worker))
                 })
                 .collect();
             lines.sort_unstable();
-            assert_eq!(lines.len(), 3 * usize::from(workers));
+            assert_eq!(lines.len(), 5 * usize::from(workers));
             assert!(lines.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{lines:x?}");
         }
     }
@@ -537,7 +694,7 @@ mod tests {
         let mut m = Model::new(&owners, 1, &[1, 2], 0);
         m.make().unwrap();
         let foreign = (0..=FIRST_PORT + 30).filter(|p| *p < FIRST_PORT || p % 3 != 1);
-        foreign.for_each(|port| m.space.release(&m.own, 0, port));
+        foreign.for_each(|port| m.space.release(&m.own, LocalPort { address: 0, port }));
         assert_eq!(m.space.usage(1).0, 1);
     }
 }

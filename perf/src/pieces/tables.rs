@@ -7,7 +7,7 @@ use sluice_dataplane::flow::{FlowHasher, FlowKey, Tuple};
 use sluice_dataplane::table::conn::{ConnTable, NewConn};
 use sluice_dataplane::table::conn_index::ConnRef;
 use sluice_dataplane::table::conn_state::{ConnState, STATES};
-use sluice_dataplane::table::local_port::OwnPorts;
+use sluice_dataplane::table::local_port::{LocalPort, OwnPorts};
 use sluice_dataplane::table::port_space::PortSpace;
 use sluice_dataplane::table::wheel::{Link, Links, SLOT_MS, Wheel};
 use sluice_dataplane::testkit::Random;
@@ -158,7 +158,8 @@ pub fn local_port_reserve() -> Piece {
     Piece::new("local port", TIMES, move || {
         for _ in 0..TIMES {
             let flow = black_box(space.reserve(&owners[0])).expect("there is room");
-            space.release(&owners[0], flow.dst - addresses[0], flow.dst_port);
+            let local = LocalPort { address: flow.dst - addresses[0], port: flow.dst_port };
+            space.release(&owners[0], local);
         }
     })
 }
@@ -192,7 +193,7 @@ fn local_port_search(addresses: u32) -> Piece {
     let end = move |table: &mut ConnTable, space: &PortSpace, (conn, flow): (ConnRef, FlowKey)| {
         table.remove(conn);
         table.end_burst();
-        space.release(&own, flow.dst - first, flow.dst_port);
+        space.release(&own, LocalPort { address: flow.dst - first, port: flow.dst_port });
     };
     end(&mut table, &space, made[2 * block - 1]);
     end(&mut table, &space, free);
