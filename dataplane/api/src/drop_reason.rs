@@ -37,7 +37,7 @@ drop_reasons! {
     FrameTooLong = "frame_too_long",
     /// Destination MAC is neither the port's nor broadcast nor multicast.
     NotOurMac = "not_our_mac",
-    /// Source MAC is a group address, which no station may send from (IEEE 802.3).
+    /// Source MAC is a group address or zero, which no station may send from (IEEE 802.3).
     BadSourceMac = "bad_source_mac",
     /// Source MAC, or ARP sender's, is one of the ports' own: a loop in the network, or forged.
     OwnMac = "own_mac",

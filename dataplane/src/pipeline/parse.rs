@@ -115,7 +115,7 @@ fn look_closely<F: Frame>(frame: &mut F, meta: &mut Meta, t: &Tables, config: &C
     false
 }
 
-/// Refuse what comes from nobody: our own MAC address, or an address of a whole network. What
+/// Refuse what comes from nobody: no MAC address or our own, or an address of a whole network. What
 /// [`quick_look`] takes for a flow is looked at so once it has no conn.
 #[inline(always)]
 pub fn check_sender<F: Frame>(
@@ -124,9 +124,13 @@ pub fn check_sender<F: Frame>(
     meta: &Meta,
     t: &Tables,
 ) -> Result<(), DropReason> {
-    let header = EtherHeader::ref_from_prefix(frame.bytes());
-    if header.is_ok_and(|(ether, _)| t.is_own_mac(ether.src)) {
-        return Err(DropReason::OwnMac);
+    if let Ok((ether, _)) = EtherHeader::ref_from_prefix(frame.bytes()) {
+        if !ether.src.is_station() {
+            return Err(DropReason::BadSourceMac);
+        }
+        if t.is_own_mac(ether.src) {
+            return Err(DropReason::OwnMac);
+        }
     }
     if class != Class::Arp && t.routes.is_broadcast(meta.key().src) {
         return Err(DropReason::BroadcastSource);
