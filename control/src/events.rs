@@ -1,5 +1,5 @@
 //! What happened, for people and programs to read: the last [`KEPT`] events, in memory and in the
-//! log. Events of the data plane are merged in.
+//! log, told within limits whoever causes them. Events of the data plane are merged in.
 //!
 //! | kind | when |
 //! |---|---|
@@ -12,16 +12,24 @@
 //! | `snapshot-foreign` | somebody else applied one; control compares and repairs |
 //! | `announced`, `announce-refused` | gratuitous ARP |
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use serde::Serialize;
 use sluice_api::BackendId;
+use sluice_api::event_limit::{EventLimits, Kept, Rate, and_before, last_of};
 
 use crate::clock::now_ms;
 
+/// The source of events that the data plane tells.
+pub const DATAPLANE: &str = "dataplane";
 /// How many events are kept.
 pub const KEPT: usize = 4_096;
+/// How often something is told of one service, backend or pool. What operators do is told as it is
+/// done, also by a script; a backend whose checks go up and down is told of less often.
+const EACH: Rate = Rate { at_once: 20, every_ms: 10_000 };
+/// How often something of one kind is told: a host with 1,000 backends may fail.
+const KIND: Rate = Rate { at_once: 2_000, every_ms: 100 };
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,15 +53,27 @@ pub struct Event {
 }
 
 /// The event log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EventLog {
     inner: Mutex<Ring>,
+    started: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ring {
-    events: VecDeque<Event>,
+    events: Kept<Event>,
+    limits: EventLimits<Event>,
     last_seq: u64,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        let (events, limits) = (Kept::new(KEPT), EventLimits::new(EACH, KIND));
+        EventLog {
+            inner: Mutex::new(Ring { events, limits, last_seq: 0 }),
+            started: Instant::now(),
+        }
+    }
 }
 
 /// A part of the log.
@@ -91,11 +111,67 @@ impl EventLog {
         });
     }
 
-    /// Append an event; it gets the next sequence number.
-    pub fn push(&self, mut event: Event) {
-        let mut ring = self.inner.lock().unwrap_or_else(|e| e.into_inner());
-        ring.last_seq += 1;
-        event.seq = ring.last_seq;
+    /// Append an event, unless its subject had too many of its kind: these are counted. It gets the
+    /// next sequence number.
+    pub fn push(&self, event: Event) {
+        self.push_at(self.now_ms(), event);
+    }
+
+    fn push_at(&self, now_ms: u64, event: Event) {
+        let mut ring = self.ring();
+        // The data plane limits its own.
+        if event.source == DATAPLANE {
+            return ring.record(event);
+        }
+        let kind = event.kind.clone();
+        let subject = match (&event.service, &event.backend) {
+            (None, None) => event.message.clone(),
+            (service, backend) => format!("{service:?} {backend:?}"),
+        };
+        if let Some((mut event, before)) = ring.limits.offer(now_ms, &kind, &subject, event) {
+            event.message += &and_before(before);
+            ring.record(event);
+        }
+    }
+
+    /// Tell of what was left out, as far as it is time to. Call now and then.
+    pub fn tell_left_out(&self) {
+        self.tell_left_out_at(self.now_ms());
+    }
+
+    fn tell_left_out_at(&self, now_ms: u64) {
+        let mut ring = self.ring();
+        for (mut event, count) in ring.limits.overdue(now_ms) {
+            event.message += &last_of(count);
+            ring.record(event);
+        }
+    }
+
+    /// The newest `limit` events with a sequence number above `since`, oldest first. A `since`
+    /// above the newest is from before a restart of control: all events count then.
+    pub fn page(&self, since: u64, limit: usize) -> Page {
+        self.tell_left_out();
+        let ring = self.ring();
+        let since = if since > ring.last_seq { 0 } else { since };
+        let newest = ring.events.iter().rev().take_while(|e| e.seq > since).take(limit);
+        let mut events: Vec<Event> = newest.cloned().collect();
+        events.reverse();
+        Page { events, last_seq: ring.last_seq }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+impl Ring {
+    fn record(&mut self, mut event: Event) {
+        self.last_seq += 1;
+        event.seq = self.last_seq;
         tracing::info!(
             source = event.source,
             kind = event.kind,
@@ -104,20 +180,7 @@ impl EventLog {
             "{}",
             event.message
         );
-        if ring.events.len() == KEPT {
-            ring.events.pop_front();
-        }
-        ring.events.push_back(event);
-    }
-
-    /// The newest `limit` events with a sequence number above `since`, oldest first. A `since`
-    /// above the newest is from before a restart of control: all events count then.
-    pub fn page(&self, since: u64, limit: usize) -> Page {
-        let ring = self.inner.lock().unwrap_or_else(|e| e.into_inner());
-        let since = if since > ring.last_seq { 0 } else { since };
-        let above = ring.events.partition_point(|e| e.seq <= since);
-        let first = above.max(ring.events.len().saturating_sub(limit));
-        Page { events: ring.events.range(first..).cloned().collect(), last_seq: ring.last_seq }
+        self.events.push(&event.kind.clone(), event);
     }
 }
 
@@ -125,12 +188,56 @@ impl EventLog {
 mod tests {
     use super::*;
 
+    fn event(
+        source: &'static str,
+        kind: &str,
+        service: Option<&str>,
+        message: impl Into<String>,
+    ) -> Event {
+        Event {
+            seq: 0,
+            at_ms: 0,
+            source,
+            kind: kind.to_owned(),
+            service: service.map(str::to_owned),
+            backend: None,
+            message: message.into(),
+        }
+    }
+
+    /// A backend that flaps ten times a second for an hour is told of every 10 s, and hides nothing.
+    #[test]
+    fn what_flaps_is_told_within_limits_and_counted() {
+        let log = EventLog::default();
+        log.push_at(0, event("control", "service-created", Some("web"), "service web created"));
+        for tick in 0..36_000 {
+            let message = format!("unhealthy {tick}");
+            log.push_at(tick * 100, event("control", "backend-unhealthy", Some("web"), message));
+        }
+        let page = log.page(0, usize::MAX);
+        assert!((360..=400).contains(&page.last_seq), "{}", page.last_seq);
+        assert_eq!(page.events[0].kind, "service-created");
+        let told = &page.events.last().unwrap().message;
+        assert!(told.ends_with("(and 99 more like this before)"), "{told}");
+        log.tell_left_out_at(3_610_000);
+        let left_out = log.page(page.last_seq, 10).events;
+        assert!(left_out[0].message.starts_with("unhealthy 35999 (the last of "), "{left_out:?}");
+        assert_eq!(left_out[0].service.as_deref(), Some("web"));
+        // A thousand backends that fail at once are told of, each.
+        for n in 0..1_000 {
+            let (service, message) = (format!("s{n}"), "unhealthy");
+            log.push_at(4_000_000, event("control", "backend-unhealthy", Some(&service), message));
+        }
+        assert_eq!(log.page(0, 1_000).events[0].service.as_deref(), Some("s0"));
+    }
+
     #[test]
     fn keeps_the_newest_and_pages_oldest_first() {
         let log = EventLog::default();
         assert_eq!(log.page(0, 10), Page { events: vec![], last_seq: 0 });
         for n in 1..=KEPT + 5 {
-            log.note("test", format!("event {n}"));
+            let event = event(DATAPLANE, "test", None, format!("event {n}"));
+            log.push(event);
         }
         let all = log.page(0, usize::MAX);
         assert_eq!(all.events.len(), KEPT);

@@ -1,5 +1,6 @@
 //! What is done over one connection: look, compare, repair, repeat.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use sluice_api::message::{FrameError, Request, Response};
@@ -11,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::announce::Announcer;
 use super::connection::Connection;
 use super::{POLL, Publisher, Question, addresses};
-use crate::events::Event;
+use crate::events::{self, Event};
 use crate::model::Environment;
 
 /// Why a session ended.
@@ -198,6 +199,7 @@ impl<'a> Session<'a> {
             self.publish().await?;
         }
         self.announce(&status.announced).await?;
+        self.publisher.manager.events().tell_left_out();
         self.merge_events().await
     }
 
@@ -212,13 +214,15 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let done = self.send_announce(missing.clone()).await?;
-        let list: Vec<String> = done.iter().map(Ipv4Addr::to_string).collect();
-        if !list.is_empty() {
-            let message = format!("announced {}", list.join(", "));
+        if !done.is_empty() {
+            let message = format!("announced {}", listed(&done));
             self.publisher.manager.events().note("announced", message);
         }
-        for refused in missing.iter().filter(|a| !done.contains(a)) {
-            let message = format!("the data plane would not announce {refused}");
+        let known: HashSet<&Ipv4Addr> = done.iter().collect();
+        let refused: Vec<Ipv4Addr> =
+            missing.iter().filter(|a| !known.contains(a)).copied().collect();
+        if !refused.is_empty() {
+            let message = format!("the data plane would not announce {}", listed(&refused));
             self.publisher.manager.events().note("announce-refused", message);
         }
         self.announcer.announced(&missing, done, now);
@@ -245,7 +249,7 @@ impl<'a> Session<'a> {
             self.publisher.manager.events().push(Event {
                 seq: 0,
                 at_ms: event.at_ms,
-                source: "dataplane",
+                source: events::DATAPLANE,
                 kind: event.kind,
                 service: None,
                 backend: None,
@@ -297,6 +301,16 @@ impl<'a> Session<'a> {
             Response::Error { message } => Err(SessionError::Refused(message)),
             response => Ok(response),
         }
+    }
+}
+
+/// Addresses as a sentence of bounded length.
+fn listed(addresses: &[Ipv4Addr]) -> String {
+    const MOST: usize = 16;
+    let first: Vec<String> = addresses.iter().take(MOST).map(Ipv4Addr::to_string).collect();
+    match addresses.len().saturating_sub(MOST) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod drop_reason;
+pub mod event_limit;
 pub mod message;
 pub mod service;
 pub mod snapshot;

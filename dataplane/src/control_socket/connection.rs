@@ -11,20 +11,26 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::complaints::Complaints;
 use super::{MAX_CONNECTIONS, Pending, Reply};
 
 /// Serve a peer until it leaves. It has `limit` for each request that it has begun and for taking
 /// each response.
-pub(super) async fn serve(stream: UnixStream, requests: Sender<Pending>, limit: Duration) {
+pub(super) async fn serve(
+    stream: UnixStream,
+    requests: Sender<Pending>,
+    limit: Duration,
+    complaints: Complaints,
+) {
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let mut peer = Peer { stream, limit };
     match peer.converse(&requests).await {
         Ok(()) => tracing::debug!(pid, "control socket: peer left"),
         Err(FrameError::Io(error)) => {
-            tracing::warn!(pid, %error, "control socket: peer lost");
+            complaints.warn("lost", format!("control socket: peer {pid:?} lost: {error}"));
         }
         Err(error) => {
-            tracing::warn!(pid, %error, "control socket: peer closed");
+            complaints.warn("closed", format!("{error}; peer {pid:?} is closed"));
             // What this peer sends next cannot be told from the middle of a frame.
             let _ = peer.write(&Response::Error { message: error.to_string() }).await;
         }
@@ -32,10 +38,10 @@ pub(super) async fn serve(stream: UnixStream, requests: Sender<Pending>, limit: 
 }
 
 /// Tell a peer that there are too many.
-pub(super) async fn refuse(stream: UnixStream, limit: Duration) {
+pub(super) async fn refuse(stream: UnixStream, limit: Duration, complaints: Complaints) {
     let message =
         format!("control socket: {MAX_CONNECTIONS} connections are open, no more are taken");
-    tracing::warn!("{message}");
+    complaints.warn("full", message.clone());
     let _ = Peer { stream, limit }.write(&Response::Error { message }).await;
 }
 

@@ -6,6 +6,7 @@
 //! `bind` makes and removes the socket's file, `connection` speaks with one peer.
 
 mod bind;
+mod complaints;
 mod connection;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
 
 use bind::SocketFile;
+use complaints::Complaints;
 
 /// Most connections at a time; a further one gets an error and is closed.
 pub const MAX_CONNECTIONS: usize = 8;
@@ -243,23 +245,24 @@ impl Drop for ControlSocket {
 /// Take connections until the end of time.
 async fn accept(listener: UnixListener, requests: Sender<Pending>, peer_timeout: Duration) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let complaints = Complaints::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match Arc::clone(&slots).try_acquire_owned() {
                 Ok(slot) => {
-                    let requests = requests.clone();
+                    let (requests, complaints) = (requests.clone(), complaints.clone());
                     tokio::spawn(async move {
-                        connection::serve(stream, requests, peer_timeout).await;
+                        connection::serve(stream, requests, peer_timeout, complaints).await;
                         drop(slot);
                     });
                 }
                 Err(_) => {
-                    tokio::spawn(connection::refuse(stream, peer_timeout));
+                    tokio::spawn(connection::refuse(stream, peer_timeout, complaints.clone()));
                 }
             },
             Err(error) => {
                 // Out of file descriptors, most likely: it passes, or it does not and costs nothing.
-                tracing::warn!(%error, "control socket: cannot accept a connection");
+                complaints.warn("accept", format!("control socket: cannot accept a connection: {error}"));
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

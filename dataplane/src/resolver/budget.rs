@@ -1,5 +1,5 @@
-//! What the resolver may send and say: a token bucket for ARP requests, and a limit on events, so
-//! that no flood of addresses becomes a flood of packets or of log lines.
+//! What the resolver may send: a token bucket for ARP requests, so that no flood of addresses becomes
+//! a flood of packets.
 
 /// ARP requests per second, in the long run.
 pub const REQUESTS_PER_SECOND: u64 = 1_000;
@@ -29,38 +29,6 @@ impl RequestBudget {
     }
 }
 
-/// At most some events of one kind in each interval; the others are counted.
-#[derive(Debug)]
-pub(super) struct EventLimit {
-    most: u32,
-    interval_ms: u64,
-    /// When the interval ends; 0 before the first event.
-    ends_ms: u64,
-    told: u32,
-    untold: u64,
-}
-
-impl EventLimit {
-    pub(super) fn new(most: u32, interval_ms: u64) -> Self {
-        EventLimit { most, interval_ms, ends_ms: 0, told: 0, untold: 0 }
-    }
-
-    /// Whether this event may be told, and then how many before it were not.
-    pub(super) fn allow(&mut self, now_ms: u64) -> Option<u64> {
-        if now_ms >= self.ends_ms {
-            self.ends_ms = now_ms.saturating_add(self.interval_ms);
-            self.told = 0;
-        }
-        if self.told < self.most {
-            self.told += 1;
-            Some(std::mem::take(&mut self.untold))
-        } else {
-            self.untold += 1;
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,14 +41,5 @@ mod tests {
         assert!(budget.take(5_001) && !budget.take(5_001));
         assert!(!budget.take(4_000), "time that goes back brings nothing");
         assert!(budget.take(5_002));
-    }
-
-    #[test]
-    fn untold_events_are_counted() {
-        let mut limit = EventLimit::new(2, 1_000);
-        assert_eq!([limit.allow(0), limit.allow(1), limit.allow(2)], [Some(0), Some(0), None]);
-        assert_eq!(limit.allow(999), None);
-        assert_eq!(limit.allow(1_000), Some(2));
-        assert_eq!(limit.allow(1_001), Some(0));
     }
 }

@@ -25,7 +25,7 @@ use std::net::Ipv4Addr;
 
 use sluice_wire::ether::MacAddr;
 
-use budget::{EventLimit, RequestBudget};
+use budget::RequestBudget;
 pub use budget::{REQUEST_BURST, REQUESTS_PER_SECOND};
 
 /// Time between two requests for one address, in ms (RFC 1122, 2.3.2.1: at most one per second).
@@ -60,6 +60,8 @@ pub enum Action {
     Event {
         /// `neighbour-moved`, `neighbour-failed` or `neighbour-table-full`.
         kind: &'static str,
+        /// The next hop, or the table.
+        subject: String,
         /// A sentence.
         message: String,
     },
@@ -162,9 +164,6 @@ pub struct Resolver {
     /// Answers may be lost on their way here.
     doubts_silence: bool,
     requests: RequestBudget,
-    moved_events: EventLimit,
-    failed_events: EventLimit,
-    full_events: EventLimit,
     actions: Vec<Action>,
 }
 
@@ -181,9 +180,6 @@ impl Resolver {
             waiting: VecDeque::new(),
             doubts_silence: false,
             requests: RequestBudget::new(),
-            moved_events: EventLimit::new(10, 1_000),
-            failed_events: EventLimit::new(10, 1_000),
-            full_events: EventLimit::new(1, 10_000),
             actions: Vec::new(),
         }
     }
@@ -219,7 +215,7 @@ impl Resolver {
                 self.insert(now_ms, key);
             } else {
                 self.publish(key, NeighbourState::Removed);
-                self.table_full(now_ms, key);
+                self.table_full(key);
             }
             return;
         };
@@ -286,7 +282,7 @@ impl Resolver {
             self.publish(key, NeighbourState::Reachable(mac));
         }
         if let Some(old) = moved {
-            self.moved(now_ms, key, old, mac);
+            self.moved(key, old, mac);
         }
     }
 
@@ -502,29 +498,34 @@ impl Resolver {
         let told = std::mem::replace(&mut entry.failure_told, true);
         self.set_due(key, unused_ms);
         self.publish(key, NeighbourState::Failed);
-        if !told && let Some(untold) = self.failed_events.allow(now_ms) {
-            let message = format!("{} does not answer ARP{}", self.name(key), more(untold));
-            self.actions.push(Action::Event { kind: "neighbour-failed", message });
+        if !told {
+            let subject = self.name(key);
+            let message = format!("{subject} does not answer ARP");
+            self.actions.push(Action::Event { kind: "neighbour-failed", subject, message });
         }
     }
 
-    fn moved(&mut self, now_ms: u64, key: Key, from: MacAddr, to: MacAddr) {
-        if let Some(untold) = self.moved_events.allow(now_ms) {
-            let message = format!("{} moved from {from} to {to}{}", self.name(key), more(untold));
-            self.actions.push(Action::Event { kind: "neighbour-moved", message });
-        }
+    fn moved(&mut self, key: Key, from: MacAddr, to: MacAddr) {
+        let subject = self.name(key);
+        let message = format!("{subject} moved from {from} to {to}");
+        self.actions.push(Action::Event { kind: "neighbour-moved", subject, message });
     }
 
-    fn table_full(&mut self, now_ms: u64, key: Key) {
-        if let Some(untold) = self.full_events.allow(now_ms) {
-            let message = format!(
-                "no room for {}: all {} entries are in use; raise limits.neighbours{}",
-                self.name(key),
-                self.capacity,
-                more(untold)
-            );
-            self.actions.push(Action::Event { kind: "neighbour-table-full", message });
-        }
+    fn table_full(&mut self, key: Key) {
+        let message = format!(
+            "no room for {}: all {} entries are in use; raise limits.neighbours",
+            self.name(key),
+            self.capacity
+        );
+        let subject = "neighbours".to_owned();
+        self.actions.push(Action::Event { kind: "neighbour-table-full", subject, message });
+    }
+
+    /// Some of the addresses that are known to have a MAC address behind a port.
+    pub fn addresses_of(&self, port: u16, mac: MacAddr) -> Vec<Ipv4Addr> {
+        let has_it = |((at, _), entry): &(&Key, &Entry)| *at == port && entry.mac() == Some(mac);
+        let known = self.entries.iter().filter(has_it);
+        known.map(|((_, address), _)| Ipv4Addr::from_bits(*address)).take(4).collect()
     }
 
     /// As `10.0.0.7 on lan`.
@@ -535,11 +536,6 @@ impl Resolver {
             None => format!("{address} on port {port}"),
         }
     }
-}
-
-/// What an event says of those that were not told before it.
-fn more(untold: u64) -> String {
-    if untold == 0 { String::new() } else { format!(" (and {untold} more like this before)") }
 }
 
 #[cfg(test)]

@@ -301,7 +301,9 @@ impl MainLoop {
                 Action::Publish(update) => {
                     self.workers.iter_mut().for_each(|w| w.tell(update));
                 }
-                Action::Event { kind, message } => self.events.add(kind, message),
+                Action::Event { kind, subject, message } => {
+                    self.events.add_about(kind, &subject, message);
+                }
             }
         }
     }
@@ -474,6 +476,7 @@ impl MainLoop {
             self.events.add(kind, message);
         }
         self.release_empty();
+        self.events.tell_left_out();
     }
 
     /// Have former snapshots freed that no worker holds.

@@ -108,8 +108,8 @@ impl MainLoop {
         }
         let main = &mut self.ports[index];
         let Some(pause) = self.orders.pause(self.workers.len(), PAUSED_WITHIN) else {
-            tracing::warn!("port {name}: the workers do not pause, it is set up anew later");
-            return;
+            let message = format!("port {name}: the workers do not pause, it is set up anew later");
+            return self.events.add("port-reset-failed", message);
         };
         let result = main.port.set_up_anew(&pause, main.counted);
         drop(pause);
