@@ -26,6 +26,7 @@ const RUNTIME: &[&str] = &[
     "file_prefix",
     "eal_args",
     "verify_l4_checksum",
+    "announce_every_s",
 ];
 const LIMITS: &[&str] = &["connections", "services", "backends", "neighbours"];
 const PORT: &[&str] = &[
@@ -130,6 +131,7 @@ fn runtime(report: &mut Report<'_>, file: &Section<'_>, online_cpus: &[u16]) -> 
             "verify_l4_checksum",
             &VerifyL4Checksum::NAMES,
         ),
+        announce_every_s: section.integer(report, "announce_every_s", 0..=86_400).unwrap_or(60),
     };
     if !is_name(&runtime.file_prefix) {
         report.problem("runtime.file_prefix", quoted(&runtime.file_prefix), NAME);

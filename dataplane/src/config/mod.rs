@@ -66,6 +66,9 @@ pub struct Runtime {
     pub eal_args: Vec<String>,
     /// Who checks TCP and UDP checksums of arriving packets.
     pub verify_l4_checksum: VerifyL4Checksum,
+    /// Time between two announcements of an address by gratuitous ARP, in s (0 to 86,400; 0: it is
+    /// announced once). Default 60.
+    pub announce_every_s: u32,
 }
 
 /// What a worker does when no packets come.

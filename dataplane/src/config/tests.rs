@@ -48,6 +48,7 @@ fn a_small_file_gets_defaults() {
     assert_eq!(config.runtime.memory_mb, 512);
     assert_eq!(config.runtime.file_prefix, "sluice");
     assert_eq!(config.runtime.verify_l4_checksum, VerifyL4Checksum::Always);
+    assert_eq!(config.runtime.announce_every_s, 60);
     assert_eq!(config.control.socket, Path::new("/run/sluice/dataplane.sock"));
     assert_eq!(config.limits, Limits::default());
     let lan = &config.ports[0];
@@ -74,6 +75,7 @@ memory_mb = 1_024
 file_prefix = "lb-1"
 eal_args = ["--no-pci", "--vdev=net_null0"]
 verify_l4_checksum = "port"
+announce_every_s = 0
 [control]
 socket = "/tmp/x.sock"
 [limits]
@@ -102,6 +104,7 @@ enabled = true
     assert_eq!(config.runtime.idle, Idle::Busy);
     assert_eq!(config.runtime.eal_args, ["--no-pci", "--vdev=net_null0"]);
     assert_eq!(config.runtime.verify_l4_checksum, VerifyL4Checksum::Port);
+    assert_eq!(config.runtime.announce_every_s, 0);
     assert_eq!(
         config.limits,
         Limits { connections: 2048, services: 1, backends: 2, neighbours: 16 }
@@ -145,7 +148,8 @@ fn every_problem_is_reported_with_its_place() {
         [
             "2:8: runtime.idle is \"lazy\": expected \"adaptive\" or \"busy\"",
             "3:1: runtime.memory is an unknown key: expected one of the keys main_cpu, worker_cpus, \
-             share_cpus, idle, hugepages, memory_mb, file_prefix, eal_args, verify_l4_checksum",
+             share_cpus, idle, hugepages, memory_mb, file_prefix, eal_args, \
+             verify_l4_checksum, announce_every_s",
             "4:1: port[lan].device is absent: expected a DPDK device string, as \
              \"net_af_xdp0,iface=l0\", or a PCI address",
             "6:7: port[lan].mtu is 100: expected an integer from 576 to 9216",

@@ -12,6 +12,7 @@ use sluice_api::DropReason;
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
+use super::announce::Announcer;
 use super::compiler::Compiler;
 use super::exception::{ExceptionPort, Strangers};
 use super::links::LinkWatch;
@@ -154,8 +155,8 @@ pub struct MainLoop {
     pub events: EventLog,
     /// Tables that fill up.
     pub thresholds: Thresholds,
-    /// VIPs and local addresses announced since start.
-    pub announced: Vec<Ipv4Addr>,
+    /// What the networks around are told of our addresses.
+    pub announcer: Announcer,
     /// Random per start.
     pub boot_id: u64,
     /// Memory that each worker's conn table takes, in bytes.
@@ -196,6 +197,7 @@ impl MainLoop {
         self.step(Step::NextHops);
         self.resolver.tick(now_ms);
         self.act();
+        self.announce_due(now_ms);
         self.flush();
         self.step(Step::Control);
         work += self.answer_control();
@@ -244,13 +246,8 @@ impl MainLoop {
             match message {
                 ToMain::Want { port, address } => self.resolver.want(now_ms, port, address),
                 ToMain::Arp { port, sender, mac, is_reply, for_us, conflict } => {
-                    if conflict && mac != self.ports[port as usize].mac {
-                        let (address, name) =
-                            (Ipv4Addr::from_bits(sender), &self.config.ports[port as usize].name);
-                        self.events.add(
-                            "address-conflict",
-                            format!("{mac} on port {name} claims {address}, which is ours"),
-                        );
+                    if conflict {
+                        self.claimed(now_ms, port, Ipv4Addr::from_bits(sender), mac);
                     } else {
                         self.let_go_of(port, sender, mac);
                         self.resolver.seen(now_ms, port, sender, mac, is_reply, for_us);
@@ -323,22 +320,8 @@ impl MainLoop {
         self.send_frame(port, &frame);
     }
 
-    /// Send gratuitous ARP for an address of ours out of the ports whose networks hold it, or of
-    /// all ports when none does.
-    pub fn announce(&mut self, address: Ipv4Addr) {
-        let holds = |port: usize| {
-            self.config.ports[port].addresses.iter().any(|a| a.network().contains(address))
-        };
-        let all: Vec<usize> = (0..self.ports.len()).collect();
-        let ports: Vec<usize> = all.iter().copied().filter(|p| holds(*p)).collect();
-        for port in if ports.is_empty() { all } else { ports } {
-            let frame = arp::build_announcement(self.ports[port].mac, address);
-            self.send_frame(port as u16, &frame);
-        }
-    }
-
     /// Queue a frame of ours for a port.
-    fn send_frame(&mut self, port: u16, bytes: &[u8]) {
+    pub fn send_frame(&mut self, port: u16, bytes: &[u8]) {
         let Some(mut mbuf) = self.mempool.alloc() else {
             return self.counters.drop_count(DropReason::NoMbuf).add(1);
         };

@@ -69,6 +69,7 @@ impl MainLoop {
             self.ports[index].probation = Probation::begin(now_ms, received);
         }
         self.resolver.port_up(now_ms, index as u16);
+        self.announcer.link_up(now_ms, index as u16);
     }
 
     /// Set up anew what was reset, and what receives nothing although it ought to. Call about once a
@@ -127,6 +128,7 @@ impl MainLoop {
                         .add("port-reset", format!("port {name}: {why}; it was set up anew"));
                 }
                 self.resolver.port_up(now_ms, index as u16);
+                self.announcer.link_up(now_ms, index as u16);
             }
             Err(error) => {
                 let text = error.to_string();

@@ -3,6 +3,7 @@
 //! The main thread never touches a packet of a service. It resolves next hops, moves packets to and
 //! from the kernel, and answers control; `compiler` compiles snapshots beside it.
 
+mod announce;
 mod compiler;
 mod exception;
 mod links;

@@ -1,6 +1,5 @@
 //! What control asks, and what it is told.
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -91,7 +90,7 @@ impl MainLoop {
         }
         let Adopting { compiled, reply, .. } = adopting;
         self.ledger.adopt(&compiled);
-        self.announced.retain(|address| compiled.is_announced(*address));
+        self.announcer.retain(|address| compiled.is_announced(address));
         let generation = compiled.generation;
         self.former.push(self.compiled.swap(compiled));
         reply.send(Response::Applied { generation });
@@ -101,12 +100,9 @@ impl MainLoop {
         let compiled = self.compiled.load_full();
         let accepted: Vec<Ipv4Addr> =
             addresses.iter().copied().filter(|a| compiled.is_announced(*a)).collect();
-        let known: HashSet<Ipv4Addr> = self.announced.iter().copied().collect();
+        let now_ms = self.now_ms();
         for address in &accepted {
-            self.announce(*address);
-            if !known.contains(address) {
-                self.announced.push(*address);
-            }
+            self.announcer.announce(now_ms, *address);
         }
         accepted
     }
@@ -162,7 +158,7 @@ impl MainLoop {
             generation: self.compiled.load().generation,
             workers_generation: self.workers_generation(),
             doubt: doubt.map(|(began_ms, ended_ms)| Doubt { began_ms, ended_ms }),
-            announced: self.announced.clone(),
+            announced: self.announcer.announced().collect(),
             ports: self.port_statuses(),
             workers,
             limits: self.config.limits,

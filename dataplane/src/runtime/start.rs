@@ -13,6 +13,7 @@ use crossbeam_queue::ArrayQueue;
 use sluice_api::stats::PortStatus;
 use sluice_wire::ether::MacAddr;
 
+use super::announce::Announcer;
 use super::compiler::{self, Compiler};
 use super::exception::{ExceptionPort, Strangers};
 use super::links::{Interface, LinkWatch};
@@ -224,6 +225,9 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     };
     let compiler = Compiler::start(parts, compiled.load_full()).map_err(StartError::Thread)?;
     let counters = Arc::new(WorkerCounters::new(0, 0, 0));
+    let addresses = config.ports.iter().map(|port| port.addresses.clone()).collect();
+    let announce_every_ms = u64::from(config.runtime.announce_every_s) * 1_000;
+    let announcer = Announcer::new(addresses, announce_every_ms, clock.now_ns() / 1_000_000);
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
         resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
@@ -253,7 +257,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         slots_used: (0, 0),
         events: EventLog::default(),
         thresholds: Thresholds::of_tables(),
-        announced: Vec::new(),
+        announcer,
         boot_id: random_u64()?,
         conn_table_bytes,
         mempool,
