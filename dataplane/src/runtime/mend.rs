@@ -104,8 +104,8 @@ impl MainLoop {
     fn set_up_anew(&mut self, index: usize, now_ms: u64, received: u64, why: &str) {
         let name = &self.config.ports[index].name;
         if self.some_worker_is_stuck() {
-            tracing::warn!("port {name}: a worker is stuck, it is set up anew later");
-            return;
+            let message = format!("port {name}: a worker is stuck, it is set up anew later");
+            return self.events.add("port-reset-failed", message);
         }
         let main = &mut self.ports[index];
         let Some(pause) = self.orders.pause(self.workers.len(), PAUSED_WITHIN) else {
