@@ -405,7 +405,7 @@ impl Harness {
         let messages: Vec<ToMain> = self.pipeline.take_messages().collect();
         for message in messages {
             match message {
-                ToMain::Want { port, address } if self.resolves => {
+                ToMain::Want { port, address, .. } if self.resolves => {
                     let update = is_reachable(port, Ipv4Addr::from_bits(address));
                     self.update_neighbour(&update, out);
                 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import frames
@@ -119,6 +120,10 @@ for operation in (0, 3, 4, 8, 9, 25, 256, 0xFFFF):
 refuses("sender_group", 22, bytes.fromhex("03c10000000a"), "arp_bad_sender")
 refuses("sender_broadcast", 22, b"\xff" * 6, "arp_bad_sender")
 refuses("sender_zero", 22, b"\0" * 6, "arp_bad_sender")
+for mac in PORT_MACS.values():
+    refuses(f"sender_is_our_mac_{mac[-2:]}", 22, bytes.fromhex(mac.replace(":", "")), "own_mac")
+for nobody in ("10.1.0.255", "10.1.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"):
+    refuses(f"sender_{nobody}", 28, socket.inet_aton(nobody), "arp_bad_sender")
 
 
 @case()
@@ -163,12 +168,28 @@ def arp_a_client_that_moves_is_followed(p: Play) -> None:
         p.forwards(WEB.name, conn.name, answer, back=True)
 
 
+def probe(port: str, address: str) -> bytes:
+    """Sluice asks whether an address is anybody's before it announces it (RFC 5227, 2.1.1)."""
+    return arp(1, ("0.0.0.0", PORT_MACS[port]), (address, NOBODY))
+
+
+@case()
+def arp_claims_of_our_addresses_are_answered_by_an_announcement(p: Play) -> None:
+    """RFC 5227, 2.4: at once, and at most every 10 s for each address."""
+    for address, port in ((PORT_IPS[WAN], WAN), (PORT_IPS[LAN], LAN)):
+        claim = arp(1, (address, STRANGER_MAC), (address, NOBODY))
+        p.send(port, claim, claim, claim)
+        p.dropped("arp_conflict", 3)
+        p.sees(port, arp(1, (address, PORT_MACS[port]), (address, NOBODY)))
+
+
 @case()
 def arp_announces_addresses_where_their_network_is(p: Play) -> None:
     """A VIP or local address by the port whose network has it (RFC 5227, 3)."""
     for address, port in ((WEB.vip, WAN), (LOCAL, LAN)):
         told = p.lab.control.ask("announce", addresses=[address])
         assert told["addresses"] == [address], told
+        p.sees(port, probe(port, address))
         p.sees(port, arp(1, (address, PORT_MACS[port]), (address, NOBODY)))
 
 
@@ -179,6 +200,7 @@ def arp_announces_addresses_of_no_network_everywhere(p: Play) -> None:
     told = p.lab.control.ask("announce", addresses=["192.0.2.80", "192.0.2.81"])
     assert told["addresses"] == ["192.0.2.80"], told
     for port in PORTS:
+        p.sees(port, probe(port, "192.0.2.80"))
         p.sees(port, arp(1, ("192.0.2.80", PORT_MACS[port]), ("192.0.2.80", NOBODY)))
         answers(p, port, "192.0.2.80")
     p.apply()

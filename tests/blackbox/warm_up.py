@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conn import Conn
-from play import Play
+from play import Play, arp_request
 from world import BACKENDS, CLIENT, CLIENT2, FAR, GATEWAY, LAN, REMOTE, ROUTER, WAN, Host, Service
 
 
@@ -30,10 +30,17 @@ def resolve_all(p: Play) -> None:
         p.forwards(service.name, conn.name, syn)
         conn.is_made()
         p.count(tables__neighbours=1)
+        is_neighbour = number in clients and client is next_hop
+        if is_neighbour:
+            # A neighbour is asked for where its packet came from, before the answer needs it.
+            p.sees(WAN, arp_request(WAN, client.ip, client.mac))
+            p.answer(WAN, client.ip)
+            p.knows(client.ip, client.mac)
         if number in clients:
             syn_ack = conn.segment("SA", back=True)
             p.send(LAN, syn_ack)
-            p.resolves(WAN, next_hop.ip)
+            if not is_neighbour:
+                p.resolves(WAN, next_hop.ip)
             p.sees(WAN, conn.forwarded(syn_ack, back=True))
             p.forwards(service.name, conn.name, syn_ack, back=True)
             p.count(tables__neighbours=1)

@@ -133,6 +133,7 @@ share_cpus = {str(workers > 1).lower()}
 hugepages = false
 memory_mb = 192
 file_prefix = "{prefix}"
+announce_every_s = 0
 eal_args = ["--no-pci", "--no-telemetry"]
 
 [control]

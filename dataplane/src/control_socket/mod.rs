@@ -262,7 +262,8 @@ async fn accept(listener: UnixListener, requests: Sender<Pending>, peer_timeout:
             },
             Err(error) => {
                 // Out of file descriptors, most likely: it passes, or it does not and costs nothing.
-                complaints.warn("accept", format!("control socket: cannot accept a connection: {error}"));
+                complaints
+                    .warn("accept", format!("control socket: cannot accept a connection: {error}"));
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -110,6 +110,10 @@ pub fn admit<F: Frame>(
         match made {
             Ok(conn) => {
                 meta.conn = conn;
+                // While the frame tells where it came from.
+                if t.conns.get(conn).is_full_nat() {
+                    next_hop::greet(frame, meta, t, now);
+                }
                 meta.begins_conn = true;
                 let fate = forward_one(frame, meta, t, now);
                 resting::precede(frame, meta, t);

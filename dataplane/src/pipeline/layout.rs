@@ -53,6 +53,7 @@ impl Pipeline<MemFrame> {
             range_of(slice::from_ref(&*t.plans)),
             range_of(slice::from_ref(&*t.error_limits)),
             t.related_limit.written(),
+            t.strangers_limit.written(),
             range_of(slice::from_ref(&*t.arp_limits)),
             t.group_limit.written(),
             room(t.outbox.as_ptr(), OUTBOX),

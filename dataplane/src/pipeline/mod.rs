@@ -46,14 +46,14 @@ use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
 use crate::host_flows::{HostFlows, KernelLane};
 use crate::leaving::Census;
-use crate::resolver::NeighbourUpdate;
+use crate::resolver::{NeighbourState, NeighbourUpdate, Purpose};
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, ConnTable};
 use crate::table::conn_state::ConnState;
 use crate::table::half_open::HalfOpen;
 use crate::table::local_port::OwnPorts;
-use crate::table::neighbour::{EgressPort, Neighbours};
+use crate::table::neighbour::{EgressPort, Neighbours, NextHopRef};
 use crate::table::resting::Resting;
 use crate::table::route::RouteTable;
 use crate::table::wheel::Millis;
@@ -111,6 +111,8 @@ pub enum ToMain {
         port: u16,
         /// Its address, in host order.
         address: u32,
+        /// For what.
+        purpose: Purpose,
     },
     /// An ARP packet told where somebody is.
     Arp {
@@ -221,6 +223,7 @@ pub struct Tables {
     error_limits: Box<ErrorLimits>,
     related_limit: RateLimit,
     arp_limits: Box<arp::MessageLimits>,
+    strangers_limit: RateLimit,
     refusals: refuse::Limits,
     group_limit: RateLimit,
     /// Conns made when expiry was last called.
@@ -231,7 +234,7 @@ pub struct Tables {
 
 /// A packet that waits for a MAC address, as it came.
 struct Held<F> {
-    neighbour: u16,
+    note: NextHopRef,
     in_port: u16,
     begins_conn: bool,
     frame: F,
@@ -290,6 +293,7 @@ impl<F: Frame> Pipeline<F> {
                 error_limits: Box::new(ErrorLimits::new(config.seed, now)),
                 related_limit: relate::limit(config.seed, now),
                 arp_limits: Box::new(arp::MessageLimits::new(config.seed, now)),
+                strangers_limit: next_hop::strangers_limit(config.seed, now),
                 refusals: refuse::Limits::new(config.seed, now),
                 group_limit: exception::group_limit(config.seed, now),
                 created_before: 0,
@@ -380,14 +384,12 @@ impl<F: Frame> Pipeline<F> {
                 Verdict::Kernel { .. } => {
                     counters.drop_count(DropReason::NoExceptionPort).add(1);
                 }
-                Verdict::Hold { neighbour } => {
-                    let waiting = self.held.iter().filter(|h| h.neighbour == neighbour).count();
-                    if waiting >= HELD_PER_NEIGHBOUR || self.held.len() >= HELD {
-                        counters.drop_count(DropReason::NeighbourPending).add(1);
-                    } else {
-                        let (in_port, begins_conn) = (meta.in_port, meta.begins_conn);
-                        self.held.push_back(Held { neighbour, in_port, begins_conn, frame });
-                    }
+                Verdict::Hold { .. } => {
+                    let conn = self.tables.conns.get(meta.conn);
+                    let note = conn.next_hops[meta.conn.direction()];
+                    let (in_port, begins_conn) = (meta.in_port, meta.begins_conn);
+                    let packet = Held { note, in_port, begins_conn, frame };
+                    hold(&mut self.held, packet, &self.tables.neighbours, counters);
                 }
                 Verdict::Continue => unreachable!("the last stage decides about every packet"),
             }
@@ -406,8 +408,13 @@ impl<F: Frame> Pipeline<F> {
         sink: &mut impl Sink<F>,
     ) {
         let t = &mut self.tables;
-        let Some(slot) = t.neighbours.update(update, now) else { return };
-        t.counters.neighbours.set(t.neighbours.len() as u64);
+        // What waits for one that is forgotten ends first: to ask again at once would keep it out of
+        // a full table, and others with it.
+        let is_removed = update.state == NeighbourState::Removed;
+        let state = if is_removed { NeighbourState::Failed } else { update.state };
+        let Some(slot) = t.neighbours.update(&NeighbourUpdate { state, ..*update }, now) else {
+            return;
+        };
         let mut left = self.held.len();
         let Some(mut burst) = self.released.take() else { return };
         while left > 0 {
@@ -415,12 +422,15 @@ impl<F: Frame> Pipeline<F> {
             while left > 0 && burst.len() < BURST {
                 left -= 1;
                 let Some(held) = self.held.pop_front() else { break };
-                if held.neighbour == slot {
+                if held.note.slot() != slot {
+                    self.held.push_back(held);
+                } else if self.tables.neighbours.current(held.note).is_some() {
                     let meta = &mut metas[burst.len()];
                     (meta.in_port, meta.begins_conn) = (held.in_port, held.begins_conn);
                     burst.frames_mut().push(held.frame);
                 } else {
-                    self.held.push_back(held);
+                    let drops = &self.tables.counters;
+                    drops.drop_count(DropReason::NeighbourPending).add(1);
                 }
             }
             let mut metas = metas.into_iter();
@@ -428,6 +438,11 @@ impl<F: Frame> Pipeline<F> {
             self.run_stages(&mut burst, config, now, sink);
         }
         self.released = Some(burst);
+        let t = &mut self.tables;
+        if is_removed {
+            t.neighbours.update(update, now);
+        }
+        t.counters.neighbours.set(t.neighbours.len() as u64);
     }
 
     /// Remove conns that were idle for their timeout, as many as keep pace with those that are made:
@@ -524,6 +539,30 @@ fn kernel_lane(meta: &Meta, host_flows: &HostFlows, now: Millis) -> KernelLane {
         KernelLane::Answers
     } else {
         KernelLane::Unsolicited
+    }
+}
+
+/// Let a packet wait, if there is room for it. Packets of strangers, of whom anybody can make any
+/// number, make room for all others, the oldest first; so do those whose next hop was given up.
+fn hold<F>(
+    held: &mut VecDeque<Held<F>>,
+    packet: Held<F>,
+    neighbours: &Neighbours,
+    counters: &WorkerCounters,
+) {
+    let waiting = held.iter().filter(|other| other.note == packet.note).count();
+    let mut has_room = waiting < HELD_PER_NEIGHBOUR && neighbours.current(packet.note).is_some();
+    if has_room && held.len() >= HELD {
+        let oldest = held.iter().position(|other| neighbours.is_strangers(other.note));
+        has_room = oldest.is_some_and(|oldest| held.remove(oldest).is_some());
+        if has_room {
+            counters.drop_count(DropReason::NeighbourPending).add(1);
+        }
+    }
+    if has_room {
+        held.push_back(packet);
+    } else {
+        counters.drop_count(DropReason::NeighbourPending).add(1);
     }
 }
 

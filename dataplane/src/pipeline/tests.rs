@@ -13,7 +13,7 @@ use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
 use crate::pipeline::{HELD_PER_NEIGHBOUR, ToMain};
-use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::resolver::{Action, NeighbourState, NeighbourUpdate, Purpose, Resolver};
 use crate::table::local_port::OwnPorts;
 use crate::testkit::{self, *};
 
@@ -312,7 +312,8 @@ fn packets_wait_for_a_next_hop_within_bounds_and_leave_in_order() {
     assert!(h.receive(CLIENT_PORT, syns).transmitted.is_empty());
     assert_eq!(h.drops(DropReason::NeighbourPending), 4);
     let backend = Ipv4Addr::new(10, 0, 1, 1);
-    let want = ToMain::Want { port: BACKEND_PORT, address: backend.to_bits() };
+    let purpose = Purpose::Site;
+    let want = ToMain::Want { port: BACKEND_PORT, address: backend.to_bits(), purpose };
     assert_eq!(h.messages, [want]);
 
     let mut out = Out::default();
@@ -398,6 +399,83 @@ fn conns_work_25_days_after_the_first_slot_was_given_up() {
         let (_, frame) = one(&mut h, BACKEND_PORT, &back(&to_backend), SYN_ACK);
         assert_eq!(frame.bytes()[..6], mac_of(CLIENT_PORT, GATEWAY).0, "{days} days");
     }
+}
+
+/// 5,000 SYNs a second of sources that are nobody, in a connected network: a real client's next hop is
+/// known by the time the backend answers, and so is that of a backend that gets its first conn.
+#[test]
+fn spoofed_neighbours_hide_no_client_and_no_backend() {
+    let services = [1, 30].map(|backends| {
+        let port = 80 + backends;
+        testkit::service(&format!("web-{port}"), port, Protocol::Tcp, Mode::FullNat, backends)
+    });
+    let mut h = Harness::new(&snapshot(1, services.into()), 100_000);
+    h.resolves = false;
+    let mut resolver = Resolver::new(1_024);
+    let mut random = Random::from_env();
+    // Clients are in the backends' network, which is large enough.
+    let syn = |from: u32, mac: MacAddr, port: u16| {
+        let key = flow(Protocol::Tcp, (Ipv4Addr::from_bits(from), 5_000), (VIP, port));
+        let mut bytes = packet(PORT_MACS[1], &key, SYN, &[]);
+        bytes[6..12].copy_from_slice(&mac.0);
+        bytes
+    };
+    let real_mac = |address: u32| mac_of(BACKEND_PORT, Ipv4Addr::from_bits(address));
+    let is_backend = |address: u32| (0x0a00_0101..=0x0a00_011e).contains(&address);
+    let is_client = |address: u32| (0x0a00_c800..0x0a00_c864).contains(&address);
+    let (mut answers, mut came, mut answered) = (Vec::new(), Vec::new(), Vec::new());
+    for ms in 0..4_000u32 {
+        let mut frames: Vec<Vec<u8>> = std::mem::take(&mut answers);
+        for _ in 0..5 {
+            let nobody = 0x0a00_4000 | random.below(0x4000) as u32;
+            frames.push(syn(nobody, PEER_MAC, 81));
+        }
+        // 30 clients, and with each a backend that was not seen before.
+        if ms >= 1_000 && ms % 100 == 0 {
+            let client = 0x0a00_c800 + ms / 100;
+            frames.push(syn(client, real_mac(client), 110));
+            came.push((client, h.now));
+        }
+        let mut out = h.receive(BACKEND_PORT, frames);
+        for message in std::mem::take(&mut h.messages) {
+            if let ToMain::Want { port, address, purpose } = message {
+                resolver.want(u64::from(h.now), port, address, purpose);
+            }
+        }
+        resolver.tick(u64::from(h.now));
+        let mut actions: Vec<Action> = resolver.take_actions().collect();
+        // Whoever is somebody answers within the same ms.
+        for action in actions.clone() {
+            if let Action::Request { port, target, unicast_to } = action
+                && (is_backend(target) || is_client(target))
+                && unicast_to.is_none_or(|mac| mac == real_mac(target))
+            {
+                resolver.seen(u64::from(h.now), port, target, real_mac(target), true, true);
+            }
+        }
+        actions.extend(resolver.take_actions());
+        for action in actions {
+            if let Action::Publish(update) = action {
+                h.pipeline.update_neighbour(&update, &h.compiled, h.now, &mut out);
+            }
+        }
+        for (_, frame) in &out.transmitted {
+            let key = inspect(frame).0;
+            assert_eq!(frame.bytes()[..6], real_mac(key.dst).0, "{:x}", key.dst);
+            if is_backend(key.dst) {
+                answers.push(packet(PORT_MACS[1], &back(&key), SYN_ACK, &[]));
+            } else {
+                answered.push((key.dst, h.now));
+            }
+        }
+        h.pass(1);
+    }
+    assert_eq!((came.len(), answered.len()), (30, 30), "{:?}", h.all_drops());
+    for ((client, at), (same, answered_at)) in came.into_iter().zip(answered) {
+        assert!(client == same && answered_at - at <= 2, "{client:x}: {} ms", answered_at - at);
+    }
+    let wants = h.counters.neighbours.get();
+    assert!(wants <= 1_024, "{wants}");
 }
 
 #[test]

@@ -14,18 +14,24 @@
 //!                    └──────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Who is asked for, and who has a place in the table, goes by [`Rank`]: backends and gateways before
+//! clients that have answered, these before strangers, of whom anybody can send any number of first
+//! packets. Strangers have a share of the table, in which the newest are, and requests of their own:
+//! one to the MAC address that the packet came from, which costs nobody else anything, then broadcasts
+//! at a low rate, of the newest first: the older ones may well be given up before they are answered.
+//!
 //! Entries are made by workers' wants alone, never by packets: a flood of ARP makes none. Who is
 //! already known is believed when it moves (RFC 826), as failover depends on it. Entries that
 //! nobody wants for 10 minutes are removed (RFC 1122, 2.3.2.1).
 
 mod budget;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use sluice_wire::ether::MacAddr;
 
-use budget::RequestBudget;
+use budget::{FIRST_PACKETS, KNOWN, RequestBudget, STRANGERS};
 pub use budget::{REQUEST_BURST, REQUESTS_PER_SECOND};
 
 /// Time between two requests for one address, in ms (RFC 1122, 2.3.2.1: at most one per second).
@@ -41,6 +47,48 @@ pub const UNUSED_MS: u64 = 600_000;
 /// When a reachable entry that nobody wants may give its place to another, in ms: workers repeat
 /// their want every 5 s.
 pub const EVICTABLE_MS: u64 = 30_000;
+
+/// For what a worker wants a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Packets to a backend, or by a gateway.
+    Site,
+    /// Packets of a conn to which both sides have agreed.
+    Client,
+    /// An answer to somebody of whom there was a first packet and no more.
+    Stranger {
+        /// The MAC address that it came from, where that is known.
+        came_from: Option<MacAddr>,
+    },
+}
+
+impl Purpose {
+    fn rank(self) -> Rank {
+        match self {
+            Purpose::Site => Rank::Site,
+            Purpose::Client => Rank::Client,
+            Purpose::Stranger { .. } => Rank::Stranger,
+        }
+    }
+
+    fn came_from(self) -> Option<MacAddr> {
+        match self {
+            Purpose::Stranger { came_from } => came_from.filter(|mac| mac.is_station()),
+            Purpose::Site | Purpose::Client => None,
+        }
+    }
+}
+
+/// Who comes first when not all can be served: the later ones here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Wanted for first packets only, and has not answered.
+    Stranger,
+    /// Has answered, or has a conn.
+    Client,
+    /// A backend or gateway. There are no more of them than are configured.
+    Site,
+}
 
 /// What the main thread has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +155,9 @@ pub struct Neighbour {
 /// Port index and address.
 type Key = (u16, u32);
 
+/// Whether packets can go there meanwhile, and the number among all that waited.
+type Place = (bool, u64);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Asked for `tries` times, not usable.
@@ -122,14 +173,17 @@ enum State {
 #[derive(Debug)]
 struct Entry {
     state: State,
+    rank: Rank,
+    /// Where a first packet of it came from: asked first.
+    came_from: Option<MacAddr>,
     /// Last want.
     wanted_ms: u64,
     /// Last confirmation, at first the first want.
     confirmed_ms: u64,
     /// The time in `deadlines`, if it stands there.
     due_ms: Option<u64>,
-    /// Stands in `waiting` for a token to send its next request.
-    waiting: bool,
+    /// Its place in `waiting` for a token to send its next request.
+    waiting: Option<Place>,
     /// Its failure was told, and it was not reachable since.
     failure_told: bool,
 }
@@ -140,6 +194,11 @@ impl Entry {
             State::Reachable { mac, .. } | State::Probing { mac, .. } => Some(mac),
             State::Incomplete { .. } | State::Failed { .. } => None,
         }
+    }
+
+    /// Whether its next request goes to where its packet came from.
+    fn asks_sender(&self) -> bool {
+        self.came_from.is_some() && matches!(self.state, State::Incomplete { tries: 0 })
     }
 
     fn is_failed(&self) -> bool {
@@ -155,15 +214,21 @@ pub struct Resolver {
     entries: HashMap<Key, Entry>,
     /// When each entry needs attention without being asked.
     deadlines: BTreeSet<(u64, Key)>,
-    /// All entries by their last want: the first is the longest unused.
-    by_use: BTreeSet<(u64, Key)>,
+    /// All entries by rank and last want: the first of each is the longest unused.
+    by_use: [BTreeSet<(u64, Key)>; 3],
     /// Failed entries by their last want.
     failed: BTreeSet<(u64, Key)>,
-    /// Entries whose request is due, first come first served; some may not need it any more.
-    waiting: VecDeque<Key>,
+    /// Entries whose request is due, in the order in which they came; what is only to be confirmed
+    /// behind what packets wait for.
+    waiting: BTreeMap<Place, Key>,
+    /// Strangers, likewise.
+    waiting_strangers: BTreeMap<Place, Key>,
+    last_place: u64,
     /// Answers may be lost on their way here.
     doubts_silence: bool,
     requests: RequestBudget,
+    stranger_requests: RequestBudget,
+    first_packet_requests: RequestBudget,
     actions: Vec<Action>,
 }
 
@@ -175,11 +240,15 @@ impl Resolver {
             port_names: Vec::new(),
             entries: HashMap::with_capacity(capacity),
             deadlines: BTreeSet::new(),
-            by_use: BTreeSet::new(),
+            by_use: Default::default(),
             failed: BTreeSet::new(),
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            waiting_strangers: BTreeMap::new(),
+            last_place: 0,
             doubts_silence: false,
-            requests: RequestBudget::new(),
+            requests: RequestBudget::new(KNOWN),
+            stranger_requests: RequestBudget::new(STRANGERS),
+            first_packet_requests: RequestBudget::new(FIRST_PACKETS),
             actions: Vec::new(),
         }
     }
@@ -205,22 +274,32 @@ impl Resolver {
         self.capacity
     }
 
+    /// Strangers among them that there may be.
+    fn strangers_share(&self) -> usize {
+        (self.capacity / 2).max(1)
+    }
+
     /// A worker asks for a next hop, or still uses it. What is known is published, as the worker
     /// may have missed it or be new to it. Of a full table, workers are told `Removed`, so that
     /// they do not keep what the resolver does not.
-    pub fn want(&mut self, now_ms: u64, port: u16, address: u32) {
+    pub fn want(&mut self, now_ms: u64, port: u16, address: u32, purpose: Purpose) {
         let key = (port, address);
+        self.raise(key, purpose.rank());
         let Some(entry) = self.entries.get_mut(&key) else {
-            if self.make_room(now_ms) {
-                self.insert(now_ms, key);
+            if self.make_room(now_ms, purpose.rank()) {
+                self.insert(now_ms, key, purpose);
             } else {
                 self.publish(key, NeighbourState::Removed);
-                self.table_full(key);
+                if purpose.rank() > Rank::Stranger {
+                    self.table_full(key);
+                }
             }
             return;
         };
-        self.by_use.remove(&(entry.wanted_ms, key));
-        self.by_use.insert((now_ms, key));
+        entry.came_from = purpose.came_from().or(entry.came_from);
+        let by_use = &mut self.by_use[entry.rank as usize];
+        by_use.remove(&(entry.wanted_ms, key));
+        by_use.insert((now_ms, key));
         if entry.is_failed() {
             self.failed.remove(&(entry.wanted_ms, key));
             self.failed.insert((now_ms, key));
@@ -278,6 +357,9 @@ impl Resolver {
             return;
         }
         self.reached(now_ms, key, mac, confirms);
+        if confirms {
+            self.raise(key, Rank::Client);
+        }
         if old != Some(mac) {
             self.publish(key, NeighbourState::Reachable(mac));
         }
@@ -307,14 +389,20 @@ impl Resolver {
     /// Do what time has brought: repeat requests, give up, forget. To be called every 100 ms or
     /// more often.
     pub fn tick(&mut self, now_ms: u64) {
-        while let Some(key) = self.waiting.front().copied() {
-            if self.entries.get(&key).is_some_and(|entry| entry.waiting) {
-                if !self.requests.take(now_ms) {
-                    break;
-                }
-                self.send(now_ms, key);
+        while let Some((_, key)) = self.waiting.first_key_value() {
+            let key = *key;
+            if !self.requests.take(now_ms) {
+                break;
             }
-            self.waiting.pop_front();
+            self.send(now_ms, key);
+        }
+        // The newest first: its answer comes before it is given up.
+        while let Some((_, key)) = self.waiting_strangers.last_key_value() {
+            let key = *key;
+            if !self.may_ask_stranger(now_ms, key) {
+                break;
+            }
+            self.send(now_ms, key);
         }
         while let Some((due_ms, key)) = self.deadlines.first().copied() {
             if due_ms > now_ms {
@@ -356,46 +444,70 @@ impl Resolver {
         self.actions.push(Action::Publish(NeighbourUpdate { port, address, state }));
     }
 
-    fn insert(&mut self, now_ms: u64, key: Key) {
+    fn insert(&mut self, now_ms: u64, key: Key, purpose: Purpose) {
         let entry = Entry {
             state: State::Incomplete { tries: 0 },
+            rank: purpose.rank(),
+            came_from: purpose.came_from(),
             wanted_ms: now_ms,
             confirmed_ms: now_ms,
             due_ms: None,
-            waiting: false,
+            waiting: None,
             failure_told: false,
         };
+        self.by_use[entry.rank as usize].insert((now_ms, key));
         self.entries.insert(key, entry);
-        self.by_use.insert((now_ms, key));
         self.request(now_ms, key);
     }
 
-    /// Whether there is room for one more, if need be that of the longest unused entry that has
-    /// failed or that nobody wants any more.
-    fn make_room(&mut self, now_ms: u64) -> bool {
-        if self.entries.len() < self.capacity {
+    /// Whether there is room for one more of a rank. In a full table it is that of one that has failed,
+    /// of a stranger, of one that nobody wants any more, or of one of a lower rank, the longest unused;
+    /// a stranger over the strangers' share gets that of another one.
+    fn make_room(&mut self, now_ms: u64, rank: Rank) -> bool {
+        let strangers = &self.by_use[Rank::Stranger as usize];
+        let oldest_stranger = strangers.first().copied();
+        let is_over_share = rank == Rank::Stranger && strangers.len() >= self.strangers_share();
+        if self.entries.len() < self.capacity && !is_over_share {
             return true;
         }
-        let failed = self.failed.first().copied();
-        let unused = self.by_use.first().copied();
-        let unused = unused.filter(|(wanted_ms, _)| now_ms >= wanted_ms + EVICTABLE_MS);
-        match [failed, unused].into_iter().flatten().min() {
-            Some((_, key)) => {
-                self.remove(key);
-                true
-            }
-            None => false,
+        let oldest = |rank: Rank| self.by_use[rank as usize].first().copied();
+        let is_unused = |(wanted_ms, _): &(u64, Key)| now_ms >= wanted_ms + EVICTABLE_MS;
+        let unused =
+            [oldest(Rank::Client), oldest(Rank::Site)].into_iter().flatten().filter(is_unused);
+        let room = if is_over_share { None } else { self.failed.first().copied() }
+            .or(oldest_stranger)
+            .or(unused.min())
+            .or(oldest(Rank::Client).filter(|_| rank > Rank::Client));
+        if let Some((_, key)) = room {
+            self.remove(key);
         }
+        room.is_some()
     }
 
     fn remove(&mut self, key: Key) {
+        self.leave_queue(key);
         let Some(entry) = self.entries.remove(&key) else { return };
-        self.by_use.remove(&(entry.wanted_ms, key));
+        self.by_use[entry.rank as usize].remove(&(entry.wanted_ms, key));
         self.failed.remove(&(entry.wanted_ms, key));
         if let Some(due_ms) = entry.due_ms {
             self.deadlines.remove(&(due_ms, key));
         }
         self.publish(key, NeighbourState::Removed);
+    }
+
+    /// An entry is of this rank, if it was of a lower one.
+    fn raise(&mut self, key: Key, rank: Rank) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if entry.rank >= rank {
+            return;
+        }
+        self.by_use[entry.rank as usize].remove(&(entry.wanted_ms, key));
+        self.by_use[rank as usize].insert((entry.wanted_ms, key));
+        let was_stranger = std::mem::replace(&mut entry.rank, rank) == Rank::Stranger;
+        if let (true, Some(place)) = (was_stranger, entry.waiting) {
+            self.waiting_strangers.remove(&place);
+            self.waiting.insert(place, key);
+        }
     }
 
     /// Change an entry's state and keep the index of failed entries.
@@ -419,24 +531,63 @@ impl Resolver {
 
     /// The entry's next request: now if the rate allows it, else in its turn.
     fn request(&mut self, now_ms: u64, key: Key) {
-        if self.waiting.is_empty() && self.requests.take(now_ms) {
-            self.send(now_ms, key);
-        } else if let Some(entry) = self.entries.get_mut(&key) {
-            entry.waiting = true;
-            if let Some(old) = entry.due_ms.take() {
-                self.deadlines.remove(&(old, key));
+        let Some(entry) = self.entries.get(&key) else { return };
+        let may = match entry.rank {
+            Rank::Stranger => self.may_ask_stranger(now_ms, key),
+            Rank::Client | Rank::Site => {
+                let usable = entry.mac().is_some();
+                let next = self.waiting.first_key_value();
+                next.is_none_or(|((next_usable, _), _)| !usable && *next_usable)
+                    && self.requests.take(now_ms)
             }
-            self.waiting.push_back(key);
+        };
+        if may {
+            self.send(now_ms, key);
+        } else {
+            self.queue(key);
+        }
+    }
+
+    /// Whether the rate allows the next request for a stranger.
+    fn may_ask_stranger(&mut self, now_ms: u64, key: Key) -> bool {
+        let asks_sender = self.entries.get(&key).is_some_and(Entry::asks_sender);
+        (asks_sender && self.first_packet_requests.take(now_ms))
+            || (!asks_sender && self.stranger_requests.take(now_ms))
+    }
+
+    /// Let an entry wait for its turn to be asked for.
+    fn queue(&mut self, key: Key) {
+        self.leave_queue(key);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if let Some(old) = entry.due_ms.take() {
+            self.deadlines.remove(&(old, key));
+        }
+        self.last_place += 1;
+        let place = (entry.mac().is_some(), self.last_place);
+        entry.waiting = Some(place);
+        let queue = match entry.rank {
+            Rank::Stranger => &mut self.waiting_strangers,
+            Rank::Client | Rank::Site => &mut self.waiting,
+        };
+        queue.insert(place, key);
+    }
+
+    fn leave_queue(&mut self, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if let Some(place) = entry.waiting.take() {
+            self.waiting.remove(&place);
+            self.waiting_strangers.remove(&place);
         }
     }
 
     fn send(&mut self, now_ms: u64, key: Key) {
+        self.leave_queue(key);
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.waiting = false;
+        let sender = entry.came_from.filter(|_| entry.asks_sender());
         let unicast_to = match &mut entry.state {
             State::Incomplete { tries } => {
                 *tries += 1;
-                None
+                sender
             }
             State::Probing { mac, tries } => {
                 *tries += 1;
@@ -484,9 +635,9 @@ impl Resolver {
         if confirmed {
             entry.confirmed_ms = now_ms;
         }
-        entry.waiting = false;
         entry.failure_told = false;
         let unused_ms = entry.wanted_ms + UNUSED_MS;
+        self.leave_queue(key);
         self.set_due(key, unused_ms);
     }
 
@@ -496,9 +647,11 @@ impl Resolver {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let unused_ms = entry.wanted_ms + UNUSED_MS;
         let told = std::mem::replace(&mut entry.failure_told, true);
+        let is_stranger = entry.rank == Rank::Stranger;
         self.set_due(key, unused_ms);
         self.publish(key, NeighbourState::Failed);
-        if !told {
+        // Of strangers anybody can make any number.
+        if !told && !is_stranger {
             let subject = self.name(key);
             let message = format!("{subject} does not answer ARP");
             self.actions.push(Action::Event { kind: "neighbour-failed", subject, message });

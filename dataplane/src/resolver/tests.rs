@@ -10,6 +10,7 @@ const A: u32 = 0x0a00_0005;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 5]);
 const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 6]);
 const PORT: u16 = 0;
+const SITE: Purpose = Purpose::Site;
 
 fn resolver() -> Resolver {
     Resolver::new(64).with_port_names(["lan".to_owned()])
@@ -53,7 +54,7 @@ fn run(resolver: &mut Resolver, from_ms: u64, to_ms: u64) -> Vec<(u64, Action)> 
 /// A table in which A was answered for at 0.
 fn known() -> Resolver {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A);
+    resolver.want(0, PORT, A, SITE);
     resolver.seen(0, PORT, A, MAC, true, true);
     assert_eq!(actions(&mut resolver), [broadcast(A), reachable(A, MAC)]);
     resolver
@@ -68,10 +69,10 @@ fn state(resolver: &Resolver) -> (&'static str, Option<MacAddr>) {
 #[test]
 fn an_address_is_asked_for_three_times_and_fails() {
     let mut resolver = resolver();
-    resolver.want(1_000, PORT, A);
+    resolver.want(1_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [broadcast(A)], "at once");
     assert_eq!(state(&resolver), ("incomplete", None));
-    resolver.want(1_200, PORT, A);
+    resolver.want(1_200, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [], "a second want changes nothing");
     let out = run(&mut resolver, 1_100, 20_000);
     assert_eq!(
@@ -92,7 +93,7 @@ fn a_dead_host_costs_three_requests_in_four_seconds_and_one_event() {
     let mut requests = 0;
     let mut events = 0;
     for now_ms in (0..40_000).step_by(100) {
-        resolver.want(now_ms, PORT, A);
+        resolver.want(now_ms, PORT, A, SITE);
         resolver.tick(now_ms);
         for action in actions(&mut resolver) {
             match action {
@@ -109,7 +110,7 @@ fn a_dead_host_costs_three_requests_in_four_seconds_and_one_event() {
 #[test]
 fn a_known_host_is_not_given_up_while_answers_may_be_lost() {
     let mut resolver = known();
-    resolver.want(REACHABLE_MS, PORT, A);
+    resolver.want(REACHABLE_MS, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
     let mut out = run(&mut resolver, 30_100, 34_500);
     assert_eq!(out.pop(), Some((34_000, broadcast(A))), "the fifth");
@@ -133,11 +134,11 @@ fn a_known_host_is_not_given_up_while_answers_may_be_lost() {
 #[test]
 fn a_failed_address_is_not_asked_for_within_a_second_but_workers_are_told() {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A);
+    resolver.want(0, PORT, A, SITE);
     run(&mut resolver, 0, 3_000);
-    resolver.want(3_999, PORT, A);
+    resolver.want(3_999, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [publish(A, NeighbourState::Failed)]);
-    resolver.want(4_000, PORT, A);
+    resolver.want(4_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [broadcast(A)]);
     resolver.seen(4_001, PORT, A, MAC, true, true);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
@@ -155,9 +156,9 @@ fn a_verified_host_that_fails_is_asked_for_again_after_a_second() {
         for now_ms in 0..60_000u64 {
             let now = now_ms as u32;
             if now_ms == 0 || (now_ms >= first_packet_ms && now_ms % 10 == first_packet_ms % 10) {
-                let note = table.slot_of(NextHop { port: PORT, address: A }, now).unwrap();
+                let note = table.slot_of(NextHop { port: PORT, address: A }, SITE, now).unwrap();
                 if table.should_ask(table.current(note).unwrap(), now) {
-                    resolver.want(now_ms, PORT, A);
+                    resolver.want(now_ms, PORT, A, SITE);
                 }
             }
             // It answers once and never again.
@@ -187,7 +188,7 @@ fn a_verified_host_that_fails_is_asked_for_again_after_a_second() {
 #[test]
 fn an_answer_counts_for_thirty_seconds_of_wants() {
     let mut resolver = known();
-    resolver.want(29_999, PORT, A);
+    resolver.want(29_999, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)], "another worker may not know it yet");
     assert_eq!(run(&mut resolver, 30_000, 40_000), [], "nobody wants it, nobody asks");
     assert_eq!(state(&resolver), ("reachable", Some(MAC)));
@@ -197,24 +198,24 @@ fn an_answer_counts_for_thirty_seconds_of_wants() {
 #[test]
 fn a_want_after_that_probes_and_keeps_it_usable() {
     let mut resolver = known();
-    resolver.want(30_000, PORT, A);
+    resolver.want(30_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
-    resolver.want(30_500, PORT, A);
+    resolver.want(30_500, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)], "usable meanwhile, not asked again");
     assert_eq!(state(&resolver), ("probing", Some(MAC)));
     resolver.seen(30_600, PORT, A, MAC, true, true);
     assert_eq!(actions(&mut resolver), [], "confirmed: no news");
     assert_eq!(state(&resolver), ("reachable", Some(MAC)));
-    resolver.want(60_599, PORT, A);
+    resolver.want(60_599, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
-    resolver.want(60_600, PORT, A);
+    resolver.want(60_600, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
 }
 
 #[test]
 fn probing_goes_from_unicast_to_broadcast_to_failed() {
     let mut resolver = known();
-    resolver.want(30_000, PORT, A);
+    resolver.want(30_000, PORT, A, SITE);
     let mut out: Vec<Action> = actions(&mut resolver);
     out.extend(run(&mut resolver, 30_100, 50_000).into_iter().map(|(_, action)| action));
     assert_eq!(
@@ -236,13 +237,13 @@ fn probing_goes_from_unicast_to_broadcast_to_failed() {
 #[test]
 fn a_probe_that_another_mac_answers_is_a_move() {
     let mut resolver = known();
-    resolver.want(30_000, PORT, A);
+    resolver.want(30_000, PORT, A, SITE);
     run(&mut resolver, 30_100, 33_500);
     resolver.seen(33_600, PORT, A, OTHER, true, true);
     let message = "10.0.0.5 on lan moved from 02:00:00:00:00:05 to 02:00:00:00:00:06";
     let moved = event("neighbour-moved", message);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), moved]);
-    resolver.want(60_000, PORT, A);
+    resolver.want(60_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER)], "fresh: it was our request");
 }
 
@@ -255,7 +256,7 @@ fn a_gratuitous_arp_moves_a_known_host_and_the_next_want_verifies() {
     assert_eq!(out[0], reachable(A, OTHER));
     assert!(matches!(&out[1], Action::Event { kind: "neighbour-moved", .. }));
     assert_eq!(resolver.status(6_000)[0].age_ms, 6_000, "told, not confirmed");
-    resolver.want(6_000, PORT, A);
+    resolver.want(6_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), unicast(A, OTHER)]);
 }
 
@@ -264,7 +265,7 @@ fn an_unasked_reply_with_another_mac_is_verified_too() {
     let mut resolver = known();
     resolver.seen(5_000, PORT, A, OTHER, true, true);
     assert_eq!(actions(&mut resolver)[0], reachable(A, OTHER));
-    resolver.want(6_000, PORT, A);
+    resolver.want(6_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), unicast(A, OTHER)]);
 }
 
@@ -272,23 +273,23 @@ fn an_unasked_reply_with_another_mac_is_verified_too() {
 fn a_request_for_us_refreshes_and_one_for_others_does_not() {
     let mut resolver = known();
     resolver.seen(20_000, PORT, A, MAC, false, true);
-    resolver.want(49_999, PORT, A);
+    resolver.want(49_999, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
 
     let mut resolver = known();
     resolver.seen(20_000, PORT, A, MAC, false, false);
-    resolver.want(30_000, PORT, A);
+    resolver.want(30_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
 }
 
 #[test]
 fn a_failed_host_that_speaks_up_is_usable_at_once() {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A);
+    resolver.want(0, PORT, A, SITE);
     run(&mut resolver, 0, 3_000);
     resolver.seen(3_100, PORT, A, MAC, false, false);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
-    resolver.want(3_200, PORT, A);
+    resolver.want(3_200, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
     // It fails again: that is news.
     let out = run(&mut resolver, 3_300, 20_000);
@@ -313,7 +314,7 @@ fn strangers_probes_and_impossible_senders_change_nothing() {
 #[test]
 fn an_entry_that_nobody_wants_is_removed_after_ten_minutes() {
     let mut resolver = known();
-    resolver.want(20_000, PORT, A);
+    resolver.want(20_000, PORT, A, SITE);
     actions(&mut resolver);
     // Staying in touch with us is not being wanted.
     resolver.seen(500_000, PORT, A, MAC, false, true);
@@ -323,7 +324,7 @@ fn an_entry_that_nobody_wants_is_removed_after_ten_minutes() {
     assert_eq!(actions(&mut resolver), [publish(A, NeighbourState::Removed)]);
     assert!(resolver.is_empty() && resolver.status(620_000).is_empty());
 
-    resolver.want(700_000, PORT, A);
+    resolver.want(700_000, PORT, A, SITE);
     run(&mut resolver, 700_000, 710_000);
     assert_eq!(state(&resolver), ("failed", None));
     resolver.tick(1_300_000);
@@ -334,10 +335,10 @@ fn an_entry_that_nobody_wants_is_removed_after_ten_minutes() {
 fn a_port_that_comes_up_makes_its_next_hops_be_verified() {
     let mut resolver = known();
     resolver.port_up(1_000, PORT + 1);
-    resolver.want(1_000, PORT, A);
+    resolver.want(1_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
     resolver.port_up(1_000, PORT);
-    resolver.want(1_001, PORT, A);
+    resolver.want(1_001, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
 }
 
@@ -345,12 +346,12 @@ fn a_port_that_comes_up_makes_its_next_hops_be_verified() {
 fn a_full_table_gives_up_the_longest_unused_entry_and_else_refuses() {
     let mut resolver = Resolver::new(2).with_port_names(["lan".to_owned()]);
     for address in [1, 2] {
-        resolver.want(u64::from(address), PORT, address);
+        resolver.want(u64::from(address), PORT, address, SITE);
         resolver.seen(10, PORT, address, MAC, true, true);
     }
     actions(&mut resolver);
-    resolver.want(20_000, PORT, 3);
-    resolver.want(20_001, PORT, 4);
+    resolver.want(20_000, PORT, 3, SITE);
+    resolver.want(20_001, PORT, 4, SITE);
     let full = |address: u32| {
         let message = format!(
             "no room for 0.0.0.{address} on lan: all 2 entries are in use; raise limits.neighbours"
@@ -369,24 +370,24 @@ fn a_full_table_gives_up_the_longest_unused_entry_and_else_refuses() {
     );
     assert_eq!((resolver.len(), resolver.capacity()), (2, 2));
 
-    resolver.want(25_000, PORT, 1);
+    resolver.want(25_000, PORT, 1, SITE);
     actions(&mut resolver);
-    resolver.want(30_002, PORT, 3);
+    resolver.want(30_002, PORT, 3, SITE);
     assert_eq!(
         actions(&mut resolver),
         [publish(2, NeighbourState::Removed), broadcast(3)],
         "2 is unused for 30 s"
     );
     run(&mut resolver, 30_100, 34_000);
-    resolver.want(34_000, PORT, 1);
+    resolver.want(34_000, PORT, 1, SITE);
     actions(&mut resolver);
-    resolver.want(34_001, PORT, 4);
+    resolver.want(34_001, PORT, 4, SITE);
     assert_eq!(
         actions(&mut resolver),
         [publish(3, NeighbourState::Removed), broadcast(4)],
         "3 has failed"
     );
-    resolver.want(34_002, PORT, 5);
+    resolver.want(34_002, PORT, 5, SITE);
     assert_eq!(actions(&mut resolver), [publish(5, NeighbourState::Removed), full(5)]);
 }
 
@@ -394,7 +395,7 @@ fn a_full_table_gives_up_the_longest_unused_entry_and_else_refuses() {
 fn requests_have_a_rate_and_those_that_wait_are_served_in_turn() {
     let mut resolver = Resolver::new(5_000);
     for address in 1..=3_000 {
-        resolver.want(0, PORT, address);
+        resolver.want(0, PORT, address, SITE);
     }
     let burst = actions(&mut resolver).len() as u64;
     assert_eq!(burst, REQUEST_BURST);
@@ -423,7 +424,7 @@ fn requests_have_a_rate_and_those_that_wait_are_served_in_turn() {
 fn an_answer_while_waiting_for_the_rate_saves_the_request() {
     let mut resolver = Resolver::new(1_000);
     for address in 1..=200 {
-        resolver.want(0, PORT, address);
+        resolver.want(0, PORT, address, SITE);
     }
     actions(&mut resolver);
     for address in 101..=200 {
@@ -434,17 +435,155 @@ fn an_answer_while_waiting_for_the_rate_saves_the_request() {
     assert_eq!(actions(&mut resolver), [], "nothing waits any more");
 }
 
+fn stranger(came_from: Option<MacAddr>) -> Purpose {
+    Purpose::Stranger { came_from }
+}
+
+#[test]
+fn a_stranger_is_asked_where_its_packet_came_from_then_by_broadcast() {
+    let mut resolver = resolver();
+    resolver.want(0, PORT, A, stranger(Some(MAC)));
+    assert_eq!(actions(&mut resolver), [unicast(A, MAC)]);
+    let out = run(&mut resolver, 100, 20_000);
+    assert_eq!(
+        out,
+        [(1_000, broadcast(A)), (2_000, broadcast(A)), (3_000, publish(A, NeighbourState::Failed)),],
+        "and nobody is told: anybody can make strangers"
+    );
+    resolver.want(20_000, PORT, A, stranger(Some(OTHER)));
+    assert_eq!(actions(&mut resolver), [unicast(A, OTHER)]);
+    // It answers from elsewhere: that counts.
+    resolver.seen(20_001, PORT, A, MAC, true, true);
+    assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
+    // A group or nobody cannot be asked.
+    resolver.want(20_000, PORT, A + 1, stranger(Some(MacAddr::BROADCAST)));
+    assert_eq!(actions(&mut resolver), [broadcast(A + 1)]);
+}
+
+/// 5,000 strangers a second who are nobody, for 30 s: 30 clients that come meanwhile, two backends
+/// that are asked for first then, and a client that has a conn are found at once; the network hears
+/// no more broadcasts than before; what is in use stays.
+#[test]
+fn a_flood_of_strangers_hides_nobody() {
+    const CAPACITY: usize = 4_096;
+    let attacker = MacAddr([2, 0, 0, 0, 6, 6]);
+    let mac_of = |address: u32| MacAddr([2, 1, 0, 0, (address >> 8) as u8, address as u8]);
+    let mut resolver = Resolver::new(CAPACITY);
+    // Backends and clients in use, as many as there is room for beside the strangers.
+    let in_use: Vec<u32> = (1..=2_000).collect();
+    for (index, address) in in_use.iter().enumerate() {
+        let purpose = if index % 2 == 0 { Purpose::Site } else { Purpose::Client };
+        resolver.want(0, PORT, *address, purpose);
+        resolver.seen(0, PORT, *address, mac_of(*address), true, true);
+    }
+    let (mut broadcasts, mut found, mut removed) = (0u64, HashMap::new(), Vec::new());
+    let mut wanted = HashMap::new();
+    let mut next = 0x0a00_0000;
+    actions(&mut resolver);
+    for now_ms in 2_000..32_000u64 {
+        for _ in 0..5 {
+            next += 1;
+            resolver.want(now_ms, PORT, next, stranger(Some(attacker)));
+        }
+        if now_ms % 1_000 == 500 {
+            // A client that comes, and a backend, neither seen before; and what is in use is used.
+            let client = 100_000 + now_ms as u32;
+            resolver.want(now_ms, PORT, client, stranger(Some(mac_of(client))));
+            resolver.want(now_ms, PORT, client + 1, Purpose::Site);
+            resolver.want(now_ms, PORT, client + 2, Purpose::Client);
+            (0..3).for_each(|n| _ = wanted.insert(client + n, now_ms));
+        }
+        if now_ms % 5_000 == 0 {
+            for (index, address) in in_use.iter().enumerate() {
+                let purpose = if index % 2 == 0 { Purpose::Site } else { Purpose::Client };
+                resolver.want(now_ms, PORT, *address, purpose);
+            }
+        }
+        resolver.tick(now_ms);
+        // Who is asked and is somebody answers within the next ms.
+        for action in actions(&mut resolver) {
+            match action {
+                Action::Request { target, unicast_to, .. } => {
+                    broadcasts += u64::from(unicast_to.is_none());
+                    let is_real = wanted.contains_key(&target) || in_use.contains(&target);
+                    if is_real && unicast_to.is_none_or(|mac| mac == mac_of(target)) {
+                        resolver.seen(now_ms, PORT, target, mac_of(target), true, true);
+                    }
+                }
+                Action::Publish(update) => match update.state {
+                    NeighbourState::Reachable(_) => {
+                        found.entry(update.address).or_insert(now_ms);
+                    }
+                    NeighbourState::Removed => removed.push(update.address),
+                    NeighbourState::Failed => {}
+                },
+                Action::Event { .. } => panic!("{action:?}"),
+            }
+        }
+    }
+    for (address, at_ms) in &wanted {
+        let found_ms = found.get(address).map(|found| found - at_ms);
+        assert!(found_ms.is_some_and(|after_ms| after_ms <= 2), "{address} {found_ms:?}");
+    }
+    assert_eq!(wanted.len(), 90);
+    assert!(removed.iter().all(|address| *address >= 0x0a00_0000), "only strangers make room");
+    let most = 30 * (STRANGERS.per_second + REQUESTS_PER_SECOND);
+    assert!(broadcasts <= most, "{broadcasts}");
+    assert!(resolver.len() <= CAPACITY);
+    let strangers = resolver.by_use[Rank::Stranger as usize].len();
+    assert_eq!(strangers, CAPACITY - 2_090, "they have what the others leave");
+}
+
+#[test]
+fn a_full_table_makes_room_by_rank() {
+    let mut resolver = Resolver::new(4);
+    let mut want = |now_ms, address, purpose| {
+        resolver.want(now_ms, PORT, address, purpose);
+        let all = actions(&mut resolver);
+        let removed = all.iter().find_map(|action| match action {
+            Action::Publish(update) if update.state == NeighbourState::Removed => {
+                Some(update.address)
+            }
+            _ => None,
+        });
+        let is_told = all.iter().any(|action| matches!(action, Action::Event { .. }));
+        (removed, is_told)
+    };
+    assert_eq!(want(1, 1, stranger(None)), (None, false));
+    assert_eq!(want(2, 2, stranger(None)), (None, false));
+    assert_eq!(want(3, 3, stranger(None)), (Some(1), false), "strangers have half of it");
+    assert_eq!(want(4, 10, Purpose::Client), (None, false));
+    assert_eq!(want(5, 11, Purpose::Client), (None, false));
+    assert_eq!(want(6, 12, Purpose::Client), (Some(2), false));
+    assert_eq!(want(7, 20, Purpose::Site), (Some(3), false));
+    assert_eq!(want(8, 4, stranger(None)), (Some(4), false), "not for a stranger");
+    assert_eq!(want(9, 13, Purpose::Client), (Some(13), true), "nor for another client");
+    assert_eq!(want(10, 21, Purpose::Site), (Some(10), false), "a backend is not kept out");
+    assert_eq!(want(11, 11, Purpose::Site), (None, false), "a client that becomes a backend");
+    assert_eq!(want(12, 22, Purpose::Site), (Some(12), false));
+    assert_eq!(want(13, 23, Purpose::Site), (Some(23), true), "all in use");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Want(u16, u32),
+    Want(u16, u32, Purpose),
     Seen(u16, u32, u8, bool, bool),
     Up(u16),
     Pass(u64),
 }
 
+fn purpose() -> impl Strategy<Value = Purpose> {
+    prop_oneof![
+        Just(Purpose::Site),
+        Just(Purpose::Client),
+        Just(Purpose::Stranger { came_from: None }),
+        Just(Purpose::Stranger { came_from: Some(OTHER) }),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0u16..2, 0u32..12).prop_map(|(port, address)| Step::Want(port, address)),
+        4 => (0u16..2, 0u32..12, purpose()).prop_map(|(port, a, purpose)| Step::Want(port, a, purpose)),
         3 => (0u16..2, 0u32..12, 0u8..4, any::<bool>(), any::<bool>())
             .prop_map(|(port, a, mac, reply, for_us)| Step::Seen(port, a, mac, reply, for_us)),
         1 => (0u16..2).prop_map(Step::Up),
@@ -463,7 +602,9 @@ proptest! {
         let mut worker: HashMap<Key, NeighbourState> = HashMap::new();
         for step in steps {
             match step {
-                Step::Want(port, address) => resolver.want(now_ms, port, address),
+                Step::Want(port, address, purpose) => {
+                    resolver.want(now_ms, port, address, purpose);
+                }
                 Step::Seen(port, address, mac, is_reply, for_us) => {
                     let mac = MacAddr([2 * (mac & 1), 0, 0, 0, 0, mac]);
                     resolver.seen(now_ms, port, address, mac, is_reply, for_us);
@@ -478,13 +619,19 @@ proptest! {
                 }
             }
             prop_assert!(resolver.len() <= resolver.capacity());
-            prop_assert_eq!(resolver.by_use.len(), resolver.len());
+            let ranked: usize = resolver.by_use.iter().map(BTreeSet::len).sum();
+            prop_assert_eq!(ranked, resolver.len());
+            let strangers = resolver.by_use[Rank::Stranger as usize].len();
+            prop_assert!(strangers <= resolver.strangers_share());
+            let waiting = resolver.waiting.len() + resolver.waiting_strangers.len();
+            let wait = resolver.entries.values().filter(|entry| entry.waiting.is_some()).count();
+            prop_assert_eq!(waiting, wait);
             let failed = resolver.entries.values().filter(|entry| entry.is_failed()).count();
             prop_assert_eq!(resolver.failed.len(), failed);
             let due = resolver.entries.values().filter(|entry| entry.due_ms.is_some()).count();
             prop_assert_eq!(resolver.deadlines.len(), due);
             for (key, entry) in &resolver.entries {
-                prop_assert!(entry.due_ms.is_some() != entry.waiting, "{:?}", entry);
+                prop_assert!(entry.due_ms.is_some() != entry.waiting.is_some(), "{:?}", entry);
                 if let Some(mac) = entry.mac() {
                     prop_assert_eq!(worker.get(key), Some(&NeighbourState::Reachable(mac)));
                 }
@@ -500,6 +647,6 @@ proptest! {
             resolver.tick(now_ms);
         }
         prop_assert!(resolver.is_empty() && resolver.deadlines.is_empty());
-        prop_assert!(resolver.waiting.is_empty());
+        prop_assert!(resolver.waiting.is_empty() && resolver.waiting_strangers.is_empty());
     }
 }

@@ -84,8 +84,8 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// For ports with these addresses, by port, which are announced at once; each again every so
-    /// many ms, or never if 0.
+    /// For ports with these addresses, by port; each address is announced every so many ms, or, if
+    /// that is 0, when it is new or its port comes up, and not again.
     pub fn new(ports: Vec<Vec<InterfaceAddress>>, every_ms: u64, now_ms: u64) -> Self {
         let mut announcer = Announcer {
             every_ms,
@@ -102,7 +102,9 @@ impl Announcer {
             for index in 0..announcer.ports[port].len() {
                 let place = (port as u16, announcer.ports[port][index].address());
                 announcer.places.insert(place, Turn { at_ms: None, until_probe: None });
-                announcer.set_turn(place, now_ms);
+                if every_ms > 0 {
+                    announcer.set_turn(place, now_ms);
+                }
             }
         }
         announcer
@@ -283,7 +285,8 @@ mod tests {
     fn announcer(every_ms: u64) -> Announcer {
         let ports = ["192.0.2.1/24", "10.0.0.1/16"].map(|a| vec![a.parse().unwrap()]);
         let mut announcer = Announcer::new(ports.into(), every_ms, 0);
-        assert_eq!(all_due(&mut announcer, 0), [announcement(0, WAN), announcement(1, LAN)]);
+        let own = [announcement(0, WAN), announcement(1, LAN)];
+        assert_eq!(all_due(&mut announcer, 0), if every_ms > 0 { &own[..] } else { &[] });
         announcer
     }
 

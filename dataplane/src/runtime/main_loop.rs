@@ -244,7 +244,9 @@ impl MainLoop {
         while let Some(message) = self.messages.pop() {
             count += 1;
             match message {
-                ToMain::Want { port, address } => self.resolver.want(now_ms, port, address),
+                ToMain::Want { port, address, purpose } => {
+                    self.resolver.want(now_ms, port, address, purpose);
+                }
                 ToMain::Arp { port, sender, mac, is_reply, for_us, conflict } => {
                     if conflict {
                         self.claimed(now_ms, port, Ipv4Addr::from_bits(sender), mac);

@@ -20,7 +20,7 @@ use sluice_wire::ether::MacAddr;
 use super::route::NextHop;
 use super::wheel::{Millis, at_or_after};
 use crate::burst::Verdict;
-use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::resolver::{NeighbourState, NeighbourUpdate, Purpose};
 
 /// How often a worker tells the main thread that a next hop is in use, in ms.
 const WANT_EVERY_MS: u32 = 5_000;
@@ -40,6 +40,11 @@ pub struct NextHopRef {
 impl NextHopRef {
     /// Not looked up yet: a slot that no table has, in an epoch that no slot has.
     pub const UNRESOLVED: NextHopRef = NextHopRef { slot: u16::MAX, epoch: u16::MAX };
+
+    /// The slot that it leads to, as long as it is [current](Neighbours::current).
+    pub const fn slot(self) -> u16 {
+        self.slot
+    }
 }
 
 const _: () = assert!(*EPOCHS.end() != NextHopRef::UNRESOLVED.epoch);
@@ -82,7 +87,7 @@ impl Neighbour {
 
     /// Whether the main thread was told of it so lately that it is not to be told yet.
     #[inline(always)]
-    fn is_asked_for(&self, now: Millis) -> bool {
+    pub fn is_asked_for(&self, now: Millis) -> bool {
         (1..=WANT_EVERY_MS).contains(&self.want_at.wrapping_sub(now))
     }
 }
@@ -106,6 +111,12 @@ pub struct Neighbours {
     slots: HashMap<(u16, u32), u16, RandomState>,
     /// The longest free slot is used next.
     free: VecDeque<u16>,
+    /// By slot, for what it is wanted.
+    purposes: Box<[Purpose]>,
+    /// Those made for strangers, the oldest first; some are somebody else's by now, or a client's.
+    strangers: VecDeque<NextHopRef>,
+    /// Slots of strangers.
+    strangers_len: usize,
     ports: Box<[EgressPort]>,
 }
 
@@ -126,6 +137,9 @@ impl Neighbours {
             entries: vec![empty; capacity as usize].into_boxed_slice(),
             slots: HashMap::with_capacity_and_hasher(capacity as usize, RandomState::default()),
             free: (0..capacity).collect(),
+            purposes: vec![Purpose::Site; capacity as usize].into(),
+            strangers: VecDeque::with_capacity(usize::from(capacity).max(1)),
+            strangers_len: 0,
             ports: ports.into(),
         }
     }
@@ -159,19 +173,78 @@ impl Neighbours {
         &self.entries[slot as usize]
     }
 
-    /// The note and slot of a next hop, with a new entry if it has none.
+    /// For what the next hop in a slot is wanted.
+    pub fn purpose(&self, slot: u16) -> Purpose {
+        self.purposes[slot as usize]
+    }
+
+    /// Whether a note leads to a stranger that has not answered, or nowhere any more.
+    pub fn is_strangers(&self, note: NextHopRef) -> bool {
+        self.current(note).is_none_or(|slot| is_stranger(self.purposes[slot as usize]))
+    }
+
+    /// The note of a next hop, with a new entry if it has none. Strangers have half of the table, in
+    /// which the newest are; they make room for all others.
     ///
     /// # Errors
     /// [`Full`] when there is no entry left for it.
-    pub fn slot_of(&mut self, hop: NextHop, now: Millis) -> Result<NextHopRef, Full> {
+    pub fn slot_of(
+        &mut self,
+        hop: NextHop,
+        purpose: Purpose,
+        now: Millis,
+    ) -> Result<NextHopRef, Full> {
         let slot = match self.slots.get(&(hop.port, hop.address)) {
             Some(slot) => *slot,
-            None => self.add(hop, now).ok_or(Full)?,
+            None => self.add(hop, purpose, now).ok_or(Full)?,
         };
+        if !is_stranger(purpose) {
+            self.note_purpose(slot, purpose);
+        }
         Ok(NextHopRef { slot, epoch: self.entries[slot as usize].epoch })
     }
 
-    fn add(&mut self, hop: NextHop, now: Millis) -> Option<u16> {
+    fn note_purpose(&mut self, slot: u16, purpose: Purpose) {
+        let old = std::mem::replace(&mut self.purposes[slot as usize], purpose);
+        self.strangers_len += usize::from(is_stranger(purpose));
+        self.strangers_len -= usize::from(is_stranger(old));
+    }
+
+    /// Take the slot of the stranger that has waited longest; false when there is none.
+    fn give_up_stranger(&mut self) -> bool {
+        while let Some(note) = self.strangers.pop_front() {
+            if let Some(slot) = self.current(note)
+                && is_stranger(self.purposes[slot as usize])
+            {
+                self.forget(slot);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A slot is free from now on: its conns look their next hop up again.
+    fn forget(&mut self, slot: u16) {
+        self.note_purpose(slot, Purpose::Site);
+        let entry = &mut self.entries[slot as usize];
+        entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
+        entry.ready_epoch = NOT_READY;
+        entry.epoch += 1;
+        if !EPOCHS.contains(&entry.epoch) {
+            entry.epoch = *EPOCHS.start();
+        }
+        self.slots.remove(&(entry.port, entry.address));
+        self.free.push_back(slot);
+    }
+
+    fn add(&mut self, hop: NextHop, purpose: Purpose, now: Millis) -> Option<u16> {
+        let share = (self.entries.len() / 2).max(1);
+        let is_stranger = is_stranger(purpose);
+        // The list does not grow: those in it that have answered are given up with the oldest.
+        let is_full = self.strangers_len >= share || self.strangers.len() >= self.entries.len();
+        if self.free.is_empty() || (is_stranger && is_full) {
+            self.give_up_stranger();
+        }
         let slot = self.free.pop_front()?;
         let egress = self.ports[hop.port as usize];
         let mut macs = [0; 12];
@@ -188,7 +261,12 @@ impl Neighbours {
             epoch: entry.epoch,
             ready_epoch: NOT_READY,
         };
+        let note = NextHopRef { slot, epoch: entry.epoch };
         self.slots.insert((hop.port, hop.address), slot);
+        if is_stranger {
+            self.strangers.push_back(note);
+        }
+        self.note_purpose(slot, purpose);
         Some(slot)
     }
 
@@ -214,35 +292,31 @@ impl Neighbours {
         if !entry.is_asked_for(now) {
             entry.want_at = now;
         }
-        let failed = Verdict::Drop(DropReason::NeighbourUnreachable);
         match update.state {
             NeighbourState::Reachable(mac) => {
                 entry.macs[..6].copy_from_slice(&mac.0);
                 entry.verdict = Verdict::Transmit { port: entry.port };
                 entry.ready_epoch = entry.epoch;
+                if is_stranger(self.purposes[slot as usize]) {
+                    self.note_purpose(slot, Purpose::Client);
+                }
             }
             NeighbourState::Failed => {
                 if entry.is_reachable() {
                     // It was asked for as seldom as what is reachable: the next packet asks again.
                     entry.want_at = now;
                 }
-                entry.verdict = failed;
+                entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
                 entry.ready_epoch = NOT_READY;
             }
-            NeighbourState::Removed => {
-                entry.verdict = failed;
-                entry.ready_epoch = NOT_READY;
-                // Its conns look their next hop up again.
-                entry.epoch += 1;
-                if !EPOCHS.contains(&entry.epoch) {
-                    entry.epoch = *EPOCHS.start();
-                }
-                self.slots.remove(&key);
-                self.free.push_back(slot);
-            }
+            NeighbourState::Removed => self.forget(slot),
         }
         Some(slot)
     }
+}
+
+fn is_stranger(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Stranger { .. })
 }
 
 /// The next hop that a note leads to, when there is nothing to be done about it: the note is
@@ -258,6 +332,8 @@ mod tests {
     use super::*;
     use crate::testkit::Random;
 
+    const SITE: Purpose = Purpose::Site;
+    const STRANGER: Purpose = Purpose::Stranger { came_from: None };
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
     const PORT: EgressPort = EgressPort { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
 
@@ -272,7 +348,7 @@ mod tests {
     #[test]
     fn a_next_hop_is_asked_for_then_reachable_then_asked_for_seldom() {
         let mut table = Neighbours::new(4, &[PORT]);
-        let note = table.slot_of(hop(7), 1_000).unwrap();
+        let note = table.slot_of(hop(7), SITE, 1_000).unwrap();
         let slot = table.current(note).unwrap();
         assert_eq!(table.get(slot).verdict, Verdict::Hold { neighbour: slot });
         assert!(ready(table.entries(), note, 0).is_none());
@@ -290,7 +366,7 @@ mod tests {
     #[test]
     fn a_next_hop_that_fails_is_asked_for_at_once_and_then_twice_a_second() {
         let mut table = Neighbours::new(4, &[PORT]);
-        let note = table.slot_of(hop(7), 0).unwrap();
+        let note = table.slot_of(hop(7), SITE, 0).unwrap();
         let slot = table.current(note).unwrap();
         table.update(&update(7, NeighbourState::Reachable(MAC)), 0);
         assert!(table.should_ask(slot, 1_000));
@@ -303,11 +379,11 @@ mod tests {
     #[test]
     fn a_slot_that_changes_hands_invalidates_every_note() {
         let mut table = Neighbours::new(1, &[PORT]);
-        let old = table.slot_of(hop(7), 0).unwrap();
-        assert_eq!(table.slot_of(hop(8), 0), Err(Full));
+        let old = table.slot_of(hop(7), SITE, 0).unwrap();
+        assert_eq!(table.slot_of(hop(8), SITE, 0), Err(Full));
         table.update(&update(7, NeighbourState::Removed), 0);
         assert_eq!(table.current(old), None);
-        let new = table.slot_of(hop(8), 0).unwrap();
+        let new = table.slot_of(hop(8), SITE, 0).unwrap();
         assert_ne!(old, new);
         assert_eq!(table.get(table.current(new).unwrap()).address, 8);
         assert_eq!(table.current(NextHopRef::UNRESOLVED), None);
@@ -324,11 +400,11 @@ mod tests {
         let full_size = Neighbours::new(u16::MAX, &[PORT]);
         assert!(never(&full_size, 0) && never(&Neighbours::new(0, &[PORT]), 0));
         let mut table = Neighbours::new(1, &[PORT]);
-        let first = table.slot_of(hop(0), 0).unwrap();
+        let first = table.slot_of(hop(0), SITE, 0).unwrap();
         let epochs = u32::from(EPOCHS.end() - EPOCHS.start()) + 1;
         for n in 0..2 * epochs {
             let (hop_now, now) = (hop(n), n << 16);
-            let note = table.slot_of(hop_now, now).unwrap();
+            let note = table.slot_of(hop_now, SITE, now).unwrap();
             assert_eq!(note == first, n % epochs == 0, "notes repeat as seldom as can be");
             for state in [NeighbourState::Failed, NeighbourState::Reachable(MAC)] {
                 table.update(&update(n, state), now);
@@ -340,6 +416,45 @@ mod tests {
             assert!(never(&table, now) && never(&table, now.wrapping_sub(1)));
             assert!(ready(table.entries(), note, now).is_none() && table.current(note).is_none());
         }
+    }
+
+    #[test]
+    fn strangers_have_half_of_the_table_and_make_room_for_others() {
+        let mut table = Neighbours::new(8, &[PORT]);
+        let notes: Vec<NextHopRef> =
+            (0..5).map(|n| table.slot_of(hop(n), STRANGER, 0).unwrap()).collect();
+        assert_eq!((table.current(notes[0]), table.len()), (None, 4), "the oldest is given up");
+        // Who answers is a stranger no more, nor who is wanted for something else.
+        table.update(&update(1, NeighbourState::Reachable(MAC)), 0);
+        table.slot_of(hop(2), SITE, 0).unwrap();
+        for n in 10..10_000 {
+            table.slot_of(hop(n), STRANGER, 0).unwrap();
+        }
+        assert!(table.current(notes[1]).is_some() && table.current(notes[2]).is_some());
+        assert!(table.current(notes[3]).is_none() && table.current(notes[4]).is_none());
+        assert_eq!((table.len(), table.strangers_len), (6, 4));
+        assert!(table.strangers.len() <= 8 && table.strangers.capacity() <= 16);
+        // All others have the whole table.
+        let known: Vec<NextHopRef> =
+            (100_000..100_006).map(|n| table.slot_of(hop(n), SITE, 0).unwrap()).collect();
+        assert!(known.iter().all(|note| table.current(*note).is_some()));
+        assert_eq!((table.len(), table.strangers_len), (8, 0));
+        assert_eq!(table.slot_of(hop(5), STRANGER, 0), Err(Full));
+        assert_eq!(table.slot_of(hop(6), SITE, 0), Err(Full));
+    }
+
+    /// The list of strangers stays within its bounds also when its oldest one waits for ever.
+    #[test]
+    fn strangers_that_answer_leave_no_trace() {
+        let mut table = Neighbours::new(8, &[PORT]);
+        for n in 0..1_000 {
+            table.slot_of(hop(n), STRANGER, 0).unwrap();
+            if n > 0 {
+                table.update(&update(n, NeighbourState::Reachable(MAC)), 0);
+                table.update(&update(n, NeighbourState::Removed), 0);
+            }
+        }
+        assert!(table.strangers.len() <= 8 && table.strangers_len <= 1, "{:?}", table.strangers);
     }
 
     /// What the model knows of a next hop in the table.
@@ -377,7 +492,7 @@ mod tests {
                 match random.below(10) {
                     0..=2 => {
                         let is_full = known.len() == usize::from(CAPACITY);
-                        let result = table.slot_of(hop(address), now);
+                        let result = table.slot_of(hop(address), SITE, now);
                         let refused = is_full && !known.contains_key(&address);
                         assert_eq!(result.is_err(), refused);
                         let Ok(note) = result else { continue };
@@ -411,7 +526,7 @@ mod tests {
                     }
                     6..=7 => {
                         let Some(entry) = known.get_mut(&address) else { continue };
-                        let note = table.slot_of(hop(address), now).unwrap();
+                        let note = table.slot_of(hop(address), SITE, now).unwrap();
                         let asks = table.should_ask(table.current(note).unwrap(), now);
                         assert_eq!(asks, time >= entry.want_at, "{time} {}", entry.want_at);
                         if asks {

@@ -82,7 +82,7 @@ impl Runner {
         let Setup { pipeline, compiled, now, .. } = &mut self.setup;
         let messages: Vec<ToMain> = pipeline.take_messages().collect();
         for message in messages {
-            if let ToMain::Want { port, address } = message {
+            if let ToMain::Want { port, address, .. } = message {
                 let update = testkit::is_reachable(port, address.into());
                 pipeline.update_neighbour(&update, compiled, *now, &mut self.lane);
             }

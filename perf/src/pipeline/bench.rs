@@ -247,7 +247,7 @@ impl Bench {
     fn answer_wants(&mut self, setup: &mut Setup) {
         let messages: Vec<ToMain> = setup.pipeline.take_messages().collect();
         for message in messages {
-            if let ToMain::Want { port, address } = message {
+            if let ToMain::Want { port, address, .. } = message {
                 let update = testkit::is_reachable(port, address.into());
                 setup.pipeline.update_neighbour(
                     &update,
