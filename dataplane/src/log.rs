@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -41,10 +41,17 @@ impl Log {
 
     /// Wait until all lines are written, but not longer than this.
     pub fn flush(&self, within: Duration) {
+        let deadline = Instant::now() + within;
         let (done, is_done) = sync_channel(1);
-        if self.messages.try_send(Message::Flush(done)).is_ok() {
-            let _ = is_done.recv_timeout(within);
+        let mut message = Message::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.messages.try_send(message) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = back;
+            std::thread::sleep(Duration::from_millis(1));
         }
+        let _ = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
