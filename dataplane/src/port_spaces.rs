@@ -1,11 +1,12 @@
 //! The port spaces of a snapshot: one for each pool and each backend's address, L4 port and protocol
 //! behind it, however many services have it.
 //!
-//! The main thread makes them, as part of the compiled snapshot, and hands on those whose pool is
-//! still the same; workers count in them, each in its own part. A space that no service needs any
-//! more stays while conns use it: its backend may come back before they end.
+//! They are made as part of the compiled snapshot, which hands on those whose pool is still the same;
+//! workers count in them, each in its own part. A space that no service needs any more stays while
+//! conns use it: its backend may come back before they end. It stays for one snapshot in any case, as
+//! workers make conns by the snapshot before while this one is compiled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -29,6 +30,8 @@ pub struct PortSpaces {
     /// By their addresses: numbers of the pools. Another list is another pool.
     pools: HashMap<Box<[u32]>, u32>,
     spaces: HashMap<SpaceKey, Arc<PortSpace>, FixedState>,
+    /// Of these: no service of the snapshot needs it.
+    unneeded: HashSet<SpaceKey, FixedState>,
     /// The next number for a pool.
     next_pool: u32,
 }
@@ -42,6 +45,7 @@ impl PortSpaces {
             addresses: HashMap::default(),
             pools: HashMap::default(),
             spaces: HashMap::default(),
+            unneeded: HashSet::default(),
             next_pool: 0,
         }
     }
@@ -85,8 +89,12 @@ impl PortSpaces {
         }
         let current: Vec<u32> = numbers.into_values().collect();
         for (key, space) in &previous.spaces {
-            if current.contains(&key.0) && !all.spaces.contains_key(key) && space.is_in_use() {
+            if !current.contains(&key.0) || all.spaces.contains_key(key) {
+                continue;
+            }
+            if space.is_in_use() || !previous.unneeded.contains(key) {
                 all.spaces.insert(*key, Arc::clone(space));
+                all.unneeded.insert(*key);
             }
         }
         all
@@ -216,6 +224,8 @@ mod tests {
         assert!(Arc::ptr_eq(&space, &of(&second, &lan).unwrap()));
         snapshot.services.clear();
         let third = PortSpaces::new(&snapshot, &second);
+        assert_eq!(third.of_pool(&lan).count(), 2, "workers may still make conns in both");
+        let third = PortSpaces::new(&snapshot, &third);
         assert!(Arc::ptr_eq(&space, &of(&third, &lan).unwrap()), "a conn uses it");
         assert_eq!(third.of_pool(&lan).count(), 1, "the other backend has none");
         third.release(&owners[0], &flow);
