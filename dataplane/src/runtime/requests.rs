@@ -18,8 +18,9 @@ use crate::snapshot::Compiled;
 
 /// A stall is told for so long after it, in ms: to whoever asks more often than that, each one.
 const DOUBT_TOLD_MS: u64 = 5_000;
-/// Backends whose limits are adopted in one round, about: 0.1 to 0.2 µs for each.
-const ADOPTED_PER_ROUND: usize = 4_096;
+/// Backends whose limits are adopted in one round, about: up to 1 µs for each that has one, on a machine
+/// that is busy otherwise.
+const ADOPTED_PER_ROUND: usize = 2_048;
 
 impl MainLoop {
     /// Answer a request, now or when it has been done. What takes long is left to other threads.

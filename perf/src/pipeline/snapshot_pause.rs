@@ -1,11 +1,11 @@
 //! What adopting a snapshot costs the worker that forwards meanwhile.
 //!
-//! Another thread, on another CPU, does what the data plane's main thread does: it compiles a
-//! snapshot of 10,000 services with 10 backends each, publishes it in one pointer, keeps the former
-//! one until the worker has let go of it, and frees it. Every weight changes each time, so nothing
-//! is shared with the former one. The worker takes the newest at the start of each round, exactly
-//! as `worker.rs` does, and forwards: established flows, and conns that are opened (which reads the
-//! new services) and reset.
+//! Another thread, on another CPU, does what the data plane's main thread and its compiler do: it
+//! compiles a snapshot of 10,000 services with 10 backends each, publishes it in one pointer, keeps
+//! the former one until the worker has let go of it, and frees it. Every weight changes each time, so
+//! nothing is shared with the former one. The worker takes the newest at the start of each round,
+//! exactly as `worker.rs` does, and forwards: established flows, and conns that are opened (which reads
+//! the new services) and reset.
 //!
 //! A pause is the longest round among the 32 that follow an adoption, with the adopting one. The
 //! same is taken beside it of as many windows of 32 rounds while the other thread compiles, and
