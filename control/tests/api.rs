@@ -360,6 +360,7 @@ async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {
     let pending = format!("generation {newer} is pending: worker 0 forwards by {before}");
     assert_eq!(texts[1], pending);
     let dataplane = |status: Value| status["dataplane"].clone();
+    tokio::time::sleep(2 * sluice_control::publish::POLL).await;
     let status = dataplane(api.get("/status").await.ok(200));
     assert_eq!(
         (&status["generation_published"], &status["generation_applied"]),
@@ -374,6 +375,8 @@ async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {
 
     fake.with(|m| (m.adopted, m.stuck_ms) = (None, 0));
     assert_eq!(api.get("/readyz").await.ok(200)["warnings"], json!([]));
+    // `/status` shows what control saw when it last looked.
+    tokio::time::sleep(2 * sluice_control::publish::POLL).await;
     let status = dataplane(api.get("/status").await.ok(200));
     assert_eq!((&status["generation_applied"], &status["pending"]), (&json!(newer), &json!(null)));
     server.stop().await;
