@@ -15,6 +15,8 @@ use crate::tcp::TcpFlags;
 /// checksum (IEEE 802.3, 3.2.8), but virtual devices do not always pad.
 pub const FLOW_HEAD_BYTES: usize = 54;
 
+/// Where the IPv4 header starts, in bytes from the frame's start.
+const L3: usize = 14;
 /// Where the IPv4 header ends when it has no options, in bytes from the frame's start.
 const L4: usize = 34;
 /// Ethernet, IPv4 without options and TCP without options; or UDP with twelve bytes of data.
@@ -128,19 +130,20 @@ impl FlowHead {
         if (macs ^ to.0) & MACS != 0 || (kind ^ IPV4) & TYPE != 0 || ip & FRAGMENT != 0 {
             return false;
         }
-        // Each length lies between the least and what is around it: one comparison for both, as
-        // what is too small wraps around.
         let ip_len = usize::from(self.ip_len());
-        let (least, l4_len) = match self.protocol() {
-            PROTO_TCP => (20, usize::from(self.0[46] >> 2 & 0x3c)),
-            PROTO_UDP => (8, self.udp_len()),
-            _ => return false,
-        };
-        let ip_room = ip_len.wrapping_sub(20 + least);
-        let frame_room = frame_len.wrapping_sub(L4 + least);
-        // What is equal needs one comparison, and what is less by padding no second one of the two.
-        (ip_room == frame_room || ip_room < frame_room && frame_len <= MIN_FRAME_BYTES)
-            && l4_len.wrapping_sub(least) <= ip_room
+        let ip_end = L3 + ip_len;
+        // Each length lies within what is around it.
+        if ip_end > frame_len || ip_end < frame_len && frame_len > MIN_FRAME_BYTES {
+            return false;
+        }
+        match self.protocol() {
+            PROTO_TCP => {
+                let l4_len = usize::from(self.0[46] >> 2 & 0x3c);
+                l4_len >= 20 && L4 - L3 + l4_len <= ip_len
+            }
+            PROTO_UDP => self.udp_len() >= 8 && L4 - L3 + self.udp_len() <= ip_len,
+            _ => false,
+        }
     }
 
     #[inline(always)]
