@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 
 import frames
 from cases import add, case
 from conn import opened
 from frames import arp
-from play import Play
+from play import Play, Wrong
 from world import (
     B1, BROADCAST, CLIENT, CLIENT2, LAN, LOCAL, PORT_IPS, PORT_MACS, PORTS, SERVICES, WAN, WEB,
 )  # fmt: skip
@@ -204,6 +205,17 @@ def arp_announces_addresses_of_no_network_everywhere(p: Play) -> None:
         p.sees(port, arp(1, ("192.0.2.80", PORT_MACS[port]), ("192.0.2.80", NOBODY)))
         answers(p, port, "192.0.2.80")
     p.apply()
+    released(p, "192.0.2.80")
     for port in PORTS:
         p.send(port, request(port, "192.0.2.80"))
         p.dropped("arp_not_for_us")
+
+
+def released(p: Play, address: str) -> None:
+    """Wait until an address that left the configuration is let go of: it is looked for conns."""
+    deadline = time.monotonic() + 10
+    while any(a["address"] == address for a in p.lab.control.ask("stats")["leaving"]):
+        if time.monotonic() > deadline:
+            raise Wrong(f"{address} is still answered for")
+        time.sleep(0.02)
+    time.sleep(0.03)

@@ -42,7 +42,7 @@ def config_a_new_vip_and_a_removed_one(p: Play) -> None:
     p.apply([WEB, other])
     conn = opened(p, other)
     p.apply([WEB])
-    # It is no VIP any more: nobody new comes in.
+    # It takes nobody new, and goes on with those that it has.
     p.send(WAN, ether(CLIENT, tcp((CLIENT.ip, p.fresh_port()), (other.vip, 81))))
     p.dropped("not_for_us")
     p.apply([WEB, other])
@@ -99,7 +99,7 @@ def ends(p: Play, conn: Conn, within_ms: int) -> None:
     took_ms = (time.monotonic() - started) * 1_000
     if took_ms < within_ms * 0.5:
         raise Wrong(f"the conn ended after {took_ms:.0f} ms, its timeout is {within_ms} ms")
-    p.conns("timed", conn.name, made=0, ended=1)
+    p.conns(conn.service.name, conn.name, made=0, ended=1)
 
 
 @case()

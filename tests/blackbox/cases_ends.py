@@ -54,8 +54,7 @@ def reset_at_the_wrap(conn: Conn) -> None:
 
 
 def closes_after_a_loss(conn: Conn) -> None:
-    """Some 300 kB were lost in front of Sluice: the acknowledgment of the next segment bears witness
-    for where its sender is now."""
+    """Some 300 kB were lost in front of Sluice: the next segment's acknowledgment bears witness."""
     conn.client_seq += 300_000
     conn.sends("PA", b"behind the gap")
     conn.sends("FA")
@@ -116,6 +115,8 @@ def ends_not_by_half_a_close(p: Play) -> None:
         time.sleep(0.3)
         conn.answers("PA", b"a long answer")
         conn.sends("A")
+    conn.answers("R")
+    ends(p, conn, SHORT_MS)
     p.apply()
 
 
@@ -133,4 +134,6 @@ def ends_not_by_forged_fins(p: Play) -> None:
     time.sleep(0.6)
     conn.sends("PA", b"still here")
     conn.answers("PA", b"so am I")
+    conn.answers("R")
+    ends(p, conn, SHORT_MS)
     p.apply()

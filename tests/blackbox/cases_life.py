@@ -1,22 +1,28 @@
-"""How long conns live and who may hold a place: half-open ones, shortened timeouts, many at once."""
+"""How long conns live and who may hold a place: half-open ones, short timeouts, many at once."""
 
 from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 from cases import case
+from cases_arp import NOBODY, answers, released, request
 from cases_config import ends, with_timeout
+from cases_host import answers as ping_answers
 from cases_random import seed
 from conn import Conn, opened
-from frames import ether, tcp
+from frames import arp, ether, tcp
 from play import Play
 from world import B3, CLIENT, CLIENT2, LAN, REMOTE, WAN, WEB, Service
 
 
 @case(expected_from="item 19")
 def timeout_that_is_shortened_concerns_running_conns(p: Play) -> None:
-    long, short = with_timeout(WEB), with_timeout(WEB, tcp_established=300)
+    long, short = (
+        replace(with_timeout(WEB, tcp_established=ms), name="shortened", vip="10.1.0.182")
+        for ms in (3_600_000, 300)
+    )
     p.apply([long])
     conn = opened(p, long)
     p.apply([short])
@@ -84,13 +90,39 @@ def rst_after_which_its_sender_goes_on_was_none(p: Play) -> None:
     p.apply()
 
 
+@case(expected_from="item 18")
+def address_that_leaves_is_answered_until_its_last_conn_is_gone(p: Play) -> None:
+    leaves = replace(with_timeout(WEB, tcp_closed=100), name="leaves", vip="10.1.0.181")
+    p.apply([leaves, WEB])
+    conn = opened(p, leaves)
+    p.apply([WEB])
+    answers(p, WAN, leaves.vip)
+    ping_answers(p, CLIENT, leaves.vip)
+    # Whoever wants to take it may (RFC 5227, 2.1.1).
+    p.send(WAN, arp(1, ("0.0.0.0", CLIENT2.mac), (leaves.vip, NOBODY)))
+    p.dropped("arp_not_for_us")
+    for back, port, out in ((False, WAN, LAN), (True, LAN, WAN)):
+        frame = conn.segment("PA", b"it goes on", back)
+        p.send(port, frame)
+        p.sees(out, conn.forwarded(frame, back))
+    ends_here = conn.segment("R")
+    p.send(WAN, ends_here)
+    p.sees(LAN, conn.forwarded(ends_here))
+    p.count(-1, workers__conns=1, tables__conns=1)
+    p.count(workers__conns_expired=1)
+    released(p, leaves.vip)
+    p.send(WAN, request(WAN, leaves.vip))
+    p.dropped("arp_not_for_us")
+    p.apply()
+
+
 STEPS, CONNS, AT_ONCE = 400, 24, 20
 
 
 @case(expected_from="items 9 and 10")
 def random_segments_of_many_conns_pass(p: Play) -> None:
-    """Data both ways, pure ACKs, segments sent again, FINs, and forged RST, FIN and SYN far off: all
-    of it passes by the conn's own local port, and no conn is made or ends."""
+    """Data both ways, pure ACKs, segments sent again, and forged RST and FIN far off: all of it
+    passes by the conn's own local port, and no conn is made or ends."""
     pick = random.Random(seed())
     conns = [opened(p, WEB, (CLIENT, CLIENT2, REMOTE)[n % 3]) for n in range(CONNS)]
     for _ in range(STEPS // AT_ONCE):

@@ -82,15 +82,6 @@ def next_hop_unknown_beside_a_known_one(p: Play) -> None:
 def next_hop_that_does_not_answer(p: Play) -> None:
     """Asked for three times, a second apart; 64 packets wait, and end when it is given up; it is
     asked for again a second later. What never left counts as nobody's, and other conns go on."""
-    p.patience_s = 3
-    try:
-        play_dead(p)
-    finally:
-        p.dead.add((LAN, DEAD.ip))
-
-
-def play_dead(p: Play) -> None:
-    """The case itself."""
     service = with_backends(2, DEAD)
     p.apply([service, with_backends(3, B1)])
     other = opened(p, with_backends(3, B1))
@@ -111,10 +102,15 @@ def play_dead(p: Play) -> None:
         time.sleep(0.01)
     p.dropped("neighbour_unreachable", 64)
     time.sleep(1.1)
+    # It comes back: whoever sends to it has it asked for.
+    p.macs[LAN, DEAD.ip] = DEAD.mac
     p.send(WAN, syn)
-    p.sees(LAN, arp_request(LAN, DEAD.ip))
-    p.settle()
-    p.ignore("drops.neighbour_unreachable", "workers.dropped")
+    p.dropped("neighbour_unreachable")
+    p.resolves(LAN, DEAD.ip)
+    p.knows(DEAD.ip, DEAD.mac)
+    p.send(WAN, syn)
+    conn.learn_local(p.take(LAN), syn)
+    p.forwards(service.name, conn.name, syn)
     # A conn that waits for its next hop may be one or none.
     of = (f"services.{service.name}", f"services.{service.name}.{conn.name}", "workers")
     p.ignore(*(f"{what}.{count}" for what in of for count in ("conns", "conns_created")))

@@ -35,6 +35,7 @@ def tcp_close_by_the_backend(p: Play) -> None:
     conn.answers("A")
     conn.sends("FA")
     conn.answers("A")
+    p.rests(WEB.name, conn.name)
 
 
 @case()

@@ -38,8 +38,6 @@ class Play:
         self.known: set[tuple[str, str]] = set()
         self.macs = {(host.port, host.ip): host.mac for host in HOSTS}
         self.replies: Counter[bytes] = Counter()
-        # Who does not answer, and may still be asked for.
-        self.dead: set[tuple[str, str]] = set()
         self.next_port = 2_000
         self.stats = lab.control.ask("stats")
         self.begin()
@@ -129,6 +127,11 @@ class Play:
             self.expected[f"{name}.conns"] += made - ended
         self.expected["workers.conns_expired"] += ended
         self.expected["tables.conns"] += made - ended
+
+    def rests(self, service: str, backend: str) -> None:
+        """A conn that its backend closed first is over, but its local port rests."""
+        for name in (f"services.{service}", f"services.{service}.{backend}", "tables"):
+            self.expected[f"{name}.conns"] -= 1
 
     def ignore(self, *names: str) -> None:
         """Counters that this case cannot tell, by their full name."""
@@ -288,12 +291,9 @@ class Play:
         return anything
 
     def _confirm(self, port: str, frame: bytes) -> bool:
-        """Sluice verifies a next hop that it knows, after 30 s of use: the host answers. Or it asks
-        for a dead one again."""
+        """Sluice verifies a next hop that it knows, after 30 s of use: the host answers."""
         if frame[12:14] != b"\x08\x06":
             return False
-        if any(at == port and frame == arp_request(at, address) for at, address in self.dead):
-            return True
         for at, address in self.known - self.silent:
             if at == port and frame == arp_request(port, address, self.macs[port, address]):
                 self.answer(port, address)

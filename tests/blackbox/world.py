@@ -35,7 +35,7 @@ BACKENDS = (B1, B2, B3, B4)
 # Backends of 10.3.0.0/16 are behind it.
 GATEWAY = Host("gateway", LAN, "10.2.0.254", "02:b0:00:00:00:fe")
 FAR = Host("far", LAN, "10.3.0.5", GATEWAY.mac)
-# Does not answer ARP.
+# Does not answer ARP, until a case lets it.
 DEAD = Host("dead", LAN, "10.2.0.66", "02:b0:00:00:00:66")
 
 HOSTS = (CLIENT, CLIENT2, ROUTER, *BACKENDS, GATEWAY)
@@ -109,9 +109,8 @@ DR_DNS = Service("dr-dns", "10.1.0.101", 53, UDP, "dr", backends=((B2, 53, 100),
 ROUTED = Service("routed", "10.1.0.102", 80, backends=((FAR, 8000, 100),))
 EMPTY = Service("empty", "10.1.0.103", 80)
 EMPTY_DNS = Service("empty-dns", "10.1.0.103", 53, UDP)
-UNREACHABLE = Service("unreachable", "10.1.0.104", 80, backends=((DEAD, 80, 100),))
 LIMITED = Service("limited", "10.1.0.107", 80, backends=((B3, 81, 100),), more={"max_conns": 2})
-SERVICES = (WEB, DNS, DR, DR_DNS, ROUTED, EMPTY, EMPTY_DNS, UNREACHABLE, LIMITED)
+SERVICES = (WEB, DNS, DR, DR_DNS, ROUTED, EMPTY, EMPTY_DNS, LIMITED)
 
 
 def snapshot(services: list[dict[str, Any]] | None = None) -> dict[str, Any]:
