@@ -382,6 +382,23 @@ async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {
     server.stop().await;
 }
 
+/// In DR, backends' resets are not heard, and conns count until they time out.
+#[tokio::test]
+async fn a_limit_of_conns_in_dr_is_a_warning() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let _fake = FakeDataplane::start(&lab.socket());
+    let mut service = dr("dns", "198.51.100.2");
+    service["max_conns"] = json!(100);
+    service["protocol"] = json!("tcp");
+    api.send("POST", "/services", service).await.ok(201);
+    let warnings = api.ready(200).await.body["warnings"].to_string();
+    assert!(warnings.contains("service dns: with mode dr, max_conns counts conns"), "{warnings}");
+    assert!(warnings.contains("tcp_established_ms is 900000"), "{warnings}");
+    assert!(!warnings.contains("web"), "{warnings}");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn metrics_speak_the_words_of_the_api() {
     let lab = Lab::new();

@@ -211,14 +211,13 @@ impl<F> Burst<F> {
         let mut result = 0;
         let (frames, metas) = (self.frames.as_mut_slice(), &mut self.metas);
         while left != 0 {
-            let lowest = left & left.wrapping_neg();
             let index = left.trailing_zeros() as usize;
-            left ^= lowest;
             let Some(frame) = frames.get_mut(index) else { break };
             ahead(&metas[(index + AHEAD) % BURST]);
             if f(frame, &mut metas[index % BURST]) {
-                result |= lowest;
+                result |= left & left.wrapping_neg();
             }
+            left &= left - 1;
         }
         Mask(result)
     }

@@ -97,7 +97,7 @@ pub struct Slots {
     services: Registry<String>,
     backends: Registry<BackendKey>,
     timeouts: Vec<StateTimeouts>,
-    /// How often a timeout of a service that runs was shortened.
+    /// How often a timeout of a slot was shortened.
     shortened: u64,
     service_slots: usize,
     backend_slots: usize,
@@ -164,11 +164,10 @@ impl Slots {
         let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
         let mut wanted = HashSet::with_capacity_and_hasher(backends, RandomState::default());
         for service in &snapshot.services {
-            let runs = self.services.slots.contains_key(&service.name);
             let slot = self.services.claim(&service.name) as u16;
             let timeouts = state_timeouts(&service.timeouts);
             let old = std::mem::replace(&mut self.timeouts[slot as usize], timeouts);
-            if runs && old.iter().zip(&timeouts).any(|(old, new)| new < old) {
+            if old.iter().zip(&timeouts).any(|(old, new)| new < old) {
                 self.shortened += 1;
             }
             for backend in &service.backends {
@@ -194,8 +193,8 @@ impl Slots {
         self.backends.slots.get(key).copied()
     }
 
-    /// Goes up when a timeout of a service that runs is shortened: its conns' timers are to be looked
-    /// at.
+    /// Goes up when a timeout of a slot is shortened: its conns' timers are to be looked at, those of a
+    /// service that went and comes back among them.
     pub fn shortened(&self) -> u64 {
         self.shortened
     }

@@ -30,9 +30,11 @@ pub struct Template {
 }
 
 impl Template {
-    /// A frame of a flow to one of our ports.
+    /// A frame of a flow to one of our ports, of 60 bytes. That of a connection that is there carries
+    /// data: by that, conns in DR are known to be answered.
     pub fn new(port: u16, key: FlowKey, flags: TcpFlags) -> Self {
-        Template { bytes: testkit::packet(PORT_MACS[port as usize], &key, flags, &[]), key }
+        let data: &[u8] = if flags.is_quiet() { b"data" } else { b"" };
+        Template { bytes: testkit::packet(PORT_MACS[port as usize], &key, flags, data), key }
     }
 
     /// The frame.

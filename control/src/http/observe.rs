@@ -7,6 +7,7 @@ use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sluice_api::stats::{DataplaneStatus, TableUsage, WorkerStatus};
+use sluice_api::{Mode, Protocol, Service};
 
 use super::extract::{EventQuery, Segments};
 use super::{App, HttpProblem};
@@ -140,6 +141,7 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     warnings.extend(pending(&status));
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
     warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
+    warnings.extend(app.manager.state().services.iter().filter_map(counts_the_dead));
     Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
 }
 
@@ -165,6 +167,20 @@ fn pending(status: &DataplaneStatus) -> Option<String> {
         .collect();
     (!behind.is_empty())
         .then(|| format!("generation {} is pending: {}", status.generation, behind.join(", ")))
+}
+
+/// A limit of conns in DR, where their ends are not heard.
+fn counts_the_dead(service: &Service) -> Option<String> {
+    let is_limited =
+        service.max_conns.is_some() || service.backends.iter().any(|b| b.max_conns.is_some());
+    let dies_unheard = service.mode == Mode::Dr && service.protocol == Protocol::Tcp;
+    (dies_unheard && is_limited).then(|| {
+        format!(
+            "service {}: with mode dr, max_conns counts conns that the backend has closed or reset \
+             until they time out (tcp_established_ms is {})",
+            service.name, service.timeouts.tcp_established_ms
+        )
+    })
 }
 
 fn nearly_full(table: &TableUsage) -> Option<String> {

@@ -154,17 +154,15 @@ pub fn apply(meta: &Meta, t: &mut Tables, config: &Compiled, change: Change, now
 }
 
 /// Whether a packet of a conn leaves its state as it is, whatever it is: any but the first and the
-/// last ones.
+/// last ones. In TCP, its sequence number is to be looked at beside this.
 #[inline(always)]
-pub fn is_quiet<F: Frame>(frame: &F, line: &Conn, meta: &Meta, config: &Compiled) -> bool {
+pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
     let direction = meta.conn.direction();
     if !line.comes_by(direction, meta.in_port) {
         return false;
     }
     if line.is_plain(ConnState::Established) {
-        return meta.tcp_flags.is_quiet()
-            && FlowHead::of(frame.bytes())
-                .is_some_and(|head| line.seqs().is_same(direction, head));
+        return meta.tcp_flags.is_quiet();
     }
     let from_backend = meta.conn.is_from_backend();
     (line.is_plain(ConnState::UdpTwoWay) || line.is_plain(ConnState::UdpOneWay) && !from_backend)

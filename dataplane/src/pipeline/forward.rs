@@ -7,7 +7,7 @@
 use std::hint::cold_path;
 
 use sluice_api::DropReason;
-use sluice_wire::flow_head::{FLOW_HEAD_BYTES, NatHead};
+use sluice_wire::flow_head::{FLOW_HEAD_BYTES, FlowHead, NatHead};
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::conn::Tracked;
@@ -31,28 +31,47 @@ pub fn forward<F: Frame>(
     config: &Compiled,
     now: Millis,
 ) -> Mask {
-    let Tables { conns, neighbours, counters, .. } = &mut *t;
+    let left = forward_quiet(burst, flows, t, config, now);
+    if left.is_empty() { left } else { forward_others(burst, left, t, config, now) }
+}
+
+/// Those packets that change no state and whose next hop is ready; the others are left.
+// Not inlined: what the other loop needs would take registers of this one.
+#[inline(never)]
+fn forward_quiet<F: Frame>(
+    burst: &mut Burst<F>,
+    flows: Mask,
+    t: &mut Tables,
+    config: &Compiled,
+    now: Millis,
+) -> Mask {
+    let Tables { conns, neighbours, counters, .. } = t;
     let (lines, next_hops, counters) =
         (conns.lines_mut(), neighbours.entries(), counters.backends());
     // `lookup` has asked for the lines, but not into the nearest cache.
     let near = Prefetcher::of(lines);
     let ahead = |meta: &Meta| near.prefetch(meta.conn.conn());
-    let left = burst.filter_ahead(flows, ahead, |frame, meta| {
+    burst.filter_ahead(flows, ahead, |frame, meta| {
         let line = lines.get_mut(meta.conn.conn());
         let forwarded = line.is_some_and(|line| {
             line.is_flow(&meta.tuple, meta.conn)
-                && conn::is_quiet(frame, line, meta, config)
-                && send(frame, meta, line, next_hops, counters, now).is_some_and(|()| {
-                    line.see(now);
-                    true
-                })
+                && conn::is_quiet(line, meta, config)
+                && send(frame, meta, line, next_hops, counters, now, Look::First).is_some()
         });
         if !forwarded {
             cold_path();
         }
         !forwarded
-    });
-    if left.is_empty() { left } else { forward_others(burst, left, t, config, now) }
+    })
+}
+
+/// Who sends a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// The hot loop: when, in TCP, the packet is where the last one was. The time is noted.
+    First,
+    /// Whoever knows what the packet does to its conn, and does that later.
+    Close,
 }
 
 /// Send a packet of a conn on its way, when there is nothing else to be done about it; `None`, and
@@ -61,18 +80,28 @@ pub fn forward<F: Frame>(
 fn send<F: Frame>(
     frame: &mut F,
     meta: &mut Meta,
-    line: &Conn,
+    line: &mut Conn,
     next_hops: &[Neighbour],
     counters: &[BackendCounters],
     now: Millis,
+    look: Look,
 ) -> Option<()> {
     let direction = meta.conn.direction();
     let next_hop = ready(next_hops, line.next_hops[direction], now)?;
     let counters = counters.get(line.backend_slot() as usize)?;
     let head: &mut [u8; FLOW_HEAD_BYTES] = frame.bytes_mut().first_chunk_mut()?;
+    if look == Look::First
+        && meta.tuple.protocol == PROTO_TCP
+        && !FlowHead::of(head).is_some_and(|head| line.seqs().is_same(direction, head))
+    {
+        return None;
+    }
     let nat = NatHead::of(head)?;
     if nat.ttl() <= 1 || meta.ip_len > next_hop.mtu {
         return None;
+    }
+    if look == Look::First {
+        line.see(now);
     }
     nat.set_macs(&next_hop.macs);
     rewrite::rewrite_headers(head, meta, line);
@@ -153,8 +182,9 @@ pub enum Fate {
 #[inline(always)]
 pub fn forward_one<F: Frame>(frame: &mut F, meta: &mut Meta, t: &mut Tables, now: Millis) -> Fate {
     let Tables { conns, neighbours, counters, .. } = &mut *t;
-    let line = conns.get(meta.conn);
-    match send(frame, meta, line, neighbours.entries(), counters.backends(), now) {
+    let line = conns.get_mut(meta.conn);
+    let (next_hops, counters) = (neighbours.entries(), counters.backends());
+    match send(frame, meta, line, next_hops, counters, now, Look::Close) {
         Some(()) => Fate::Sent,
         None => find_way(frame, meta, t, now),
     }

@@ -36,13 +36,14 @@ use std::sync::Arc;
 use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 use sluice_wire::flow_head::Station;
+use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::ipv4::PROTO_TCP;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::burst::{BURST, Burst, Class, Meta, Verdict};
 use crate::counters::WorkerCounters;
 use crate::dpdk::Pages;
-use crate::flow::{FlowHasher, FlowKey};
+use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::frame::Frame;
 use crate::host_flows::{HostFlows, KernelLane};
 use crate::leaving::Census;
@@ -73,15 +74,15 @@ pub const HELD: usize = 512;
 /// Conns looked at for expiry in one round of a worker, beside one for each that was made in it. It
 /// bounds what a packet may wait for, about 2 us when all of their lines are in memory.
 pub const EXPIRE_PER_ROUND: usize = 16;
-/// Lines looked at in one round after timeouts were shortened, one after the other in memory: a
-/// million in 2,000 rounds.
-const REARM_PER_ROUND: usize = 512;
 /// The same while expiry is late by [`EXPIRE_LATE_MS`]: when many conns end at once, or each is looked
 /// at several times.
 pub const EXPIRE_PER_LATE_ROUND: usize = 64;
 /// How late expiry may be, in ms, before it is given more time. Within a slot of the wheel all is due
 /// at its end, and some ms to work it off are no lateness.
 const EXPIRE_LATE_MS: Millis = 4;
+/// Lines looked at in one round after timeouts were shortened, one after the other in memory: a
+/// million in 8,000 rounds, without a nap between them.
+const REARM_PER_ROUND: usize = 128;
 /// Messages to the main thread that one burst may cause.
 pub const OUTBOX: usize = 64;
 
@@ -246,6 +247,8 @@ pub struct Pipeline<F> {
     held: VecDeque<Held<F>>,
     /// For those of them whose wait is over.
     released: Option<Box<Burst<F>>>,
+    /// Those of a burst whose wait has come to nothing.
+    given_up: Vec<Held<F>>,
     /// Packets of a burst that end here, to be given back together.
     dropped: Vec<F>,
 }
@@ -302,6 +305,7 @@ impl<F: Frame> Pipeline<F> {
             },
             held: VecDeque::with_capacity(HELD),
             released: Some(Box::default()),
+            given_up: Vec::with_capacity(HELD),
             dropped: Vec::with_capacity(BURST),
         }
     }
@@ -351,11 +355,17 @@ impl<F: Frame> Pipeline<F> {
             }
         }
         self.tables.conns.end_burst();
-        self.dispatch(burst, now, sink);
+        self.dispatch(burst, config, now, sink);
     }
 
     #[inline(never)]
-    fn dispatch(&mut self, burst: &mut Burst<F>, now: Millis, sink: &mut impl Sink<F>) {
+    fn dispatch(
+        &mut self,
+        burst: &mut Burst<F>,
+        config: &Compiled,
+        now: Millis,
+        sink: &mut impl Sink<F>,
+    ) {
         let counters = &self.tables.counters;
         if let Some(port) = burst.common_port() {
             counters.tx_packets.add(burst.len() as u64);
@@ -389,13 +399,43 @@ impl<F: Frame> Pipeline<F> {
                     let note = conn.next_hops[meta.conn.direction()];
                     let (in_port, begins_conn) = (meta.in_port, meta.begins_conn);
                     let packet = Held { note, in_port, begins_conn, frame };
-                    hold(&mut self.held, packet, &self.tables.neighbours, counters);
+                    let ended = hold(&mut self.held, packet, &self.tables.neighbours);
+                    self.given_up.extend(ended);
                 }
                 Verdict::Continue => unreachable!("the last stage decides about every packet"),
             }
         }
         counters.tx_packets.add(transmitted);
         sink.discard(&mut self.dropped);
+        if !self.given_up.is_empty() {
+            self.end_wait(config);
+        }
+    }
+
+    /// Packets whose wait for a MAC address ends here, and with it the conns that were made for them.
+    #[cold]
+    fn end_wait(&mut self, config: &Compiled) {
+        let t = &mut self.tables;
+        for held in self.given_up.drain(..) {
+            t.counters.drop_count(DropReason::NeighbourPending).add(1);
+            let Ok(view) = Ipv4Frame::parse(held.frame.bytes()) else { continue };
+            if !held.begins_conn {
+                continue;
+            }
+            let mut meta = Meta::received(held.in_port, true);
+            meta.tuple = Tuple::from(&FlowKey {
+                src: view.ip.src_u32(),
+                dst: view.ip.dst_u32(),
+                src_port: view.src_port(),
+                dst_port: view.dst_port(),
+                protocol: view.ip.protocol,
+            });
+            meta.conn = t.conns.find(t.hasher.hash(&meta.tuple), &meta.tuple);
+            if !meta.conn.is_none() {
+                conn::unmake(&mut meta, t, config);
+            }
+        }
+        t.conns.end_burst();
     }
 
     /// Take over what the main thread found out about a next hop. The packets that waited for it go
@@ -429,13 +469,13 @@ impl<F: Frame> Pipeline<F> {
                     (meta.in_port, meta.begins_conn) = (held.in_port, held.begins_conn);
                     burst.frames_mut().push(held.frame);
                 } else {
-                    let drops = &self.tables.counters;
-                    drops.drop_count(DropReason::NeighbourPending).add(1);
+                    self.given_up.push(held);
                 }
             }
             let mut metas = metas.into_iter();
             burst.received(|_| metas.next().unwrap_or(Meta::received(0, true)));
             self.run_stages(&mut burst, config, now, sink);
+            self.end_wait(config);
         }
         self.released = Some(burst);
         let t = &mut self.tables;
@@ -469,7 +509,7 @@ impl<F: Frame> Pipeline<F> {
             conns.begin_rearming();
         }
         if conns.is_rearming() {
-            conns.rearm(&config.timeouts, most.min(REARM_PER_ROUND));
+            conns.rearm(&config.timeouts, REARM_PER_ROUND);
         }
         conns.expire(now, &config.timeouts, most, |conn| {
             forget(conn, counters, own_ports, config);
@@ -543,27 +583,27 @@ fn kernel_lane(meta: &Meta, host_flows: &HostFlows, now: Millis) -> KernelLane {
 }
 
 /// Let a packet wait, if there is room for it. Packets of strangers, of whom anybody can make any
-/// number, make room for all others, the oldest first; so do those whose next hop was given up.
+/// number, make room for all others, the oldest first; so do those whose next hop was given up. The
+/// packet that there is no room for.
 fn hold<F>(
     held: &mut VecDeque<Held<F>>,
     packet: Held<F>,
     neighbours: &Neighbours,
-    counters: &WorkerCounters,
-) {
+) -> Option<Held<F>> {
     let waiting = held.iter().filter(|other| other.note == packet.note).count();
-    let mut has_room = waiting < HELD_PER_NEIGHBOUR && neighbours.current(packet.note).is_some();
-    if has_room && held.len() >= HELD {
-        let oldest = held.iter().position(|other| neighbours.is_strangers(other.note));
-        has_room = oldest.is_some_and(|oldest| held.remove(oldest).is_some());
-        if has_room {
-            counters.drop_count(DropReason::NeighbourPending).add(1);
-        }
+    if waiting >= HELD_PER_NEIGHBOUR || neighbours.current(packet.note).is_none() {
+        return Some(packet);
     }
-    if has_room {
+    if held.len() < HELD {
         held.push_back(packet);
-    } else {
-        counters.drop_count(DropReason::NeighbourPending).add(1);
+        return None;
     }
+    let Some(oldest) = held.iter().position(|other| neighbours.is_strangers(other.note)) else {
+        return Some(packet);
+    };
+    let ended = held.remove(oldest);
+    held.push_back(packet);
+    ended
 }
 
 /// Account for a conn that is gone.

@@ -34,8 +34,10 @@ pub struct NewConn {
 }
 
 /// No port is known yet by which packets of a direction come in.
-const NO_PORT: u8 = u8::MAX;
-const _: () = assert!(MAX_PORTS < NO_PORT as usize, "a port's number fits into a conn");
+const NOT_YET: u8 = u8::MAX - 1;
+/// No packets of this direction come in: the backend's in DR, which is what tells DR.
+const NEVER: u8 = u8::MAX;
+const _: () = assert!(MAX_PORTS < NOT_YET as usize, "a port's number fits into a conn");
 
 /// A conn: one cache line. Arrays are by direction ([`ConnRef::direction`]).
 #[derive(Clone, Debug)]
@@ -61,33 +63,26 @@ pub struct Conn {
     /// IP protocol number; 0 when the conn is gone, which no packet's is.
     protocol: u8,
     phase: Phase,
-    /// The ports that packets come in by.
+    /// The ports that packets come in by, [`NOT_YET`] or [`NEVER`].
     in_ports: [u8; 2],
 }
 
-/// State, FINs and mode of a conn, in one byte.
+/// State and FINs of a conn, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Phase(u8);
 
 impl Phase {
     const STATE: u8 = 0x0f;
     const FINS: u32 = 4;
-    const FULL_NAT: u8 = 0x80;
 
-    const fn new(state: ConnState, fins: Fins, is_full_nat: bool) -> Self {
-        let mode = if is_full_nat { Self::FULL_NAT } else { 0 };
-        Phase(state as u8 | fins.bits() << Self::FINS | mode)
+    const fn new(state: ConnState, fins: Fins) -> Self {
+        Phase(state as u8 | fins.bits() << Self::FINS)
     }
 
     /// Whether this is the state, and nothing is noted with it.
     #[inline(always)]
     fn is_plain(self, state: ConnState) -> bool {
-        self.0 & !Self::FULL_NAT == state as u8
-    }
-
-    #[inline(always)]
-    fn is_full_nat(self) -> bool {
-        self.0 & Self::FULL_NAT != 0
+        self.0 == state as u8
     }
 
     fn state(self) -> ConnState {
@@ -125,8 +120,8 @@ impl Conn {
         service_slot: 0,
         seqs: Seqs::UNKNOWN,
         protocol: 0,
-        phase: Phase::new(ConnState::Closed, Fins::NONE, false),
-        in_ports: [NO_PORT; 2],
+        phase: Phase::new(ConnState::Closed, Fins::NONE),
+        in_ports: [NOT_YET, NEVER],
     };
 
     /// The packets of one direction, as they arrive.
@@ -163,7 +158,7 @@ impl Conn {
     /// Whether packets are rewritten; in DR they are not, and replies never pass here.
     #[inline(always)]
     pub fn is_full_nat(&self) -> bool {
-        self.phase.is_full_nat()
+        self.in_ports[1] != NEVER
     }
 
     /// Where packets of one direction are sent: the backend's or the client's address.
@@ -412,7 +407,7 @@ impl ConnTable {
     ) {
         let line = &mut self.lines.0[conn.conn()];
         line.last_seen = now;
-        let phase = Phase::new(state, fins, line.is_full_nat());
+        let phase = Phase::new(state, fins);
         if line.phase == phase {
             return;
         }
@@ -614,13 +609,14 @@ impl NewConn {
             backend_slot: self.backend_slot,
             service_slot: self.service_slot,
             protocol: client.protocol,
-            phase: Phase::new(self.state, Fins::NONE, self.from_backend.is_some()),
-            in_ports: [self.in_port as u8, NO_PORT],
+            phase: Phase::new(self.state, Fins::NONE),
+            in_ports: [self.in_port as u8, NEVER],
             ..Conn::FREE
         };
         line.seqs.set(0, self.seq);
         if let Some(back) = &self.from_backend {
             let from_backend = Tuple::from(back);
+            line.in_ports[1] = NOT_YET;
             line.addresses[1] = from_backend.addresses;
             line.ports[1] = from_backend.ports;
             let ip_delta = Delta::between_u32(client.src, back.dst)

@@ -7,15 +7,19 @@ use sluice_wire::ipv4::PROTO_TCP;
 
 use super::conn::{Conn, ConnTable};
 use super::conn_index::ConnRef;
-use super::wheel::Millis;
+use super::wheel::{Millis, at_or_after};
 
 /// How long a half-open conn is left alone after its last packet, in ms: a handshake that is under
 /// way is completed, or its SYN repeated (RFC 6298, 2.1), within that time.
 const UNTOUCHABLE_MS: u32 = 1_000;
-/// Notes looked at for one conn: they lie in a row.
+/// How long nobody looks again when no conn had been silent for long enough, in ms.
+const LOOK_AGAIN_MS: u32 = 10;
+/// Notes at the front that are looked at whether their conns are still half-open.
 const MOST_LOOKS: usize = 256;
+/// Notes looked at for one conn: they lie in a row, 16 KiB of them.
+const MOST_NOTES: usize = 2_048;
 /// Conns looked at for one: each is a line of memory.
-const MOST_LINES: usize = 16;
+const MOST_LINES: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Note {
@@ -23,19 +27,33 @@ struct Note {
     service_slot: u16,
 }
 
+/// A service and a backend, as far as they matter.
+type Wanted = (Option<u16>, Option<u32>);
+
 /// The notes of one worker.
 pub struct HalfOpen {
     ring: Box<[Note]>,
     /// Of the oldest note.
     first: usize,
     len: usize,
+    /// How many notes behind the first the next look begins that is for one service's: when others'
+    /// are in front, the next one comes further.
+    next_look: usize,
+    /// What nothing was found for, and when it is looked for again.
+    none_before: Option<(Wanted, Millis)>,
 }
 
 impl HalfOpen {
     /// For a table of so many conns.
     pub fn new(conns: u32) -> Self {
         let size = (conns as usize / 4).max(64).next_power_of_two();
-        HalfOpen { ring: vec![Note { conn: 0, service_slot: 0 }; size].into(), first: 0, len: 0 }
+        HalfOpen {
+            ring: vec![Note { conn: 0, service_slot: 0 }; size].into(),
+            first: 0,
+            len: 0,
+            next_look: 0,
+            none_before: None,
+        }
     }
 
     /// Memory taken, in bytes.
@@ -71,6 +89,13 @@ impl HalfOpen {
         backend: Option<u32>,
         now: Millis,
     ) -> Option<ConnRef> {
+        // A flood against what is full costs a look at the clock.
+        if let Some((wanted, then)) = self.none_before
+            && wanted == (service, backend)
+            && !at_or_after(now, then)
+        {
+            return None;
+        }
         let mask = self.ring.len() - 1;
         let mut looks = 0;
         while self.len > 0
@@ -81,17 +106,33 @@ impl HalfOpen {
             self.len -= 1;
             looks += 1;
         }
-        let oldest = (0..self.len.min(MOST_LOOKS)).map(|nth| self.ring[(self.first + nth) & mask]);
-        oldest
-            .filter(|note| service.is_none_or(|slot| slot == note.service_slot))
-            .take(MOST_LINES)
-            .find(|note| {
-                note.stands_for(conns).is_some_and(|line| {
-                    backend.is_none_or(|slot| slot == line.backend_slot())
-                        && now.wrapping_sub(line.last_seen()) >= UNTOUCHABLE_MS
-                })
+        self.none_before = None;
+        let start = match service {
+            Some(_) if self.next_look < self.len => self.next_look,
+            _ => 0,
+        };
+        let end = self.len.min(start + MOST_NOTES);
+        let mut lines = 0;
+        let found = (start..end).find(|nth| {
+            let note = self.ring[(self.first + nth) & mask];
+            if lines == MOST_LINES || service.is_some_and(|slot| slot != note.service_slot) {
+                return false;
+            }
+            lines += 1;
+            note.stands_for(conns).is_some_and(|line| {
+                backend.is_none_or(|slot| slot == line.backend_slot())
+                    && now.wrapping_sub(line.last_seen()) >= UNTOUCHABLE_MS
             })
-            .map(|note| ConnRef::from_client(note.conn))
+        });
+        if service.is_some() {
+            self.next_look = found.unwrap_or(end);
+        }
+        let found = found.map(|nth| self.ring[(self.first + nth) & mask].conn);
+        let found = found.map(ConnRef::from_client);
+        if found.is_none() {
+            self.none_before = Some(((service, backend), now.wrapping_add(LOOK_AGAIN_MS)));
+        }
+        found
     }
 }
 

@@ -3,7 +3,7 @@
 //! The main thread resolves (`resolver.rs`) and tells every worker; a worker asks it for an address
 //! that it does not know, and again now and then while it uses one. Conns keep the slot of their
 //! next hop; its epoch, raised whenever the slot changes hands, tells them when to look again. Slots
-//! are used in turn, so that an epoch comes round only after 65,534 times as many next hops as there
+//! are used in turn, so that an epoch comes round only after 32,766 times as many next hops as there
 //! are free slots.
 //!
 //! Time wraps after 49 days, and a time 25 days back looks like one to come. No entry gets that old
@@ -25,29 +25,36 @@ use crate::resolver::{NeighbourState, NeighbourUpdate, Purpose};
 /// How often a worker tells the main thread that a next hop is in use, in ms.
 const WANT_EVERY_MS: u32 = 5_000;
 
-/// The `ready_epoch` of what is not reachable, which no note has.
-const NOT_READY: u16 = 0;
+/// The bit that the note in an entry has while that is not reachable, and no conn's note has: so one
+/// comparison tells both.
+const NOT_READY: u32 = 1 << 31;
 /// The epochs that notes of next hops have.
-const EPOCHS: RangeInclusive<u16> = NOT_READY + 1..=u16::MAX - 1;
+const EPOCHS: RangeInclusive<u16> = 1..=0x7ffe;
 
-/// A conn's note of its next hop.
+/// A conn's note of its next hop: a slot, and above it an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextHopRef {
-    slot: u16,
-    epoch: u16,
-}
+pub struct NextHopRef(u32);
 
 impl NextHopRef {
     /// Not looked up yet: a slot that no table has, in an epoch that no slot has.
-    pub const UNRESOLVED: NextHopRef = NextHopRef { slot: u16::MAX, epoch: u16::MAX };
+    pub const UNRESOLVED: NextHopRef = NextHopRef(u32::MAX);
+
+    const fn new(slot: u16, epoch: u16) -> Self {
+        NextHopRef((epoch as u32) << 16 | slot as u32)
+    }
 
     /// The slot that it leads to, as long as it is [current](Neighbours::current).
+    #[inline(always)]
     pub const fn slot(self) -> u16 {
-        self.slot
+        self.0 as u16
+    }
+
+    const fn epoch(self) -> u16 {
+        (self.0 >> 16) as u16
     }
 }
 
-const _: () = assert!(*EPOCHS.end() != NextHopRef::UNRESOLVED.epoch);
+const _: () = assert!(NextHopRef::new(0, *EPOCHS.end()).0 & NOT_READY == 0);
 
 impl Default for NextHopRef {
     fn default() -> Self {
@@ -71,10 +78,8 @@ pub struct Neighbour {
     /// Its address, in host order.
     pub address: u32,
     want_at: Millis,
-    /// That of the notes that lead here, one of [`EPOCHS`].
-    epoch: u16,
-    /// The same while it is reachable, and [`NOT_READY`] otherwise.
-    ready_epoch: u16,
+    /// What conns note that are to be led here; with [`NOT_READY`] while it is not reachable.
+    note: u32,
 }
 
 const _: () = assert!(size_of::<Neighbour>() == 32, "two next hops share a cache line");
@@ -82,7 +87,7 @@ const _: () = assert!(size_of::<Neighbour>() == 32, "two next hops share a cache
 impl Neighbour {
     /// Whether packets can go there.
     pub fn is_reachable(&self) -> bool {
-        self.ready_epoch != NOT_READY
+        self.note & NOT_READY == 0
     }
 
     /// Whether the main thread was told of it so lately that it is not to be told yet.
@@ -123,18 +128,17 @@ pub struct Neighbours {
 impl Neighbours {
     /// A table of `capacity` next hops (at most 65,535) behind these ports.
     pub fn new(capacity: u16, ports: &[EgressPort]) -> Self {
-        let empty = Neighbour {
+        let empty = |slot| Neighbour {
             macs: [0; 12],
             verdict: Verdict::Drop(DropReason::NeighbourUnreachable),
             port: 0,
             mtu: 0,
             address: 0,
             want_at: 0,
-            epoch: *EPOCHS.start(),
-            ready_epoch: NOT_READY,
+            note: NextHopRef::new(slot, *EPOCHS.start()).0 | NOT_READY,
         };
         Neighbours {
-            entries: vec![empty; capacity as usize].into_boxed_slice(),
+            entries: (0..capacity).map(empty).collect(),
             slots: HashMap::with_capacity_and_hasher(capacity as usize, RandomState::default()),
             free: (0..capacity).collect(),
             purposes: vec![Purpose::Site; capacity as usize].into(),
@@ -163,8 +167,8 @@ impl Neighbours {
     /// The slot that a note leads to, if it still belongs to the same next hop.
     #[inline(always)]
     pub fn current(&self, note: NextHopRef) -> Option<u16> {
-        let entry = self.entries.get(note.slot as usize)?;
-        (note.epoch == entry.epoch).then_some(note.slot)
+        let entry = self.entries.get(usize::from(note.slot()))?;
+        (note.0 == entry.note & !NOT_READY).then_some(note.slot())
     }
 
     /// The entry in a slot.
@@ -201,7 +205,7 @@ impl Neighbours {
         if !is_stranger(purpose) {
             self.note_purpose(slot, purpose);
         }
-        Ok(NextHopRef { slot, epoch: self.entries[slot as usize].epoch })
+        Ok(NextHopRef(self.entries[slot as usize].note & !NOT_READY))
     }
 
     fn note_purpose(&mut self, slot: u16, purpose: Purpose) {
@@ -228,11 +232,9 @@ impl Neighbours {
         self.note_purpose(slot, Purpose::Site);
         let entry = &mut self.entries[slot as usize];
         entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
-        entry.ready_epoch = NOT_READY;
-        entry.epoch += 1;
-        if !EPOCHS.contains(&entry.epoch) {
-            entry.epoch = *EPOCHS.start();
-        }
+        let epoch = NextHopRef(entry.note & !NOT_READY).epoch() + 1;
+        let epoch = if EPOCHS.contains(&epoch) { epoch } else { *EPOCHS.start() };
+        entry.note = NextHopRef::new(slot, epoch).0 | NOT_READY;
         self.slots.remove(&(entry.port, entry.address));
         self.free.push_back(slot);
     }
@@ -258,10 +260,9 @@ impl Neighbours {
             address: hop.address,
             // A slot that was just made is wanted at once.
             want_at: now,
-            epoch: entry.epoch,
-            ready_epoch: NOT_READY,
+            note: entry.note | NOT_READY,
         };
-        let note = NextHopRef { slot, epoch: entry.epoch };
+        let note = NextHopRef(entry.note & !NOT_READY);
         self.slots.insert((hop.port, hop.address), slot);
         if is_stranger {
             self.strangers.push_back(note);
@@ -296,7 +297,7 @@ impl Neighbours {
             NeighbourState::Reachable(mac) => {
                 entry.macs[..6].copy_from_slice(&mac.0);
                 entry.verdict = Verdict::Transmit { port: entry.port };
-                entry.ready_epoch = entry.epoch;
+                entry.note &= !NOT_READY;
                 if is_stranger(self.purposes[slot as usize]) {
                     self.note_purpose(slot, Purpose::Client);
                 }
@@ -307,7 +308,7 @@ impl Neighbours {
                     entry.want_at = now;
                 }
                 entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
-                entry.ready_epoch = NOT_READY;
+                entry.note |= NOT_READY;
             }
             NeighbourState::Removed => self.forget(slot),
         }
@@ -323,8 +324,8 @@ fn is_stranger(purpose: Purpose) -> bool {
 /// current, the next hop reachable, and the main thread need not be asked yet.
 #[inline(always)]
 pub fn ready(entries: &[Neighbour], note: NextHopRef, now: Millis) -> Option<&Neighbour> {
-    let entry = entries.get(note.slot as usize)?;
-    (note.epoch == entry.ready_epoch && !at_or_after(now, entry.want_at)).then_some(entry)
+    let entry = entries.get(usize::from(note.slot()))?;
+    (note.0 == entry.note && !at_or_after(now, entry.want_at)).then_some(entry)
 }
 
 #[cfg(test)]
@@ -478,8 +479,9 @@ mod tests {
         let mut seen = [0; 5];
         for _ in 0..300 {
             let mut table = Neighbours::new(CAPACITY, &[PORT]);
-            for entry in &mut table.entries {
-                entry.epoch = random.one_of(&[1, 2, 40_000, u16::MAX - 3, u16::MAX - 1]);
+            for (slot, entry) in (0..).zip(&mut table.entries) {
+                let epoch = random.one_of(&[1, 2, 20_000, EPOCHS.end() - 2, *EPOCHS.end()]);
+                entry.note = NextHopRef::new(slot, epoch).0 | NOT_READY;
             }
             let start = random.one_of(&[0, 1, i32::MAX as u32 - 100, 1 << 31, u32::MAX - 100]);
             let mut time: u64 = 0;
