@@ -123,6 +123,17 @@ fn back(key: FlowKey2) -> FlowKey2 {
     (key.1, key.0, key.3, key.2, key.4)
 }
 
+/// A frame without what follows its IPv4 packet, but for what pads it to 60 bytes.
+fn trimmed(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if frame.len() > 60 && frame[12..14] == [8, 0] {
+        let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+        frame.truncate(end.max(60));
+        frame[end..].fill(0);
+    }
+    frame
+}
+
 impl Model {
     /// A forwarded packet must be what came in, one hop further, with the addresses of its conn
     /// and with checksums that hold.
@@ -134,6 +145,7 @@ impl Model {
         assert!(came_ok, "a packet with wrong checksums was forwarded");
         independent_checksums(left.bytes());
         let (a, b) = (came, left.bytes());
+        let a = &trimmed(a)[..];
         assert_eq!(a.len(), b.len());
         assert_eq!(a[22] - 1, b[22], "TTL");
         assert_eq!((&a[14..22], a[23]), (&b[14..22], b[23]), "the rest of the IP header");
@@ -268,7 +280,7 @@ fn a_million_frames_are_forwarded_rightly_or_dropped_by_name() {
             }
         }
         for (_, left) in &out.to_kernel {
-            assert_eq!(left.bytes(), bytes, "the kernel gets packets as they came");
+            assert_eq!(left.bytes(), trimmed(&bytes), "the kernel gets packets as they came");
             to_kernel += 1;
         }
         if frame % 1_000 == 0 {
@@ -334,7 +346,7 @@ fn an_arp_flood_changes_nothing_and_is_bounded() {
     for _ in 0..1_000 {
         let burst: Vec<Vec<u8>> = (0..32)
             .map(|_| {
-                let sender = Ipv4Addr::from_bits(0xc000_0200 | random.below(250) as u32);
+                let sender = Ipv4Addr::from_bits(0xc000_0202 + random.below(98) as u32);
                 let target = Ipv4Addr::from_bits(random.next_u64() as u32);
                 arp::build_request(PEER_MAC, sender, target).to_vec()
             })

@@ -21,6 +21,7 @@ use sluice_api::stats::{
 use sluice_api::{Problem, Snapshot, validate};
 use sluice_control::config::Config;
 use sluice_control::server::{self, Server};
+use sluice_control::store::StoreError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -473,7 +474,18 @@ impl Lab {
     }
 
     pub async fn start(&self, resources: &str) -> (Server, Api) {
-        let server = server::start(&self.config(resources)).await.unwrap();
+        // A process that another test starts at this moment may have the former one's lock with it
+        // until it runs its own program.
+        let mut tries = 0;
+        let server = loop {
+            tries += 1;
+            match server::start(&self.config(resources)).await {
+                Err(server::StartError::Store(StoreError::Locked { .. })) if tries < 40 => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                started => break started.unwrap(),
+            }
+        };
         let api = Api::new(server.api);
         (server, api)
     }

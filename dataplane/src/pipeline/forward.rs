@@ -21,7 +21,8 @@ use crate::table::conn::Conn;
 use crate::table::neighbour::{Neighbour, ready};
 use crate::table::wheel::Millis;
 
-/// The stage: those of `flows` that have no conn, undecided.
+/// The stage: those of `flows` that have no conn, undecided. Packets that have waited for a MAC address
+/// say so.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
 pub fn forward<F: Frame>(
@@ -30,8 +31,10 @@ pub fn forward<F: Frame>(
     t: &mut Tables,
     config: &Compiled,
     now: Millis,
+    have_waited: bool,
 ) -> Mask {
-    let left = forward_quiet(burst, flows, t, config, now);
+    // One that has waited may have a conn to begin: that is the second loop's to see.
+    let left = if have_waited { flows } else { forward_quiet(burst, flows, t, config, now) };
     if left.is_empty() { left } else { forward_others(burst, left, t, config, now) }
 }
 

@@ -324,7 +324,7 @@ impl<F: Frame> Pipeline<F> {
         if let Some(port) = burst.received_from() {
             counters.queue(port).rx_packets.add(burst.len() as u64);
         }
-        self.run_stages(burst, config, now, sink);
+        self.run_stages(burst, config, now, sink, false);
     }
 
     #[inline(always)]
@@ -334,12 +334,13 @@ impl<F: Frame> Pipeline<F> {
         config: &Compiled,
         now: Millis,
         sink: &mut impl Sink<F>,
+        have_waited: bool,
     ) {
         let t = &mut self.tables;
         let Undecided { flows, others } = parse::parse(burst, t, config);
         let flows = steer::steer(burst, flows, t, config);
         conn::lookup(burst, flows, t);
-        let flows = forward::forward(burst, flows, t, config, now);
+        let flows = forward::forward(burst, flows, t, config, now, have_waited);
         if !others.is_empty() {
             arp::answer(burst, others, t, config, now);
             icmp::answer(burst, others, t, config, now);
@@ -474,7 +475,7 @@ impl<F: Frame> Pipeline<F> {
             }
             let mut metas = metas.into_iter();
             burst.received(|_| metas.next().unwrap_or(Meta::received(0, true)));
-            self.run_stages(&mut burst, config, now, sink);
+            self.run_stages(&mut burst, config, now, sink, true);
             self.end_wait(config);
         }
         self.released = Some(burst);
