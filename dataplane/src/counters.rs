@@ -85,6 +85,8 @@ pub struct BackendCounters {
     pub conns: Counter,
     /// How often the worker's part of the backend's limit had no room for a new conn.
     pub refused: Counter,
+    /// Conns that rest now (gauge): they are not among those above, and still refer to the slot.
+    pub resting: Counter,
 }
 
 impl BackendCounters {

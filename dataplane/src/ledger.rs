@@ -49,6 +49,12 @@ pub fn conns(workers: &[Arc<WorkerCounters>], slot: u32) -> u64 {
     workers.iter().map(|w| w.backend(slot).conns.get()).sum()
 }
 
+/// Conns that refer to a backend slot, over all workers: those that rest are among them.
+pub fn references(workers: &[Arc<WorkerCounters>], slot: u32) -> u64 {
+    let resting: u64 = workers.iter().map(|w| w.backend(slot).resting.get()).sum();
+    conns(workers, slot) + resting
+}
+
 impl Books {
     fn raw(&self, slot: u32) -> Traffic {
         let mut sum = Traffic::default();
@@ -144,7 +150,7 @@ impl Ledger {
     /// Free the slots that nothing refers to any more. `released` hears of each.
     pub fn reclaim(&mut self, slots: &mut Slots, mut released: impl FnMut(Freed)) {
         let mut freed = Vec::new();
-        slots.reclaim(|slot| self.conns(slot), |f| freed.push(f));
+        slots.reclaim(|slot| references(&self.books.workers, slot), |f| freed.push(f));
         for freed in freed {
             released(freed);
             self.release(freed);

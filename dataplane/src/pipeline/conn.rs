@@ -24,6 +24,12 @@ use crate::table::wheel::Millis;
 /// connection that works.
 const SILENT_MS: u32 = 900;
 
+/// Where the TTL lies, in bytes from the frame's start.
+const TTL_AT: usize = 22;
+
+/// How much a backend that rests may acknowledge beyond what it had when it began to, in bytes.
+const MOST_UNACKNOWLEDGED: u32 = 1 << 20;
+
 /// The stage: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
 // Never inlined: a stage is a symbol in profiles.
 #[inline(never)]
@@ -86,7 +92,9 @@ pub fn track<F: Frame>(
         return Tracked::Refused(DropReason::L4Truncated);
     };
     let opens = meta.tcp_flags.is_open() && !from_backend;
-    if opens && starts_over(t, config, conn, head, now) {
+    // One that goes no further starts nothing over.
+    let has_hops = frame.bytes().get(TTL_AT).is_some_and(|ttl| *ttl > 1);
+    if opens && has_hops && starts_over(t, config, conn, head, now) {
         remove(meta, t, config);
         return Tracked::Nothing;
     }
@@ -122,13 +130,19 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
         seqs.set(1, seq);
         seqs.set(0, ack.wrapping_sub(1));
     } else if state == ConnState::Resting {
-        if !rests {
-            // What the backend, in TIME_WAIT, expects next.
+        // What the backend, in TIME_WAIT, expects next: as far as it has acknowledged.
+        let ahead = ack.wrapping_sub(seqs.client_next());
+        if !rests || from_backend && acks && (1..MOST_UNACKNOWLEDGED).contains(&ahead) {
             seqs = Seqs::of_resting(ack);
         }
     } else if is_young {
-        if state == ConnState::Established {
-            seqs.set(1, ack);
+        if meta.tcp_flags.is_open() && !old.has_first_ack(line.fins()) {
+            // The client begins again, with another number, before anybody has answered.
+            seqs.set(0, seq);
+        } else if state != ConnState::SynReceived {
+            if acks {
+                seqs.set(1, ack);
+            }
         } else if state.has_first_ack(fins) && !old.has_first_ack(line.fins()) {
             seqs.set_first_ack(ack);
         }
@@ -176,6 +190,11 @@ pub fn remove(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
     t.counters.conns_expired.add(1);
 }
 
+/// Whether a conn may be one whose first packet has not left: later ones have led it further.
+pub fn is_new(line: &Conn) -> bool {
+    line.state().is_half_open() || line.state() == ConnState::UdpOneWay
+}
+
 /// A packet that was to begin a conn did not get through: as if it had not come.
 #[cold]
 pub fn unmake(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
@@ -216,11 +235,13 @@ impl FlowSource {
 fn starts_over(t: &Tables, config: &Compiled, conn: ConnRef, head: &FlowHead, now: Millis) -> bool {
     let line = t.conns.get(conn);
     let (state, is_silent) = (line.state(), now.wrapping_sub(line.last_seen()) >= SILENT_MS);
-    // Its backend never answered and takes no new conns any more.
-    if state == ConnState::SynSent
-        && config
-            .service(&line.from_client())
-            .is_none_or(|service| !service.takes_new_conns(line.backend_slot()))
+    // Its backend never answered, or is done with it, and takes no new conns any more; or has a limit,
+    // which only who is planned is held to.
+    let rests = state == ConnState::Resting;
+    if (rests || state == ConnState::SynSent)
+        && config.service(&line.from_client()).is_none_or(|service| {
+            !service.takes_new_conns(line.backend_slot()) || rests && service.has_limits
+        })
     {
         return true;
     }

@@ -166,7 +166,8 @@ pub fn begin_conn(meta: &mut Meta, t: &mut Tables, config: &Compiled, fate: Fate
             t.counters.backend(t.conns.get(meta.conn).backend_slot()).conns_created.add(1);
         }
         Fate::Waits => {}
-        Fate::Ended => conn::unmake(meta, t, config),
+        Fate::Ended if conn::is_new(t.conns.get(meta.conn)) => conn::unmake(meta, t, config),
+        Fate::Ended => {}
     }
 }
 

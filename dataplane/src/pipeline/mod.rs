@@ -432,7 +432,7 @@ impl<F: Frame> Pipeline<F> {
                 protocol: view.ip.protocol,
             });
             meta.conn = t.conns.find(t.hasher.hash(&meta.tuple), &meta.tuple);
-            if !meta.conn.is_none() {
+            if !meta.conn.is_none() && conn::is_new(t.conns.get(meta.conn)) {
                 conn::unmake(&mut meta, t, config);
             }
         }
@@ -612,6 +612,7 @@ fn forget(conn: &Conn, counters: &WorkerCounters, own_ports: &OwnPorts, config: 
     counters.conns.subtract(1);
     if conn.state() == ConnState::Resting {
         counters.resting.subtract(1);
+        counters.backend(conn.backend_slot()).resting.subtract(1);
         config.port_spaces.end_rest(own_ports, &conn.from_backend());
     } else {
         counters.backend(conn.backend_slot()).conns.subtract(1);

@@ -51,12 +51,14 @@ pub fn note(t: &mut Tables, config: &Compiled, conn: ConnRef, rests: bool) {
     if rests {
         spaces.rest(&t.own_ports, &flow);
         t.counters.resting.add(1);
+        t.counters.backend(line.backend_slot()).resting.add(1);
         backend.subtract(1);
         service.subtract(1);
         t.resting.push(conn, &t.conns);
     } else {
         spaces.end_rest(&t.own_ports, &flow);
         t.counters.resting.subtract(1);
+        t.counters.backend(line.backend_slot()).resting.subtract(1);
         backend.add(1);
         service.add(1);
     }

@@ -239,7 +239,7 @@ impl Work {
         let adopted = workers.iter().map(|w| w.generation.observe()).min().unwrap_or_default();
         if adopted >= self.latest.generation && self.slots.has_retired() {
             let freed = &mut self.freed;
-            self.slots.reclaim(|slot| crate::ledger::conns(workers, slot), |f| freed.push(f));
+            self.slots.reclaim(|slot| crate::ledger::references(workers, slot), |f| freed.push(f));
         }
     }
 

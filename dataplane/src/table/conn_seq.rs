@@ -24,6 +24,10 @@ fn ahead(upper: u16, of: u16) -> i16 {
     upper.wrapping_sub(of) as i16
 }
 
+/// How far ahead of the note a segment is followed whose acknowledgment bears witness, in steps of
+/// 64 KiB: what may have been lost in a row, and not half of all numbers.
+const FURTHEST: i16 = 256;
+
 fn upper(number: u32) -> u16 {
     (number >> 16) as u16
 }
@@ -50,10 +54,11 @@ impl Seqs {
     }
 
     /// Whether a segment of this direction goes on where the last ones were, or, when what it
-    /// acknowledges bears witness for it, lies anywhere ahead of them: the note follows it.
+    /// acknowledges bears witness for it, lies up to 16 MiB ahead of them: the note
+    /// follows it.
     pub fn follow(&mut self, direction: usize, seq: u32, ack_fits: bool) {
         let steps = ahead(upper(seq), u16::from_be(self.upper[direction]));
-        if steps == 1 || steps > 1 && ack_fits {
+        if steps == 1 || (2..=FURTHEST).contains(&steps) && ack_fits {
             self.set(direction, seq);
         }
     }

@@ -72,22 +72,26 @@ impl Fins {
     const BACKEND: u8 = 2;
     /// The last FIN came from the backend; in `Closed`, the RST did.
     const LAST_FROM_BACKEND: u8 = 4;
-    /// In `Established` and `Resting`: a SYN has passed to the backend, which may agree to start
-    /// over. In `SynReceived` of DR: the client has acknowledged once.
-    const ASKED: u8 = 4;
+    /// A SYN has passed to the backend, which may agree to start over. In `SynReceived` of DR: the
+    /// client has acknowledged once.
+    const ASKED: u8 = 8;
 
-    /// Its three bits.
+    /// Its four bits.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// From its three bits.
+    /// From its four bits.
     pub const fn from_bits(bits: u8) -> Self {
-        Fins(bits & 7)
+        Fins(bits & 15)
     }
 
     fn with(self, from_backend: bool) -> Self {
         let side = if from_backend { Self::BACKEND } else { Self::CLIENT };
+        // One that is sent again is not a later one.
+        if self.0 & side != 0 {
+            return self;
+        }
         Fins(self.0 & 3 | side).with_last(from_backend)
     }
 
@@ -183,10 +187,8 @@ impl ConnState {
         segment.is_syn_ack_of_backend()
             && match self {
                 Self::SynSent => true,
-                Self::SynReceived | Self::FinWait | Self::LastAck => !segment.seq_fits,
-                Self::TimeWait | Self::Closed => !segment.seq_fits,
-                Self::Established | Self::Resting => fins.was_asked() && !segment.seq_fits,
                 Self::UdpOneWay | Self::UdpTwoWay => false,
+                _ => fins.was_asked() && !segment.seq_fits,
             }
     }
 
@@ -199,6 +201,16 @@ impl ConnState {
             return SynReceived;
         }
         let Segment { flags, from_backend, .. } = *segment;
+        if sees_replies && self != SynSent {
+            if !from_backend && flags.is_open() {
+                *fins = Fins(fins.0 | Fins::ASKED);
+                return self;
+            }
+            // The backend went on as before: it did not agree.
+            if from_backend && segment.is_traffic() {
+                *fins = Fins(fins.0 & !Fins::ASKED);
+            }
+        }
         if flags.contains(TcpFlags::RST) {
             // RFC 9293, 3.10.7.3: a refusal has no sequence number, but acknowledges the SYN.
             let refuses = self == SynSent && from_backend && segment.ack_fits;
@@ -215,25 +227,12 @@ impl ConnState {
         match self {
             SynReceived if !sees_replies => self.after_handshake_of_dr(fins, segment),
             SynReceived if !from_backend && segment.is_traffic() => Established,
-            Established if !from_backend && flags.is_open() && sees_replies => {
-                *fins = Fins(Fins::ASKED);
-                Established
-            }
-            // The backend went on as before: it did not agree.
-            Established if fins.was_asked() && from_backend && segment.is_traffic() => {
-                *fins = Fins::NONE;
-                Established
-            }
             LastAck if segment.is_traffic() && fins.last_is_from_backend() != from_backend => {
                 if from_backend {
                     Resting
                 } else {
                     TimeWait
                 }
-            }
-            Resting if !from_backend && flags.is_open() => {
-                *fins = Fins(Fins::ASKED);
-                Resting
             }
             // Who has sent a RST sends no more: it was not him, or it was not believed.
             Closed
@@ -441,6 +440,26 @@ mod tests {
         }
         assert_eq!(walk_by(Resting, true, &[syn, answer]), [Resting, SynReceived]);
         assert!(!Resting.may_reopen(Fins::NONE, true));
+    }
+
+    #[test]
+    fn a_syn_ack_that_nobody_asked_for_begins_nothing() {
+        let answer = forged(BACKEND, flags("SA"));
+        for start in [SynReceived, Established, FinWait, LastAck, TimeWait, Closed] {
+            assert_eq!(walk_by(start, true, &[answer]), [start]);
+            let asked = walk_by(start, true, &[forged(CLIENT, flags("S")), answer]);
+            assert_eq!(asked, [start, SynReceived]);
+        }
+    }
+
+    #[test]
+    fn a_fin_that_is_sent_again_is_not_the_last_one() {
+        let (c, b) = (segment(CLIENT, flags("FA")), segment(BACKEND, flags("FA")));
+        let (ac, ab) = (segment(CLIENT, flags("A")), segment(BACKEND, flags("A")));
+        let by_backend = walk_by(Established, true, &[b, c, b, ac, c, ab]);
+        assert_eq!(by_backend[5], Resting, "the backend closed first");
+        let by_client = walk_by(Established, true, &[c, b, c, ab, ac]);
+        assert_eq!(by_client[4], TimeWait, "the client did");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const MOST_LOOKS: usize = 256;
 /// Notes looked at for one conn: they lie in a row, 16 KiB of them.
 const MOST_NOTES: usize = 2_048;
 /// Conns looked at for one: each is a line of memory.
-const MOST_LINES: usize = 4;
+const MOST_LINES: usize = 256;
 
 #[derive(Clone, Copy)]
 struct Note {
