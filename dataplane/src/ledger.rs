@@ -233,4 +233,27 @@ mod tests {
             "who reads them is not disturbed"
         );
     }
+
+    /// A conn that rests counts nowhere, but its line names the slot: a new owner would get it.
+    #[test]
+    fn a_slot_is_free_when_no_conn_refers_to_it_any_more() {
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(66, 100, 0))).collect();
+        let mut ledger = Ledger::new(workers.clone(), Arc::new(WorkerCounters::new(0, 0, 0)));
+        let mut slots = Slots::new(1, 3);
+        slots.assign(&snapshot(&[1])).unwrap();
+        let (_, slot) = slots.all_backends().next().unwrap();
+        slots.assign(&snapshot(&[2])).unwrap();
+        let mut released = |ledger: &mut Ledger| {
+            let mut count = 0;
+            ledger.reclaim(&mut slots, |_| count += 1);
+            count
+        };
+        workers[0].backend(slot).conns.add(1);
+        workers[1].backend(slot).resting.add(1);
+        assert_eq!(released(&mut ledger), 0);
+        workers[0].backend(slot).conns.subtract(1);
+        assert_eq!((ledger.conns(slot), released(&mut ledger)), (0, 0), "one rests");
+        workers[1].backend(slot).resting.subtract(1);
+        assert_eq!(released(&mut ledger), 1);
+    }
 }

@@ -143,4 +143,16 @@ mod tests {
         }
         assert!(seqs.fits(0, 0x0020_0000));
     }
+
+    #[test]
+    fn a_witness_is_believed_16_mib_ahead_and_no_further() {
+        for (ahead, is_followed) in [(256 << 16, true), (257 << 16, false), (u32::MAX >> 1, false)]
+        {
+            let mut seqs = Seqs::UNKNOWN;
+            seqs.set(0, 0xff80_0000);
+            let seq = 0xff80_0000_u32.wrapping_add(ahead);
+            seqs.follow(0, seq, true);
+            assert_eq!(seqs.fits(0, seq), is_followed, "{ahead:x}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use sluice_api::{DropReason, Mode, Protocol};
+use sluice_api::{AdminState, DropReason, Mode, Protocol, Snapshot};
 use sluice_wire::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
@@ -87,6 +87,10 @@ impl Site {
     fn new(conns: u32) -> Self {
         let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
         let snapshot = snapshot(1, vec![service]);
+        Site::of(snapshot, conns)
+    }
+
+    fn of(snapshot: Snapshot, conns: u32) -> Self {
         Site {
             h: Harness::worker(&snapshot, conns, 0, 8),
             clients: 0,
@@ -243,6 +247,51 @@ fn a_client_that_comes_again_by_the_same_port_has_the_backends_word() {
     assert_eq!((site.state(&client), site.counted()), (ConnState::TimeWait, (1, 1, 0)));
     site.h.pass(10_000 + SLOT_MS);
     assert_eq!((site.h.pipeline.conns().len(), site.counted()), (0, (0, 0, 0)));
+}
+
+/// What a resting conn's client asks for anew is planned like any other, when the backend takes no
+/// more: the table's memory of it is no way around a drain, a weight or a limit.
+#[test]
+fn a_client_that_comes_again_is_held_to_what_the_backend_takes() {
+    let cases: [fn(&mut sluice_api::SnapshotService, usize); 3] = [
+        |service, at| service.backends[at].state = AdminState::Drain,
+        |service, at| service.backends[at].weight = 0,
+        |service, at| service.backends[at].healthy = false,
+    ];
+    for (nth, change) in cases.into_iter().enumerate() {
+        let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 2);
+        let mut site = Site::of(snapshot(1, vec![service.clone()]), 2_000);
+        let client = site.client();
+        let (flow, isn) = site.open(&client).unwrap();
+        site.play(&client, &flow, isn, First::Backend);
+        assert_eq!(site.state(&client), ConnState::Resting);
+        let at = service.backends.iter().position(|b| b.address.to_bits() == flow.dst).unwrap();
+        change(&mut service, at);
+        site.h.apply(&snapshot(2, vec![service]));
+        let (again, _) = site.open(&client).unwrap();
+        assert_ne!(again.dst, flow.dst, "case {nth}: another backend");
+        assert_eq!(site.h.pipeline.conns().len(), 1);
+    }
+}
+
+#[test]
+fn the_reset_goes_by_what_a_resting_backend_has_acknowledged() {
+    let mut site = Site::new(20_000);
+    let client = site.client();
+    let (flow, isn) = site.open(&client).unwrap();
+    site.play(&client, &flow, isn, First::Backend);
+    // It acknowledges once more, 100 bytes further, as Linux does for data that it still had to read;
+    // and a number far away is no word of it.
+    let next = site.backend.time_wait[&(flow.src, flow.src_port)].wrapping_add(100);
+    for ack in [next, next.wrapping_add(1 << 24)] {
+        let bytes = segment(PORT_MACS[1], &back(&flow), ACK, (7, ack), &[]);
+        assert_eq!(site.send(BACKEND_PORT, bytes).len(), 1);
+    }
+    site.backend.time_wait.insert((flow.src, flow.src_port), next);
+    (1..PORTS).for_each(|_| assert!(site.connection(First::Backend).is_some()));
+    // Its port is the next to be used again: the RST is right, so that the SYN is not stale.
+    assert_eq!(site.connection(First::Backend), Some(flow));
+    assert_eq!((site.resets, site.backend.stale), (vec![flow], 0));
 }
 
 #[test]

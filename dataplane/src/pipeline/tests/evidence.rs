@@ -247,15 +247,58 @@ fn in_dr_a_syn_and_an_ack_hold_an_entry_for_seconds() {
     assert!(h.pipeline.conns().is_empty());
 }
 
+/// A client in DR that begins again before anybody answered counts by its last number, and who does
+/// not see the handshake does not complete it.
+#[test]
+fn in_dr_a_handshake_counts_by_the_clients_last_number() {
+    let mut h = web(Mode::Dr, 2);
+    let seq = FAR.wrapping_add(1);
+    let c = Connection { client: client(1), backend: client(1), seq, ack: BACKEND_ISN + 1 };
+    for isn in [CLIENT_ISN, FAR] {
+        sent(&mut h, CLIENT_PORT, c.client_sends(SYN, (isn, 0), &[]));
+        assert_eq!(c.state(&h), ConnState::SynReceived);
+    }
+    let old = CLIENT_ISN + 1;
+    for (flags, data) in [(ACK, &b"data"[..]), (ACK, &[]), (RST, &[]), (FIN_ACK, &[])] {
+        sent(&mut h, CLIENT_PORT, c.client_sends(flags, (old, c.ack), data));
+        assert_eq!(c.state(&h), ConnState::SynReceived, "{flags} of the first number");
+    }
+    // The same acknowledgment twice shows nobody who answers; one of more does.
+    for (ack, expected) in [
+        (c.ack, ConnState::SynReceived),
+        (c.ack, ConnState::SynReceived),
+        (c.ack + 10, ConnState::Established),
+    ] {
+        sent(&mut h, CLIENT_PORT, c.client_sends(ACK, (seq, ack), &[]));
+        assert_eq!(c.state(&h), expected);
+    }
+}
+
+fn with_ttl(mut bytes: Vec<u8>, ttl: u8) -> Vec<u8> {
+    bytes[22] = ttl;
+    bytes[24..26].fill(0);
+    let sum = sluice_wire::checksum::compute(&bytes[14..34]);
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_syn_that_goes_no_further_starts_nothing_over() {
+    let mut h = web(Mode::FullNat, 2);
+    let c = connect(&mut h, 1);
+    sent(&mut h, CLIENT_PORT, c.client_sends(FIN_ACK, (c.seq, c.ack), &[]));
+    sent(&mut h, BACKEND_PORT, c.backend_sends(FIN_ACK, (c.ack, c.seq + 1), &[]));
+    sent(&mut h, CLIENT_PORT, c.client_sends(ACK, (c.seq + 1, c.ack + 1), &[]));
+    assert_eq!(c.state(&h), ConnState::TimeWait);
+    let syn = c.client_sends(SYN, (FAR, 0), &[]);
+    h.receive(CLIENT_PORT, [with_ttl(syn.clone(), 1)]);
+    assert_eq!(c.state(&h), ConnState::TimeWait);
+    sent(&mut h, CLIENT_PORT, syn);
+    assert_eq!(c.state(&h), ConnState::SynSent);
+}
+
 #[test]
 fn what_is_not_sent_on_makes_no_conn_and_changes_none() {
-    let with_ttl = |mut bytes: Vec<u8>, ttl: u8| {
-        bytes[22] = ttl;
-        bytes[24..26].fill(0);
-        let sum = sluice_wire::checksum::compute(&bytes[14..34]);
-        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
-        bytes
-    };
     let mut h = web(Mode::FullNat, 1);
     let slot = h.slots.all_backends().next().unwrap().1;
     let syn = segment(PORT_MACS[0], &client(9), SYN, (CLIENT_ISN, 0), &[]);
