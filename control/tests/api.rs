@@ -23,7 +23,7 @@ async fn services_are_made_read_changed_and_deleted() {
     let made = made.ok(201);
     assert_eq!(made["scheduler"], "maglev");
     assert_eq!(made["backends"][0]["weight"], 100);
-    assert_eq!(made["backends"][0]["health"], "unchecked");
+    assert_eq!(made["backends"][0]["observed"]["health"], "unchecked");
 
     let list = api.get("/services").await.ok(200);
     let names: Vec<_> = list["services"].as_array().unwrap().iter().map(|s| &s["name"]).collect();
@@ -49,6 +49,50 @@ async fn services_are_made_read_changed_and_deleted() {
     for kind in kinds {
         assert!(!api.events(kind).await.is_empty(), "{kind}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_read_can_be_sent_back() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let check = json!({"health_check": {"kind": "http"}, "max_conns": 9, "no_conn": "drop"});
+    api.send("PATCH", "/services/web", check).await.ok(200);
+    let drained = json!({"addresses": ["10.0.0.250", "10.0.0.251"], "drained": ["10.0.0.251"]});
+    api.send("PATCH", "/pools/local", drained).await.ok(200);
+    let before = api.get("/services/web").await;
+    for path in ["/services/web", "/services/web/backends/10.0.0.2:8080", "/pools/local"] {
+        let read = api.get(path).await.ok(200);
+        assert!(read["observed"].is_object(), "{read}");
+        for method in ["PUT", "PATCH"] {
+            let written = api.send(method, path, read.clone()).await;
+            assert_eq!(written.header("etag"), before.header("etag"), "{method} {path}: no change");
+            assert!(written.ok(200)["observed"].is_object());
+        }
+    }
+    // The elements of lists are the same as what is read one by one, and make new ones.
+    let lists = [
+        ("/services", "services", "/services/web"),
+        ("/services/web/backends", "backends", "/services/web/backends/10.0.0.1:8080"),
+        ("/pools", "pools", "/pools/local"),
+    ];
+    for (list, name, one) in lists {
+        assert_eq!(api.get(list).await.ok(200)[name][0], api.get(one).await.ok(200));
+    }
+    let mut service = before.ok(200);
+    assert_eq!(service["observed"]["backends_healthy"], 2, "both served unchecked before");
+    (service["name"], service["vip"]) = (json!("copy"), json!("198.51.100.9"));
+    let copy = api.send("POST", "/services", service.clone()).await.ok(201);
+    assert_eq!(copy["backends"].as_array().unwrap().len(), 2);
+    let users = api.get("/pools/local").await.ok(200)["observed"]["used_by"].clone();
+    assert_eq!(users, json!(["web", "copy"]));
+    let mut backend = service["backends"][0].clone();
+    backend["port"] = json!(8081);
+    api.send("POST", "/services/web/backends", backend).await.ok(201);
+    // An answer to a change is a body as well.
+    api.send("PUT", "/services/copy", copy).await.ok(200);
+    let told = api.events("service-changed").await;
+    assert!(told.iter().all(|message| !message.contains("observed")), "{told:?}");
     server.stop().await;
 }
 

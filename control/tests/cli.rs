@@ -311,9 +311,13 @@ fn backends_and_their_states() {
 
     // Checks begin at once, and their result shows.
     lab.ok("service set web --check-interval-ms 100 --check-timeout-ms 50");
-    let health = lab.json("backend list web")["backends"][0]["health"].clone();
+    let health = lab.json("backend list web")["backends"][0]["observed"]["health"].clone();
     assert_ne!(health, json!("unchecked"));
-    assert_eq!(lab.json("backend list web")["backends"][1]["health"], "unchecked", "it is down");
+    assert_eq!(
+        lab.json("backend list web")["backends"][1]["observed"]["health"],
+        "unchecked",
+        "it is down"
+    );
 }
 
 #[test]
@@ -632,6 +636,35 @@ fn apply_makes_it_so_and_says_what_changed() {
     let other = lab
         .run(&format!("service create x --file {}", lab.file("x.toml", "name = \"y\"").display()));
     assert_eq!(other.code, 2, "{}", other.stderr);
+}
+
+/// What `--json` prints is a file for `apply` and `create --file`.
+#[test]
+fn what_is_printed_can_be_fed_back() {
+    let lab = Lab::start().with_web();
+    lab.ok("service set web --check-kind http --max-conns 77");
+    lab.ok("backend drain web 10.0.0.1:80");
+    let printed = |args: &str| lab.json(args).to_string();
+    let web = printed("service show web");
+    for (list, says) in [("pool list", "pool local"), ("service list", "service web")] {
+        let file = lab.file("list.json", &printed(list));
+        assert_eq!(lab.ok(&format!("apply {}", file.display())), format!("{says} unchanged\n"));
+    }
+    let pools = printed("pool list");
+    lab.ok("service delete web");
+    lab.ok("pool delete local");
+    lab.ok(&format!("apply {}", lab.file("pools.json", &pools).display()));
+    lab.ok(&format!("service create --file {}", lab.file("web.json", &web).display()));
+    let again = lab.json("service show web");
+    let (mut again, mut before) = (again, serde_json::from_str::<Value>(&web).unwrap());
+    for service in [&mut again, &mut before] {
+        service.as_object_mut().unwrap().remove("observed");
+        for backend in service["backends"].as_array_mut().unwrap() {
+            backend.as_object_mut().unwrap().remove("observed");
+        }
+    }
+    assert_eq!(again, before);
+    assert_eq!(printed("pool list"), pools);
 }
 
 #[test]

@@ -264,14 +264,17 @@ async fn health_is_taken_over_from_the_data_plane() {
     let (server, api2) = lab.start(&resources(check)).await;
     api2.ready(200).await;
     let backend = api2.get("/services/web/backends/203.0.113.1:80").await.ok(200);
-    assert_eq!(backend["health"], "healthy", "{backend}");
-    assert!(backend["health_reason"].as_str().unwrap().contains("data plane had it"), "{backend}");
+    assert_eq!(backend["observed"]["health"], "healthy", "{backend}");
+    assert!(
+        backend["observed"]["health_reason"].as_str().unwrap().contains("data plane had it"),
+        "{backend}"
+    );
     assert!(fake.with(|m| served(m.snapshot.as_ref().unwrap())));
 
     // A backend that nobody knows waits for its first check.
     let body = json!({"address": "203.0.113.2", "port": 80});
     let made = api2.send("POST", "/services/web/backends", body).await.ok(201);
-    assert_ne!(made["health"], "healthy", "{made}");
+    assert_ne!(made["observed"]["health"], "healthy", "{made}");
     let second = fake.snapshot_where("the new one", |s| s.services[0].backends.len() == 2).await;
     assert!(!second.services[0].backends[1].healthy);
     assert!(second.services[0].backends[0].healthy);
@@ -313,14 +316,20 @@ async fn a_real_backend_comes_goes_and_comes_back() {
     fake.snapshot_where("unhealthy", |s| !healthy(s)).await;
     let path = format!("/services/web/backends/{address}:{port}");
     let backend = api.get(&path).await.ok(200);
-    assert_eq!(backend["health"], "unhealthy");
-    assert!(backend["health_since_ms"].as_u64().unwrap() > 1_600_000_000_000, "{backend}");
+    assert_eq!(backend["observed"]["health"], "unhealthy");
+    assert!(
+        backend["observed"]["health_since_ms"].as_u64().unwrap() > 1_600_000_000_000,
+        "{backend}"
+    );
     assert!(!api.events("backend-unhealthy").await.is_empty());
     let _listener = tokio::net::TcpListener::bind((address, port)).await.unwrap();
     fake.snapshot_where("healthy again", healthy).await;
 
     // Down: not checked, and it waits for a check when it comes back.
-    assert_eq!(api.post_empty(&format!("{path}/down")).await.ok(200)["health"], "unchecked");
+    assert_eq!(
+        api.post_empty(&format!("{path}/down")).await.ok(200)["observed"]["health"],
+        "unchecked"
+    );
     fake.snapshot_where("down", |s| !healthy(s)).await;
     api.post_empty(&format!("{path}/up")).await.ok(200);
     fake.snapshot_where("up and checked", healthy).await;
@@ -352,7 +361,7 @@ async fn health_freezes_while_the_data_plane_is_away() {
     drop(listener);
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     let path = format!("/services/web/backends/{address}:{port}");
-    assert_eq!(api.get(&path).await.ok(200)["health"], "healthy", "frozen");
+    assert_eq!(api.get(&path).await.ok(200)["observed"]["health"], "healthy", "frozen");
 
     fake.restart();
     let first = fake.snapshot_where("anything", |_| true).await;

@@ -131,7 +131,7 @@ fn one_backend_that_dies_takes_no_other_with_it() {
     let is_out = |service: &serde_json::Value| {
         let backends = service["backends"].as_array().unwrap().iter();
         let ill: Vec<&str> = backends
-            .filter(|backend| backend["health"] != "healthy")
+            .filter(|backend| backend["observed"]["health"] != "healthy")
             .map(|backend| backend["address"].as_str().unwrap())
             .collect();
         ill == [lost.as_str()]

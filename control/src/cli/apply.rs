@@ -104,7 +104,7 @@ fn resources(value: Value, spelling: Spelling) -> Result<Wanted, Vec<Problem>> {
         } else if key == services {
             let read = |item, label: &str| read::service(item, spelling, label);
             wanted.services = list(&key, value, read, |service| &service.name, &mut problems);
-        } else {
+        } else if !read::NOT_CONFIGURED.contains(&key.as_str()) {
             let expected = format!("{pools} or {services}");
             problems.push(Problem::new(key, read::shown(&value), expected));
         }
@@ -326,13 +326,14 @@ mod tests {
     fn what_was_observed_is_no_part_of_a_definition() {
         let answer = json!({
             "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
-            "backends_healthy": 1,
-            "backends": [{"address": "10.0.0.1", "port": 80, "zone": "a", "health": "healthy",
-                          "health_since_ms": 7}]
+            "observed": {"backends_healthy": 1},
+            "backends": [{"address": "10.0.0.1", "port": 80, "zone": "a",
+                          "observed": {"health": "healthy"}}]
         });
         let service: Service = serde_json::from_value(configured(&answer)).unwrap();
         assert_eq!(service.backends[0].zone.as_deref(), Some("a"));
-        let pool = json!({"name": "p", "addresses": ["10.0.0.9"], "used_by": ["web"]});
+        let pool =
+            json!({"name": "p", "addresses": ["10.0.0.9"], "observed": {"used_by": ["web"]}});
         let pool: Pool = serde_json::from_value(configured(&pool)).unwrap();
         assert_eq!(pool.addresses.len(), 1);
     }

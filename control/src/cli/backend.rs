@@ -92,32 +92,18 @@ pub(super) fn table(backends: &[Value]) -> String {
     ]);
     let now = now_ms();
     for backend in backends {
-        let since = backend["health_since_ms"].as_u64().filter(|since| *since > 0);
+        let observed = &backend["observed"];
+        let since = observed["health_since_ms"].as_u64().filter(|since| *since > 0);
         table.row(vec![
             format!("{}:{}", field(backend, "address"), field(backend, "port")),
             field(backend, "weight"),
             field(backend, "max_conns"),
             field(backend, "zone"),
             field(backend, "state"),
-            field(backend, "health"),
+            field(observed, "health"),
             since.map_or("-".to_owned(), |since| duration(now.saturating_sub(since))),
-            field(backend, "health_reason"),
+            field(observed, "health_reason"),
         ]);
     }
     table.render("There are no backends yet. `sluice backend add --help` tells how to add one.")
-}
-
-/// How many backends take new conns as far as their health goes; `-` when nothing says so.
-pub(super) fn count_healthy(backends: &[Value]) -> String {
-    if backends.iter().any(|backend| backend["health"].is_null()) {
-        return "-".to_owned();
-    }
-    let healthy = |backend: &&Value| {
-        // Without checks every backend counts as healthy, unless it is taken out of service.
-        match backend["health"].as_str() {
-            Some("unchecked") => backend["state"] != "down",
-            health => health == Some("healthy"),
-        }
-    };
-    backends.iter().filter(healthy).count().to_string()
 }

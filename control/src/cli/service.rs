@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Context;
 use super::apply::read_file;
 use super::args::{CheckFields, ServiceCommand, ServiceFields};
-use super::backend::{count_healthy, table as backend_table};
+use super::backend::table as backend_table;
 use super::client::path;
 use super::error::CliError;
 use super::table::{Table, field, items};
@@ -173,7 +173,7 @@ fn list(answer: &Value) -> String {
             field(service, "pool"),
             field(&service["health_check"], "kind"),
             backends.len().to_string(),
-            count_healthy(backends),
+            field(&service["observed"], "backends_healthy"),
         ]);
     }
     table.render("There are no services yet. `sluice service create --help` tells how to make one.")

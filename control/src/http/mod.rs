@@ -18,9 +18,9 @@
 //!
 //! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
 //!
-//! PUT replaces what exists (404 otherwise); PATCH is a merge patch (RFC 7396). Reads show the
-//! configured fields and beside them what was observed of backends: `health`, `health_reason`,
-//! `health_since_ms`. Every answer carries the version of the state as `ETag`; a change with
+//! PUT replaces what exists (404 otherwise); PATCH is a merge patch (RFC 7396). Answers show the
+//! configured fields of a resource and beside them, as `observed`, what was observed of it; bodies may
+//! have that key, and it is ignored. Every answer carries the version of the state as `ETag`; a change with
 //! `If-Match` is refused with 412 when the state has moved on.
 
 mod backends;

@@ -15,13 +15,14 @@ type Answer = Result<Response, HttpProblem>;
 /// All pools.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
-    Ok(view::found(&state, json!({ "pools": state.pools })))
+    let pools: Vec<_> = state.pools.iter().map(|pool| view::pool(&state, pool)).collect();
+    Ok(view::found(&state, json!({ "pools": pools })))
 }
 
 /// One pool.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
-    Ok(view::found(&state, state.find_pool(&name)?))
+    Ok(view::found(&state, view::pool(&state, state.find_pool(&name)?)))
 }
 
 /// Make a pool.
@@ -33,7 +34,8 @@ pub async fn create(
     let pool = read::pool(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
     let name = pool.name.clone();
     let state = app.commit(Action::CreatePool(pool), wanted).await?;
-    Ok(view::created(&state, format!("/api/v1/pools/{name}"), state.find_pool(&name)?))
+    let pool = view::pool(&state, state.find_pool(&name)?);
+    Ok(view::created(&state, format!("/api/v1/pools/{name}"), pool))
 }
 
 /// Put another definition in the place of a pool.
@@ -92,5 +94,5 @@ pub async fn delete(
 
 async fn changed(app: &App, name: &str, action: Action, wanted: Option<Precondition>) -> Answer {
     let state = app.commit(action, wanted).await?;
-    Ok(view::found(&state, state.find_pool(name)?))
+    Ok(view::found(&state, view::pool(&state, state.find_pool(name)?)))
 }

@@ -1,43 +1,82 @@
-//! Resources as they are read: the configured fields, and beside them what was observed.
+//! Resources as they are read: the configured fields, and beside them, under the one key `observed`,
+//! what was observed. Whoever reads a resource ignores that key, so that an answer is also a body.
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
-use sluice_api::{Backend, Service};
+use sluice_api::{AdminState, Backend, Pool, Service};
 
 use super::HttpProblem;
 use crate::manager::Manager;
 use crate::model::{State, entity_tag};
-use crate::observed::Observation;
+use crate::observed::{Health, Observation};
+
+/// A resource and what was observed of it.
+#[derive(Serialize)]
+pub struct View<'a, R, O> {
+    #[serde(flatten)]
+    configured: &'a R,
+    observed: O,
+}
 
 /// A backend with its observed health.
+pub type BackendView<'a> = View<'a, Backend, Observation>;
+
+/// What was observed of a service as a whole.
 #[derive(Serialize)]
-pub struct BackendView<'a> {
-    #[serde(flatten)]
-    backend: &'a Backend,
-    #[serde(flatten)]
-    observed: Observation,
+struct ServiceObservation {
+    /// How many backends take conns as far as their health goes.
+    backends_healthy: usize,
+}
+
+/// What is known of a pool beside its definition.
+#[derive(Serialize)]
+pub struct PoolObservation<'a> {
+    /// Names of the services that use it.
+    used_by: Vec<&'a str>,
 }
 
 /// A backend of a service as it is read.
 pub fn backend<'a>(manager: &Manager, service: &Service, backend: &'a Backend) -> BackendView<'a> {
-    BackendView { backend, observed: manager.observe_one(service, backend) }
+    View { configured: backend, observed: manager.observe_one(service, backend) }
 }
 
 /// All backends of a service as they are read.
 pub fn backends<'a>(manager: &Manager, service: &'a Service) -> Vec<BackendView<'a>> {
     let observed = manager.observe(service);
     let pairs = service.backends.iter().zip(observed);
-    pairs.map(|(backend, observed)| BackendView { backend, observed }).collect()
+    pairs.map(|(configured, observed)| View { configured, observed }).collect()
 }
 
 /// A service as it is read.
 pub fn service(manager: &Manager, service: &Service) -> Result<Value, HttpProblem> {
     let mut value = serde_json::to_value(service).map_err(internal)?;
-    value["backends"] = serde_json::to_value(backends(manager, service)).map_err(internal)?;
+    let backends = backends(manager, service);
+    let observed = ServiceObservation {
+        backends_healthy: backends.iter().filter(|backend| backend.counts_as_healthy()).count(),
+    };
+    value["backends"] = serde_json::to_value(backends).map_err(internal)?;
+    value["observed"] = serde_json::to_value(observed).map_err(internal)?;
     Ok(value)
+}
+
+impl BackendView<'_> {
+    /// Without checks every backend counts as healthy, unless it is taken out of service.
+    fn counts_as_healthy(&self) -> bool {
+        match self.observed.health {
+            Health::Unchecked => self.configured.state != AdminState::Down,
+            health => health == Health::Healthy,
+        }
+    }
+}
+
+/// A pool as it is read.
+pub fn pool<'a>(state: &'a State, pool: &'a Pool) -> View<'a, Pool, PoolObservation<'a>> {
+    let users = state.services.iter().filter(|s| s.pool.as_ref() == Some(&pool.name));
+    let used_by = users.map(|s| s.name.as_str()).collect();
+    View { configured: pool, observed: PoolObservation { used_by } }
 }
 
 fn internal(error: serde_json::Error) -> HttpProblem {

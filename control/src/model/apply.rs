@@ -271,7 +271,10 @@ impl Action {
 /// Names of the fields that a patch changes.
 fn fields(patch: &Value) -> String {
     match patch.as_object() {
-        Some(map) => map.keys().cloned().collect::<Vec<_>>().join(", "),
+        Some(map) => {
+            let configured = map.keys().filter(|k| !read::NOT_CONFIGURED.contains(&k.as_str()));
+            configured.cloned().collect::<Vec<_>>().join(", ")
+        }
         None => String::new(),
     }
 }

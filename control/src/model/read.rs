@@ -39,6 +39,10 @@ impl Spelling {
     }
 }
 
+/// What answers tell of a resource beside its fields. It is ignored wherever a resource is read, so
+/// that what was answered can be sent back.
+pub const NOT_CONFIGURED: [&str; 2] = ["observed", "change"];
+
 /// A service, or everything that is wrong with its fields. `label` stands in paths for a name that
 /// is missing.
 pub fn service(value: Value, spelling: Spelling, label: &str) -> Result<Service, Vec<Problem>> {
@@ -50,7 +54,7 @@ pub fn service(value: Value, spelling: Spelling, label: &str) -> Result<Service,
 pub fn pool(value: Value, spelling: Spelling, label: &str) -> Result<Pool, Vec<Problem>> {
     let path = format!("{}[{}]", spelling.pools(), name_of(&value, label));
     finish(|problems| {
-        let mut fields = Fields::open(value, &path, problems)?;
+        let mut fields = Fields::of_resource(value, &path, problems)?;
         let name = fields.required("name", text, "a string");
         let addresses = fields.list("addresses", None, address, ADDRESS);
         let drained = fields.list("drained", Some(Vec::new()), address, ADDRESS);
@@ -113,7 +117,7 @@ fn read_service(
     spelling: Spelling,
     problems: &mut Vec<Problem>,
 ) -> Option<Service> {
-    let mut fields = Fields::open(value, path, problems)?;
+    let mut fields = Fields::of_resource(value, path, problems)?;
     let name = fields.required("name", text, "a string");
     let vip = fields.required("vip", address, ADDRESS);
     let port = fields.required("port", number, PORT);
@@ -183,7 +187,7 @@ fn read_backends(
 }
 
 fn read_backend(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<Backend> {
-    let mut fields = Fields::open(value, path, problems)?;
+    let mut fields = Fields::of_resource(value, path, problems)?;
     let address = fields.required("address", address, ADDRESS);
     let port = fields.required("port", number, PORT);
     let weight = fields.or("weight", default_weight(), number, WEIGHT);
@@ -255,6 +259,15 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+
+    /// Those of a service, backend or pool.
+    fn of_resource(value: Value, path: &'a str, problems: &'a mut Vec<Problem>) -> Option<Self> {
+        let mut fields = Fields::open(value, path, problems)?;
+        for name in NOT_CONFIGURED {
+            fields.map.remove(name);
+        }
+        Some(fields)
     }
 
     fn take(&mut self, name: &'static str) -> Option<Value> {
@@ -554,6 +567,25 @@ mod tests {
         json.as_object_mut().unwrap().remove("no_backend");
         let none = service(json, Spelling::Json, "new").unwrap();
         assert_eq!((none.no_conn, none.no_backend), (None, Refusal::Reset));
+    }
+
+    #[test]
+    fn what_answers_tell_beside_the_fields_is_ignored() {
+        let mut answer = full_service();
+        answer["observed"] = json!({"state": "serving"});
+        answer["change"] = json!({"outcome": "applied"});
+        answer["backends"][0]["observed"] = json!({"health": "healthy"});
+        let read = service(answer.clone(), Spelling::Json, "new").unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), full_service());
+        // They belong to resources only.
+        for place in ["timeouts", "health_check"] {
+            let mut answer = full_service();
+            answer[place]["observed"] = json!({});
+            let problems = service(answer, Spelling::Json, "new").unwrap_err();
+            assert_eq!(problems[0].field, format!("services[web].{place}.observed"));
+        }
+        let answer = json!({"name": "p", "addresses": ["10.0.0.9"], "observed": 7, "change": null});
+        assert_eq!(pool(answer, Spelling::Json, "new").unwrap().addresses.len(), 1);
     }
 
     #[test]

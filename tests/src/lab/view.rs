@@ -43,9 +43,12 @@ impl Lab {
     pub fn desired_services(&self) -> Result<Vec<Value>> {
         let mut services = self.services()?;
         for service in &mut services {
+            if let Some(fields) = service.as_object_mut() {
+                fields.remove("observed");
+            }
             let backends = service.get_mut("backends").and_then(Value::as_array_mut);
             for backend in backends.into_iter().flatten().filter_map(Value::as_object_mut) {
-                backend.retain(|field, _| !field.starts_with("health"));
+                backend.remove("observed");
             }
         }
         Ok(services)
@@ -120,7 +123,7 @@ fn unhealthy(services: &[Value]) -> Vec<String> {
     for service in services {
         let name = service["name"].as_str().unwrap_or("?");
         for backend in service["backends"].as_array().into_iter().flatten() {
-            let health = backend["health"].as_str().unwrap_or("?");
+            let health = backend["observed"]["health"].as_str().unwrap_or("?");
             if health != "healthy" {
                 let address = backend["address"].as_str().unwrap_or("?");
                 ill.push(format!("{name} {address} is {health}"));
