@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sd_notify::NotifyState;
+use sluice_api::EXIT_WRONG_FILE;
 use sluice_control::args::Arguments;
 use sluice_control::config::Config;
-use sluice_control::server;
+use sluice_control::server::{self, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -20,20 +21,29 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let done = Config::load(&arguments.config)
-        .map_err(|e| e.to_string())
-        .and_then(|config| if arguments.check { check(&config) } else { serve(&config) });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("sluice-control: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.to_string(), EXIT_WRONG_FILE),
+    };
+    let done = if arguments.check { check(&config) } else { serve(&config) };
+    done.map_or_else(|(message, code)| fail(&message, code), |()| ExitCode::SUCCESS)
 }
 
-fn check(config: &Config) -> Result<(), String> {
-    let notes = server::check(config).map_err(|e| e.to_string())?;
+/// What went wrong, and the exit status.
+type Failure = (String, u8);
+
+fn fail(message: &str, code: u8) -> ExitCode {
+    eprintln!("sluice-control: {message}");
+    ExitCode::from(code)
+}
+
+fn not_started(error: &StartError) -> Failure {
+    let code = if matches!(error, StartError::Conflict { .. }) { EXIT_WRONG_FILE } else { 1 };
+    (error.to_string(), code)
+}
+
+fn check(config: &Config) -> Result<(), Failure> {
+    let notes = server::check(config).map_err(|e| not_started(&e))?;
     println!("OK: {} services, {} pools", config.services.len(), config.pools.len());
     for note in notes {
         println!("{note}");
@@ -42,12 +52,12 @@ fn check(config: &Config) -> Result<(), String> {
 }
 
 #[tokio::main]
-async fn serve(config: &Config) -> Result<(), String> {
+async fn serve(config: &Config) -> Result<(), Failure> {
     // Before READY: a signal right after it must find its handler.
-    let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
+    let handler = |kind| signal(kind).map_err(|e| (format!("cannot handle signals: {e}"), 1));
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
-    let server = server::start(config).await.map_err(|e| e.to_string())?;
+    let server = server::start(config).await.map_err(|e| not_started(&e))?;
     println!("READY api=http://{}/api/v1", server.api);
     tell_supervisor(NotifyState::Ready);
     tokio::select! {

@@ -311,14 +311,14 @@ fn files_that_are_wrong_are_refused_with_every_reason() {
     ];
     for (toml, expected) in cases {
         let (code, out, error) = run(&lab, &toml, &["--check"]);
-        assert_eq!((code, out.as_str()), (Some(1), ""), "{expected}");
+        assert_eq!((code, out.as_str()), (Some(78), ""), "{expected}");
         assert!(error.contains(expected), "no {expected:?} in:\n{error}");
         assert!(error.contains("control.toml"), "{error}");
     }
     let two = web.replace("weight = 50", "weight = 65536").replace("port = 80\n", "port = 0.5\n");
     let (_, _, error) = run(&lab, &two, &["--check"]);
     assert!(error.contains("port is 0.5") && error.contains("weight is 65536"), "{error}");
-    assert_eq!(run(&lab, &two, &[]).0, Some(1), "it does not start either");
+    assert_eq!(run(&lab, &two, &[]).0, Some(78), "it does not start either");
     assert!(!lab.path("state.json").exists());
 }
 
@@ -329,6 +329,6 @@ fn usage_errors_have_their_own_exit_code() {
     assert_eq!(program().output().unwrap().status.code(), Some(2));
     assert_eq!(program().arg("--version").output().unwrap().status.code(), Some(0));
     let missing = program().args(["--config", "/nonexistent.toml"]).output().unwrap();
-    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(missing.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nonexistent.toml: cannot be read"));
 }

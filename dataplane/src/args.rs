@@ -7,7 +7,8 @@ use clap::Parser;
 /// Sluice's data plane: forwards packets by the services that sluice-control sends it.
 ///
 /// Prints what it took (ports, queues, memory) and READY, then runs until SIGTERM or SIGINT.
-/// Exit status: 0 stopped by a signal, 1 the file is wrong or it cannot start, 2 usage.
+/// Exit status: 0 stopped by a signal or the file is good, 1 it cannot start, 2 usage, 78 the file is
+/// wrong.
 #[derive(Debug, Parser)]
 #[command(name = "sluice-dataplane", version)]
 pub struct Args {

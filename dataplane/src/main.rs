@@ -28,7 +28,10 @@ fn main() -> ExitCode {
 
     let config = match Config::load(&args.config) {
         Ok(config) => config,
-        Err(error) => return fail(&error),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(sluice_api::EXIT_WRONG_FILE);
+        }
     };
     if args.check {
         print!("{}", config.summary());

@@ -55,15 +55,20 @@ port = 80
 weight = 100
 "#;
 
-/// Write a file with `from` replaced by `to`, run the program on it, expect it to refuse.
-fn refuse(program: &Path, file: &str, from: &str, to: &str) -> (String, TempDir) {
+/// Exit status of a program that cannot start.
+const CANNOT_START: i32 = 1;
+/// Exit status of a program whose file is wrong: systemd does not start it again.
+const WRONG_FILE: i32 = 78;
+
+/// Write a file with `from` replaced by `to`, run the program on it, expect it to refuse with `code`.
+fn refuse(program: &Path, file: &str, from: &str, to: &str, code: i32) -> (String, TempDir) {
     let dir = TempDir::new().unwrap();
     assert!(file.contains(from), "{from}");
     let text = file.replacen(from, to, 1).replace("DIR", dir.path().to_str().unwrap());
     let path = dir.path().join("sluice.toml");
     fs::write(&path, text).unwrap();
     let output = run(program, &["--config", path.to_str().unwrap()]);
-    (refusal(&output), dir)
+    (refusal(&output, code), dir)
 }
 
 /// Run a program that is expected to end by itself, within 30 s.
@@ -89,11 +94,12 @@ fn run_command(command: &mut Command) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What a program said when it refused: it must have failed without READY and without a panic.
-fn refusal(output: &Output) -> String {
+/// What a program said when it refused: it must have ended with `code`, without READY and without a
+/// panic.
+fn refusal(output: &Output, code: i32) -> String {
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
     assert!(!stdout.contains("READY"), "{stdout}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     stderr.into_owned()
@@ -125,12 +131,12 @@ fn the_data_plane_refuses_a_wrong_file() {
         ("[runtime]", "[runtime", &["TOML"]),
     ];
     for (from, to, words) in cases {
-        let (said, dir) = refuse(&program, DATAPLANE, from, to);
+        let (said, dir) = refuse(&program, DATAPLANE, from, to, WRONG_FILE);
         expect(&said, words);
         expect(&said, &["sluice.toml:"]);
         assert!(!dir.path().join("dataplane.sock").exists());
     }
-    let said = refusal(&run(&program, &["--config", "/nonexistent/dataplane.toml"]));
+    let said = refusal(&run(&program, &["--config", "/nonexistent/dataplane.toml"]), WRONG_FILE);
     expect(&said, &["/nonexistent/dataplane.toml", "No such file"]);
     assert_eq!(run(&program, &[]).status.code(), Some(2), "no arguments: usage");
 }
@@ -139,24 +145,36 @@ fn the_data_plane_refuses_a_wrong_file() {
 #[ignore = "needs root and the release build; scripts/test runs it"]
 fn the_data_plane_refuses_what_the_machine_lacks() {
     let program = common::binaries().dataplane;
-    let (said, dir) =
-        refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "net_af_xdp0,iface=nosuchdevice");
+    let (said, dir) = refuse(
+        &program,
+        DATAPLANE,
+        "net_tap0,iface=sl-err0",
+        "net_af_xdp0,iface=nosuchdevice",
+        CANNOT_START,
+    );
     expect(&said, &["wan", "net_af_xdp0,iface=nosuchdevice"]);
     assert!(!dir.path().join("dataplane.sock").exists(), "it left its socket behind");
 
-    let (said, _dir) = refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "net_nosuch0");
+    let (said, _dir) =
+        refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "net_nosuch0", CANNOT_START);
     expect(&said, &["wan", "net_nosuch0"]);
-    let (said, _dir) = refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "0000:ff:1f.7");
+    let (said, _dir) =
+        refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "0000:ff:1f.7", CANNOT_START);
     expect(&said, &["wan", "0000:ff:1f.7"]);
 
     // A capture device has one queue.
     let one_queue = DATAPLANE.replace("net_tap0,iface=sl-err0", "net_pcap0,iface=lo");
-    let (said, _dir) = refuse(&program, &one_queue, "[1]", "[0, 1]");
+    let (said, _dir) = refuse(&program, &one_queue, "[1]", "[0, 1]", CANNOT_START);
     expect(&said, &["port wan (net_pcap0,iface=lo): queues = 2: expected 1 to 1", "worker_cpus"]);
 
     // A directory that cannot be made: its name is that of a file.
-    let (said, _dir) =
-        refuse(&program, DATAPLANE, "DIR/dataplane.sock", "DIR/sluice.toml/dataplane.sock");
+    let (said, _dir) = refuse(
+        &program,
+        DATAPLANE,
+        "DIR/dataplane.sock",
+        "DIR/sluice.toml/dataplane.sock",
+        CANNOT_START,
+    );
     expect(&said, &["control.socket", "sluice.toml", "expected a directory"]);
 }
 
@@ -176,7 +194,7 @@ fn the_data_plane_refuses_to_start_without_the_hugepages_it_was_promised() {
     let output = run_command(
         Command::new("unshare").args(["-m", "sh", "-c", script]).arg(program).arg(&path),
     );
-    expect(&refusal(&output), &["hugepages"]);
+    expect(&refusal(&output, CANNOT_START), &["hugepages"]);
 }
 
 #[test]
@@ -190,7 +208,7 @@ fn a_socket_in_use_is_refused_and_left_alone_and_a_dead_one_is_replaced() {
     let args = ["--config", path.to_str().unwrap()];
 
     let listener = UnixListener::bind(&socket).unwrap();
-    let said = refusal(&run(&program, &args));
+    let said = refusal(&run(&program, &args), CANNOT_START);
     expect(&said, &["control.socket", socket.to_str().unwrap(), "in use"]);
     assert!(socket.exists(), "the other's socket was removed");
     drop(listener);
@@ -238,12 +256,12 @@ fn control_refuses_a_wrong_file() {
         ("[control]", "[control", &["TOML"]),
     ];
     for (from, to, words) in cases {
-        let (said, dir) = refuse(&program, CONTROL, from, to);
+        let (said, dir) = refuse(&program, CONTROL, from, to, WRONG_FILE);
         expect(&said, &["sluice.toml:"]);
         expect(&said, words);
         assert!(!dir.path().join("state.json").exists(), "something was stored: {from}");
     }
-    let said = refusal(&run(&program, &["--config", "/nonexistent/control.toml"]));
+    let said = refusal(&run(&program, &["--config", "/nonexistent/control.toml"]), WRONG_FILE);
     expect(&said, &["/nonexistent/control.toml", "No such file"]);
     assert_eq!(run(&program, &[]).status.code(), Some(2), "no arguments: usage");
 }
@@ -254,12 +272,13 @@ fn control_refuses_a_port_in_use_and_a_state_it_cannot_read() {
     let program = common::binaries().control;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();
-    let (said, dir) = refuse(&program, CONTROL, "127.0.0.1:0", &taken);
+    let (said, dir) = refuse(&program, CONTROL, "127.0.0.1:0", &taken, CANNOT_START);
     expect(&said, &["control.api_listen", &taken, "in use", "free"]);
     assert!(!dir.path().join("state.json").exists(), "something was stored");
 
     // A directory that cannot be made: its name is that of a file.
-    let (said, _dir) = refuse(&program, CONTROL, "DIR/state.json", "DIR/sluice.toml/state.json");
+    let (said, _dir) =
+        refuse(&program, CONTROL, "DIR/state.json", "DIR/sluice.toml/state.json", CANNOT_START);
     expect(&said, &["sluice.toml/state.json"]);
 
     let dir = TempDir::new().unwrap();
@@ -267,7 +286,7 @@ fn control_refuses_a_port_in_use_and_a_state_it_cannot_read() {
     fs::write(&path, CONTROL.replace("DIR", dir.path().to_str().unwrap())).unwrap();
     let mut state = fs::File::create(dir.path().join("state.json")).unwrap();
     state.write_all(b"{\"torn\": ").unwrap();
-    let said = refusal(&run(&program, &["--config", path.to_str().unwrap()]));
+    let said = refusal(&run(&program, &["--config", path.to_str().unwrap()]), CANNOT_START);
     expect(&said, &["state.json"]);
     let kept = fs::read(dir.path().join("state.json")).unwrap();
     assert_eq!(kept, b"{\"torn\": ", "a state that cannot be read was overwritten");

@@ -30,5 +30,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Where the data plane listens unless its file says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/sluice/dataplane.sock";
 
+/// Exit status of both daemons when their file is wrong or cannot be read (`EX_CONFIG` of sysexits.h).
+/// Starting again does not help: the systemd units do not.
+pub const EXIT_WRONG_FILE: u8 = 78;
+
 /// Where the HTTP API listens unless control's file says otherwise.
 pub const DEFAULT_API_LISTEN: &str = "127.0.0.1:9600";
