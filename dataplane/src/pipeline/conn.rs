@@ -249,6 +249,11 @@ fn starts_over(t: &Tables, config: &Compiled, conn: ConnRef, head: &FlowHead, no
     if is_silent && config.is_gone(line.backend_slot()) {
         return true;
     }
+    // A guessed RST with a SYN right behind it would take a conn from its ends. In full-NAT the SYN
+    // goes to the conn's backend meanwhile, which agrees where the RST was right.
+    if state == ConnState::Closed && line.is_full_nat() && !is_silent {
+        return false;
+    }
     // A late copy of the SYN that the old conn began with lies near its sequence numbers.
     state.may_reopen(line.fins(), line.is_full_nat()) && !line.seqs().fits(0, head.seq())
 }

@@ -224,6 +224,8 @@ fn a_new_syn_on_a_closing_conn_makes_a_new_conn() {
     // A late copy of the SYN is not a new one.
     let (_, copy) = one(&mut h, CLIENT_PORT, &client(1), SYN);
     assert_eq!(inspect(&copy).0, first);
+    // A new one is planned anew when the RST was its end's: nothing came for a second.
+    h.pass(900);
     let syn = segment(PORT_MACS[0], &client(1), SYN, (0x5eed_0000, 0), &[]);
     let second = inspect(&h.receive(CLIENT_PORT, [syn.clone()]).transmitted[0].1).0;
     assert_ne!((first.dst, first.src_port), (second.dst, second.src_port));

@@ -162,8 +162,31 @@ fn a_syn_on_a_live_conn_starts_over_when_the_backend_agrees() {
     sent(&mut h, CLIENT_PORT, c.client_sends(RST, (ack, 0), &[]));
     assert_eq!(c.state(&h), ConnState::Closed);
     sent(&mut h, CLIENT_PORT, c.client_sends(SYN, (0x2222_2222, 0), &[]));
-    assert_eq!(c.state(&h), ConnState::SynSent);
+    sent(&mut h, BACKEND_PORT, c.backend_sends(SYN_ACK, (0x8888_0000, 0x2222_2223), &[]));
+    assert_eq!(c.state(&h), ConnState::SynReceived);
+    sent(&mut h, CLIENT_PORT, c.client_sends(ACK, (0x2222_2223, 0x8888_0001), &[]));
+    assert_eq!(c.state(&h), ConnState::Established);
     assert_eq!(h.pipeline.conns().len(), 1);
+}
+
+/// Who guessed a RST right takes no conn away by a SYN right behind it: its ends go on. One whose ends
+/// are silent is planned anew.
+#[test]
+fn a_guessed_reset_and_a_syn_behind_it_take_no_conn_away() {
+    let mut h = web(Mode::FullNat, 2);
+    let mut c = connect(&mut h, 1);
+    sent(&mut h, CLIENT_PORT, c.client_sends(RST, (c.seq, 0), &[]));
+    assert_eq!(c.state(&h), ConnState::Closed);
+    assert_eq!(sent(&mut h, CLIENT_PORT, c.client_sends(SYN, (FAR, 0), &[])), c.backend);
+    // The backend, which took neither, says so (RFC 5961, 4).
+    sent(&mut h, BACKEND_PORT, c.backend_sends(ACK, (c.ack, c.seq), &[]));
+    c.works(&mut h);
+    assert_eq!(c.state(&h), ConnState::Established);
+
+    sent(&mut h, CLIENT_PORT, c.client_sends(RST, (c.seq, 0), &[]));
+    h.pass(1_000);
+    assert_ne!(sent(&mut h, CLIENT_PORT, c.client_sends(SYN, (FAR, 0), &[])), c.backend);
+    assert_eq!(c.state(&h), ConnState::SynSent);
 }
 
 #[test]
