@@ -81,6 +81,7 @@ impl Dataplane {
                     age_ms: 12_000,
                 }],
             },
+            Request::UnreachableBackends => Response::UnreachableBackends { backends: vec![] },
             Request::Events { .. } => Response::Events { events: vec![] },
         }
     }

@@ -17,11 +17,13 @@ use sluice_api::{
 use crate::flow::FlowKey;
 use crate::leaving::{Leaver, Leaving};
 use crate::port_spaces::PortSpaces;
+use crate::resolver::BackendHops;
 use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
 use crate::slots::Slots;
 use crate::table::conn_state::StateTimeouts;
 use crate::table::local_port::OwnPorts;
 use crate::table::port_space::PortSpace;
+use crate::table::route::RouteTable;
 
 /// What an address of ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +103,10 @@ pub struct Compiled {
     pub conns_may_arrive: bool,
     /// Differs from that of the former snapshot when timeouts have become shorter.
     pub shortened: u64,
+    /// The routes that its backends are reached by.
+    pub routes: Arc<RouteTable>,
+    /// Next hops of its backends.
+    pub backend_hops: Arc<BackendHops>,
     services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
     /// The same in the order of the snapshot.
     order: Box<[Arc<CompiledService>]>,
@@ -125,8 +131,14 @@ pub struct Compiled {
 
 impl Compiled {
     /// What the workers forward by before the first snapshot: only the ports' own addresses.
-    /// `owners` are the workers' shares of all local ports, whose search starts by `seed`.
-    pub fn empty(port_addresses: &[(Ipv4Addr, u16)], owners: Arc<[OwnPorts]>, seed: u64) -> Self {
+    /// `owners` are the workers' shares of all local ports, whose search starts by `seed`; backends will
+    /// be reached by `routes`.
+    pub fn empty(
+        port_addresses: &[(Ipv4Addr, u16)],
+        owners: Arc<[OwnPorts]>,
+        seed: u64,
+        routes: Arc<RouteTable>,
+    ) -> Self {
         let addresses = own_addresses(port_addresses);
         Compiled {
             ours: AddressFilter::new(addresses.keys(), &AddressFilter::default()),
@@ -138,6 +150,8 @@ impl Compiled {
             leaving: Arc::default(),
             resetting: HashSet::default(),
             shortened: 0,
+            routes,
+            backend_hops: Arc::default(),
             services: HashMap::default(),
             order: Box::default(),
             changed: Box::default(),
@@ -216,6 +230,8 @@ impl Compiled {
             leaving: leaving(snapshot, &addresses, previous),
             resetting: resetting(snapshot),
             shortened: slots.shortened(),
+            backend_hops: backend_hops(snapshot, previous, &changed, !old.is_empty()),
+            routes: Arc::clone(&previous.routes),
             services,
             changed: changed.into(),
             left: old.values().map(|service| service.slot).collect(),
@@ -333,6 +349,21 @@ impl Compiled {
             .filter(|(_, kind)| !matches!(kind, Address::Port(_)))
             .map(|(address, _)| Ipv4Addr::from_bits(*address))
     }
+}
+
+/// Next hops of a snapshot's backends: those of the previous one when its services are the same.
+fn backend_hops(
+    snapshot: &Snapshot,
+    previous: &Compiled,
+    changed: &[u32],
+    some_left: bool,
+) -> Arc<BackendHops> {
+    if changed.is_empty() && !some_left {
+        return Arc::clone(&previous.backend_hops);
+    }
+    let backends = snapshot.services.iter().flat_map(|service| &service.backends);
+    let addresses = backends.map(|backend| backend.address.to_bits());
+    Arc::new(BackendHops::new(addresses, &previous.routes))
 }
 
 /// The bits of [`Compiled::is_gone`].

@@ -343,7 +343,7 @@ impl Harness {
             service_slots,
             backend_slots,
             ports,
-            routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
+            routes: routes(&config),
             seed: 7,
             host_flows: Arc::clone(&host_flows),
             verify_l4_checksum: true,
@@ -356,7 +356,7 @@ impl Harness {
                 Arc::clone(&view),
                 1_000,
             ),
-            compiled: Compiled::empty(&own_addresses(&config), own_ports, 7),
+            compiled: Compiled::empty(&own_addresses(&config), own_ports, 7, routes(&config)),
             slots: Slots::new(limits.services, limits.backends),
             counters,
             view,
@@ -451,7 +451,13 @@ pub(crate) fn test_limits() -> Limits {
 /// What a worker, the only one, forwards by before the first snapshot.
 pub fn nothing_compiled() -> Compiled {
     let own_ports = Owners::Arithmetic { workers: 1 }.all_own_ports(1);
-    Compiled::empty(&own_addresses(&config()), own_ports, 7)
+    let config = config();
+    Compiled::empty(&own_addresses(&config), own_ports, 7, routes(&config))
+}
+
+/// The routes of a file.
+pub fn routes(config: &Config) -> Arc<RouteTable> {
+    Arc::new(RouteTable::new(config.networks(), &config.routes))
 }
 
 pub(crate) fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {

@@ -71,7 +71,8 @@ impl<F: Frame> Setup<F> {
         slots.assign(&snapshot).expect("the slots were made for these services");
         let own = sluice_dataplane::runtime::port_addresses(&config);
         let own_ports = steering.owners.all_own_ports(workers);
-        let empty = Compiled::empty(&own, own_ports, 0x5eed);
+        let routes = testkit::routes(&config);
+        let empty = Compiled::empty(&own, own_ports, 0x5eed, routes);
         let compiled = Compiled::new(&snapshot, &slots, &own, &empty);
         let backend_slots = slots::backend_slots(limits.1) as usize;
         let ports = testkit::ports(&config);

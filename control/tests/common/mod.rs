@@ -72,6 +72,7 @@ impl Memory {
             ..PortStatus::default()
         };
         DataplaneStatus {
+            unreachable_changes: 0,
             version: "test".into(),
             boot_id: self.boot_id,
             uptime_ms: 1,
@@ -132,6 +133,7 @@ impl Memory {
                     age_ms: 5,
                 }],
             },
+            Request::UnreachableBackends => Response::UnreachableBackends { backends: vec![] },
             Request::Events { since } => Response::Events {
                 events: self.events.iter().filter(|e| e.seq > since).cloned().collect(),
             },

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::PROTOCOL_VERSION;
 use crate::snapshot::Snapshot;
-use crate::stats::{DataplaneEvent, DataplaneStatus, NeighbourStatus, Stats};
+use crate::stats::{DataplaneEvent, DataplaneStatus, NeighbourStatus, Stats, UnreachableBackend};
 use crate::validate::Problem;
 
 /// Longest frame, in bytes: 400,000 backends as JSON with room to spare.
@@ -40,6 +40,8 @@ pub enum Request {
     Stats,
     /// All known next hops. Answered by [`Response::Neighbours`].
     Neighbours,
+    /// Backends that new conns would not reach. Answered by [`Response::UnreachableBackends`].
+    UnreachableBackends,
     /// Events with a sequence number above `since`. Answered by [`Response::Events`].
     Events {
         /// The last sequence number already seen; 0 for all that are kept.
@@ -79,6 +81,11 @@ pub enum Response {
     Neighbours {
         /// In order of address.
         neighbours: Vec<NeighbourStatus>,
+    },
+    /// Backends of the snapshot in force that the data plane cannot send to.
+    UnreachableBackends {
+        /// In order of address, each once, of however many services it is a backend.
+        backends: Vec<UnreachableBackend>,
     },
     /// Events, oldest first.
     Events {

@@ -28,6 +28,10 @@ pub struct DataplaneStatus {
     /// when that was never, or more than 5 s ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
+    /// Grows whenever what [`UnreachableBackends`](crate::message::Request::UnreachableBackends)
+    /// answers may have changed, from 0 at each start.
+    #[serde(default)]
+    pub unreachable_changes: u64,
     /// VIPs and local addresses that were announced since start and are still in the snapshot.
     pub announced: Vec<Ipv4Addr>,
     /// Ports, in the order of the file.
@@ -367,6 +371,17 @@ pub struct NeighbourStatus {
     pub state: String,
     /// Time since it was last confirmed, in ms.
     pub age_ms: u64,
+}
+
+/// A backend that the data plane cannot send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnreachableBackend {
+    /// The backend's address.
+    pub address: Ipv4Addr,
+    /// The next hop towards it, itself or a gateway, which does not answer ARP. Absent when no route
+    /// leads to the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<Ipv4Addr>,
 }
 
 /// Something that happened in the data plane, for an operator to read.

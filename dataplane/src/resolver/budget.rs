@@ -10,6 +10,8 @@ pub(super) const STRANGERS: Rate = Rate { per_second: 200, at_once: 50 };
 /// Of strangers, each to the MAC address that its packet came from: nobody else hears these, and there
 /// is one for a packet at most.
 pub(super) const FIRST_PACKETS: Rate = Rate { per_second: 10_000, at_once: 500 };
+/// Of backends and gateways to which no packet goes, beside the others'.
+pub(super) const WATCHED: Rate = Rate { per_second: 500, at_once: 100 };
 /// Of all others.
 pub(super) const KNOWN: Rate = Rate { per_second: REQUESTS_PER_SECOND, at_once: REQUEST_BURST };
 

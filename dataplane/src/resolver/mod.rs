@@ -20,11 +20,13 @@
 //! one to the MAC address that the packet came from, which costs nobody else anything, then broadcasts
 //! at a low rate, of the newest first: the older ones may well be given up before they are answered.
 //!
-//! Entries are made by workers' wants alone, never by packets: a flood of ARP makes none. Who is
-//! already known is believed when it moves (RFC 826), as failover depends on it. Entries that
-//! nobody wants for 10 minutes are removed (RFC 1122, 2.3.2.1).
+//! Entries are made by workers' wants and for the backends of the snapshot in force ([`watch`]), never
+//! by packets: a flood of ARP makes none. Who is already known is believed when it moves (RFC 826), as
+//! failover depends on it. Entries that nobody wants for 10 minutes are removed (RFC 1122, 2.3.2.1),
+//! but for backends' next hops, which are asked for even when they have failed.
 
 mod budget;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -33,6 +35,8 @@ use sluice_wire::ether::MacAddr;
 
 use budget::{FIRST_PACKETS, KNOWN, RequestBudget, STRANGERS};
 pub use budget::{REQUEST_BURST, REQUESTS_PER_SECOND};
+pub use watch::BackendHops;
+use watch::Watch;
 
 /// Time between two requests for one address, in ms (RFC 1122, 2.3.2.1: at most one per second).
 pub const REQUEST_INTERVAL_MS: u64 = 1_000;
@@ -152,8 +156,8 @@ pub struct Neighbour {
     pub age_ms: u64,
 }
 
-/// Port index and address.
-type Key = (u16, u32);
+/// Port index and address in host order.
+pub type Key = (u16, u32);
 
 /// Whether packets can go there meanwhile, and the number among all that waited.
 type Place = (bool, u64);
@@ -229,6 +233,7 @@ pub struct Resolver {
     requests: RequestBudget,
     stranger_requests: RequestBudget,
     first_packet_requests: RequestBudget,
+    watch: Watch,
     actions: Vec<Action>,
 }
 
@@ -249,6 +254,7 @@ impl Resolver {
             requests: RequestBudget::new(KNOWN),
             stranger_requests: RequestBudget::new(STRANGERS),
             first_packet_requests: RequestBudget::new(FIRST_PACKETS),
+            watch: Watch::default(),
             actions: Vec::new(),
         }
     }
@@ -300,12 +306,15 @@ impl Resolver {
         let by_use = &mut self.by_use[entry.rank as usize];
         by_use.remove(&(entry.wanted_ms, key));
         by_use.insert((now_ms, key));
-        if entry.is_failed() {
-            self.failed.remove(&(entry.wanted_ms, key));
+        if self.failed.remove(&(entry.wanted_ms, key)) {
             self.failed.insert((now_ms, key));
         }
         entry.wanted_ms = now_ms;
+        let waits = self.watch.is_wanted(&key) && entry.waiting.is_some();
+        let is_watched = self.watch.contains(&key);
         match entry.state {
+            // Its turn comes sooner now.
+            State::Incomplete { .. } if waits => self.request(now_ms, key),
             State::Incomplete { .. } => {}
             State::Reachable { mac, fresh_until_ms } => {
                 self.publish(key, NeighbourState::Reachable(mac));
@@ -315,6 +324,8 @@ impl Resolver {
                 }
             }
             State::Probing { mac, .. } => self.publish(key, NeighbourState::Reachable(mac)),
+            // It is asked for anyway.
+            State::Failed { .. } if is_watched => self.publish(key, NeighbourState::Failed),
             State::Failed { until_ms, .. } if now_ms < until_ms => {
                 self.publish(key, NeighbourState::Failed);
                 self.set_state(key, State::Failed { until_ms, wanted: true });
@@ -404,6 +415,14 @@ impl Resolver {
             }
             self.send(now_ms, key);
         }
+        while let Some((_, key)) = self.watch.waiting.first_key_value() {
+            let key = *key;
+            if !self.watch.requests.take(now_ms) {
+                break;
+            }
+            self.send(now_ms, key);
+        }
+        self.go_round(now_ms);
         while let Some((due_ms, key)) = self.deadlines.first().copied() {
             if due_ms > now_ms {
                 break;
@@ -487,6 +506,8 @@ impl Resolver {
     fn remove(&mut self, key: Key) {
         self.leave_queue(key);
         let Some(entry) = self.entries.remove(&key) else { return };
+        self.watch.is_wanted(&key);
+        self.watch.is_well(&key);
         self.by_use[entry.rank as usize].remove(&(entry.wanted_ms, key));
         self.failed.remove(&(entry.wanted_ms, key));
         if let Some(due_ms) = entry.due_ms {
@@ -514,7 +535,8 @@ impl Resolver {
     fn set_state(&mut self, key: Key, state: State) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.state = state;
-        if entry.is_failed() {
+        // A backend's next hop that has failed gives its place to nobody, or nobody would know.
+        if entry.is_failed() && !self.watch.contains(&key) {
             self.failed.insert((entry.wanted_ms, key));
         } else {
             self.failed.remove(&(entry.wanted_ms, key));
@@ -534,6 +556,7 @@ impl Resolver {
         let Some(entry) = self.entries.get(&key) else { return };
         let may = match entry.rank {
             Rank::Stranger => self.may_ask_stranger(now_ms, key),
+            _ if self.waits_behind_all(key) => self.watch.requests.take(now_ms),
             Rank::Client | Rank::Site => {
                 let usable = entry.mac().is_some();
                 let next = self.waiting.first_key_value();
@@ -548,6 +571,12 @@ impl Resolver {
         }
     }
 
+    /// Whether no packet waits for its next request, and none would if it was sent.
+    fn waits_behind_all(&self, key: Key) -> bool {
+        let is_failed = self.entries.get(&key).is_some_and(Entry::is_failed);
+        is_failed || self.watch.is_idle(&key)
+    }
+
     /// Whether the rate allows the next request for a stranger.
     fn may_ask_stranger(&mut self, now_ms: u64, key: Key) -> bool {
         let asks_sender = self.entries.get(&key).is_some_and(Entry::asks_sender);
@@ -558,6 +587,7 @@ impl Resolver {
     /// Let an entry wait for its turn to be asked for.
     fn queue(&mut self, key: Key) {
         self.leave_queue(key);
+        let is_last = self.waits_behind_all(key);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if let Some(old) = entry.due_ms.take() {
             self.deadlines.remove(&(old, key));
@@ -567,6 +597,7 @@ impl Resolver {
         entry.waiting = Some(place);
         let queue = match entry.rank {
             Rank::Stranger => &mut self.waiting_strangers,
+            _ if is_last => &mut self.watch.waiting,
             Rank::Client | Rank::Site => &mut self.waiting,
         };
         queue.insert(place, key);
@@ -577,6 +608,7 @@ impl Resolver {
         if let Some(place) = entry.waiting.take() {
             self.waiting.remove(&place);
             self.waiting_strangers.remove(&place);
+            self.watch.waiting.remove(&place);
         }
     }
 
@@ -593,7 +625,8 @@ impl Resolver {
                 *tries += 1;
                 (*tries <= TRIES).then_some(*mac)
             }
-            State::Reachable { .. } | State::Failed { .. } => return,
+            State::Failed { .. } => None,
+            State::Reachable { .. } => return,
         };
         let (port, target) = key;
         self.actions.push(Action::Request { port, target, unicast_to });
@@ -604,7 +637,14 @@ impl Resolver {
     fn due(&mut self, now_ms: u64, key: Key) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.due_ms = None;
+        let is_watched = self.watch.contains(&key);
         match entry.state {
+            State::Failed { .. } if is_watched => {
+                if !self.doubts_silence {
+                    self.watch.has_failed(key);
+                }
+                self.request(now_ms, key);
+            }
             State::Incomplete { tries: TRIES.. } => self.fail(now_ms, key),
             // Three more by broadcast when answers arrive again.
             State::Probing { mac, tries: TRIES.. } if self.doubts_silence => {
@@ -619,7 +659,9 @@ impl Resolver {
             }
             State::Reachable { .. } | State::Failed { .. } => {
                 let unused_ms = entry.wanted_ms + UNUSED_MS;
-                if now_ms >= unused_ms {
+                if is_watched {
+                    self.set_due(key, now_ms + UNUSED_MS);
+                } else if now_ms >= unused_ms {
                     self.remove(key);
                 } else {
                     self.set_due(key, unused_ms);
@@ -636,6 +678,7 @@ impl Resolver {
             entry.confirmed_ms = now_ms;
         }
         entry.failure_told = false;
+        self.watch.is_well(&key);
         let unused_ms = entry.wanted_ms + UNUSED_MS;
         self.leave_queue(key);
         self.set_due(key, unused_ms);
@@ -648,7 +691,8 @@ impl Resolver {
         let unused_ms = entry.wanted_ms + UNUSED_MS;
         let told = std::mem::replace(&mut entry.failure_told, true);
         let is_stranger = entry.rank == Rank::Stranger;
-        self.set_due(key, unused_ms);
+        let is_watched = self.watch.contains(&key);
+        self.set_due(key, if is_watched { now_ms } else { unused_ms });
         self.publish(key, NeighbourState::Failed);
         // Of strangers anybody can make any number.
         if !told && !is_stranger {

@@ -1,5 +1,7 @@
 //! Every transition, by what goes in and what comes out.
 
+mod watch;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -44,6 +44,12 @@ impl MainLoop {
                 let neighbours = self.neighbours();
                 reply.send_later(move || Response::Neighbours { neighbours: neighbours.collect() });
             }
+            Request::UnreachableBackends => {
+                let (failed, hops) = self.resolver.unreachable();
+                reply.send_later(move || Response::UnreachableBackends {
+                    backends: hops.unreachable(&failed),
+                });
+            }
             Request::Events { since } => {
                 reply.send(Response::Events { events: self.events.since(since) });
             }
@@ -92,6 +98,7 @@ impl MainLoop {
         let Adopting { compiled, reply, .. } = adopting;
         self.ledger.adopt(&compiled);
         self.announcer.retain(|address| compiled.is_announced(address));
+        self.resolver.watch(self.now_ms(), Arc::clone(&compiled.backend_hops));
         let generation = compiled.generation;
         self.former.push(self.compiled.swap(compiled));
         reply.send(Response::Applied { generation });
@@ -159,6 +166,7 @@ impl MainLoop {
             generation: self.compiled.load().generation,
             workers_generation: self.workers_generation(),
             doubt: doubt.map(|(began_ms, ended_ms)| Doubt { began_ms, ended_ms }),
+            unreachable_changes: self.resolver.unreachable_changes(),
             announced: self.announcer.announced().collect(),
             ports: self.port_statuses(),
             workers,

@@ -143,6 +143,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             checks_source: port.source_check == SourceCheck::Strict,
         })
         .collect();
+    let routes = Arc::new(routes(&config));
     let pipeline_config = PipelineConfig {
         worker: 0,
         workers: workers as u16,
@@ -152,14 +153,14 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         service_slots: slots::service_slots(config.limits.services) as usize,
         backend_slots: slots::backend_slots(config.limits.backends) as usize,
         ports,
-        routes: Arc::new(routes(&config)),
+        routes: Arc::clone(&routes),
         seed,
         host_flows: Arc::clone(&host_flows),
         verify_l4_checksum: config.runtime.verify_l4_checksum == VerifyL4Checksum::Always,
         pages: if config.runtime.hugepages { Pages::Reserved } else { Pages::Transparent },
     };
     let own_ports = steering.owners.all_own_ports(workers as u16);
-    let compiled = Compiled::empty(&port_addresses(&config), own_ports, seed);
+    let compiled = Compiled::empty(&port_addresses(&config), own_ports, seed, routes);
     let compiled = Arc::new(ArcSwap::from_pointee(compiled));
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
     let orders = Arc::new(Orders::default());
