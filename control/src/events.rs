@@ -4,6 +4,8 @@
 //! | kind | when |
 //! |---|---|
 //! | `control-started`, `state-initial`, `state-damaged`, `file-changed` | at start |
+//! | `state-not-written`, `state-written` | writing the state file fails, and succeeds again |
+//! | `publish-held`, `state-confirmed` | a doubtful state waits for an operator's word, and has it |
 //! | `service-created`, `-changed`, `-deleted`; likewise `backend-…`, `pool-…` | the API changed it |
 //! | `backend-up`, `backend-drained`, `backend-down` | an operator set its state |
 //! | `backend-healthy`, `backend-unhealthy` | its checks say so, with the reason |

@@ -5,7 +5,7 @@
 //! come one after another; readers never wait for the disk. Commits block: call them from
 //! `spawn_blocking`, which also sees them through when the client has gone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use sluice_api::{Backend, Refusal, Service, Snapshot, SnapshotService};
@@ -17,7 +17,17 @@ use crate::health::{Checker, HealthChange};
 use crate::model::{self, Action, ApiProblem, Environment, Precondition, State};
 use crate::observed::{Observation, Observed};
 use crate::origin::FileRecord;
-use crate::store::{Content, Store};
+use crate::publish::taken_away;
+use crate::store::{Content, Saved, Store, StoreError};
+
+/// How writing the state file goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Writes that have failed since control started.
+    pub failures: u64,
+    /// Why the last one failed; absent once one has succeeded.
+    pub failing: Option<String>,
+}
 
 /// Desired state, observed health, and what follows from them.
 pub struct Manager {
@@ -35,6 +45,9 @@ pub struct Manager {
     checker: Mutex<Option<Checker>>,
     /// Generation of the last snapshot published.
     generation: AtomicU64,
+    /// Whether the state must not take services from a data plane before an operator says so.
+    unconfirmed: AtomicBool,
+    writes: Mutex<Writes>,
     /// Grows whenever the snapshot may have changed.
     revision: watch::Sender<u64>,
     events: Arc<EventLog>,
@@ -65,6 +78,8 @@ impl Manager {
             environment: RwLock::default(),
             checker: Mutex::default(),
             generation: AtomicU64::new(generation),
+            unconfirmed: AtomicBool::new(false),
+            writes: Mutex::default(),
             revision: watch::Sender::new(1),
             events,
         }
@@ -74,6 +89,12 @@ impl Manager {
     #[must_use]
     pub fn answering(self, no_service: Refusal) -> Self {
         Manager { no_service, ..self }
+    }
+
+    /// With a state of doubtful origin, or not: see [`Manager::withheld`].
+    #[must_use]
+    pub fn unconfirmed(self, unconfirmed: bool) -> Self {
+        Manager { unconfirmed: unconfirmed.into(), ..self }
     }
 
     /// The event log.
@@ -109,16 +130,85 @@ impl Manager {
             return Ok(old);
         }
         next.version = old.version + 1;
-        let content = Content {
-            state: next,
-            file: self.file.clone(),
-            generation: self.generation.load(Ordering::Relaxed),
-        };
-        store.save(&content).map_err(|e| ApiProblem::NotStored(e.to_string()))?;
-        let next = Arc::new(content.state);
+        let unconfirmed = self.unconfirmed.load(Ordering::Relaxed);
+        let next = Arc::new(self.write(&store, next, unconfirmed)?);
         self.adopt(&old, &next);
         self.events.note_about(kind, service.as_deref(), backend, message);
         Ok(next)
+    }
+
+    fn write(&self, store: &Store, state: State, unconfirmed: bool) -> Result<State, ApiProblem> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let content = Content { state, file: self.file.clone(), generation, unconfirmed };
+        self.note_write(store.save(&content)).map_err(|e| ApiProblem::NotStored(e.to_string()))?;
+        Ok(content.state)
+    }
+
+    /// Take note of how a write went: an event when it failed, and when one succeeds again.
+    ///
+    /// # Errors
+    /// That of the write.
+    pub fn note_write(&self, saved: Result<Saved, StoreError>) -> Result<(), StoreError> {
+        let (done, failure) = match saved {
+            Ok(Saved { doubt }) => (Ok(()), doubt),
+            Err(error) => {
+                let text = error.to_string();
+                (Err(error), Some(text))
+            }
+        };
+        let mut writes = lock(&self.writes);
+        if let Some(failure) = &failure {
+            writes.failures += 1;
+            self.events.note("state-not-written", failure.clone());
+        } else if writes.failing.is_some() {
+            self.events.note("state-written", "the state file is written again");
+        }
+        writes.failing = failure;
+        done
+    }
+
+    /// How writing the state file goes.
+    pub fn writes(&self) -> Writes {
+        lock(&self.writes).clone()
+    }
+
+    /// Why `wanted` must not replace the snapshot in force, if it must not: the state is of doubtful
+    /// origin and lacks services that clients are served by. Once nothing is lacking, or an operator
+    /// has confirmed it, the state is as good as any, and what it takes away was taken away by
+    /// somebody.
+    pub fn withheld(&self, in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
+        if !self.unconfirmed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let lost = taken_away(in_force, wanted);
+        if lost.is_none() {
+            self.unconfirmed.store(false, Ordering::Relaxed);
+        }
+        lost.map(|lost| {
+            format!(
+                "publishing is held, as the state was not read from a good state file or is empty, \
+                 and would take away services that the data plane forwards by: {lost}. Put them \
+                 back, or say that they may go: sluice confirm (POST /api/v1/confirm)"
+            )
+        })
+    }
+
+    /// An operator's word that the state may be published, whatever it takes away. Blocks while the
+    /// disk does.
+    ///
+    /// # Errors
+    /// [`ApiProblem::NotStored`]; nothing is confirmed then.
+    pub fn confirm(&self) -> Result<Arc<State>, ApiProblem> {
+        let store = lock(&self.store);
+        let state = self.state();
+        if self.unconfirmed.load(Ordering::Relaxed) {
+            self.write(&store, State::clone(&state), false)?;
+            self.unconfirmed.store(false, Ordering::Relaxed);
+            let message = format!("state version {} may be published as it is", state.version);
+            self.events.note("state-confirmed", message);
+            self.changed();
+        }
+        Ok(state)
     }
 
     fn adopt(&self, old: &State, next: &Arc<State>) {

@@ -60,12 +60,25 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(|p| format!("\n  {p}")).collect()
 }
 
+/// Whether a start writes the state file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Write {
+    /// It is as it should be.
+    No,
+    /// A later start would come to the same without it.
+    Wanted,
+    /// There is something new to keep.
+    Must,
+}
+
 /// What control begins with.
 #[derive(Debug)]
 struct Beginning {
     content: Content,
-    /// Whether the state file must be written.
-    changed: bool,
+    /// Whether the file in its place is damaged.
+    damaged: bool,
+    /// Whether the state file is to be written.
+    write: Write,
     /// What to tell: kind and message of events.
     notes: Vec<(&'static str, String)>,
 }
@@ -74,16 +87,14 @@ struct Beginning {
 fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
     let file = FileRecord { services: config.services.clone(), pools: config.pools.clone() };
     let mut notes = Vec::new();
+    let (mut write, mut damaged) = (Write::No, false);
     let stored = match loaded {
         Loaded::Nothing => {
             let state =
                 State { version: 1, services: file.services.clone(), pools: file.pools.clone() };
-            notes.push((
-                "state-initial",
-                "no state file yet: starting from the TOML file".to_owned(),
-            ));
-            let content = Content { state, file, generation: 0 };
-            return Ok(Beginning { content, changed: true, notes });
+            notes.push(("state-initial", "no state file: starting from the TOML file".to_owned()));
+            let content = Content { state, file, generation: 0, unconfirmed: true };
+            return Ok(Beginning { content, damaged, write: Write::Must, notes });
         }
         Loaded::Good(content) => content,
         Loaded::Previous { content, reason } => {
@@ -96,7 +107,8 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
                     content.state.version
                 ),
             ));
-            content
+            (write, damaged) = (Write::Wanted, true);
+            Content { unconfirmed: true, ..content }
         }
     };
     let merged = origin::merge(stored.state, &stored.file, &file);
@@ -108,9 +120,16 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
         let state_file = config.state_file.display().to_string();
         return Err(StartError::Conflict { state_file, problems });
     }
-    let changed = stored.file != file || !merged.changes.is_empty();
-    let content = Content { state: merged.state, file, generation: stored.generation };
-    Ok(Beginning { content, changed, notes })
+    let says_something_new = !merged.changes.is_empty();
+    if stored.file != file || says_something_new {
+        write = Write::Must;
+    }
+    // When there are no services, somebody must have said just now that there shall be none.
+    let unconfirmed =
+        stored.unconfirmed || (merged.state.services.is_empty() && !says_something_new);
+    let generation = stored.generation;
+    let content = Content { state: merged.state, file, generation, unconfirmed };
+    Ok(Beginning { content, damaged, write, notes })
 }
 
 /// Whether control would start with this file and the state there is, without touching anything.
@@ -140,16 +159,21 @@ pub struct Server {
 /// [`StartError`]: nothing runs then.
 pub async fn start(config: &Config) -> Result<Server, StartError> {
     let store = Store::open(&config.state_file)?;
-    let Beginning { content, changed, notes } = begin(config, store.load()?)?;
+    let Beginning { content, damaged, write, notes } = begin(config, store.load()?)?;
     let listener = TcpListener::bind(config.api_listen)
         .await
         .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
     let api = listener
         .local_addr()
         .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
-    if changed {
-        store.save(&content)?;
+    if damaged {
+        store.set_aside();
     }
+    let saved = match write {
+        Write::No => None,
+        Write::Wanted => Some(store.save(&content)),
+        Write::Must => Some(Ok(store.save(&content)?)),
+    };
     let events = Arc::new(EventLog::default());
     events.note(
         "control-started",
@@ -163,9 +187,15 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
             "control.api_listen is {api}: whoever reaches it controls the load balancer"
         );
     }
-    let Content { state, file, generation } = content;
-    let manager = Manager::new(store, state, file, generation, events).answering(config.no_service);
+    let Content { state, file, generation, unconfirmed } = content;
+    let manager = Manager::new(store, state, file, generation, events)
+        .answering(config.no_service)
+        .unconfirmed(unconfirmed);
     let manager = Arc::new(manager);
+    if let Some(saved) = saved {
+        // The manager has told of a failure; a start that needs the write has ended above.
+        let _ = manager.note_write(saved);
+    }
     Ok(run(config, manager, listener, api))
 }
 

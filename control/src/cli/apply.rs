@@ -58,6 +58,12 @@ pub(super) async fn run(context: &Context, file: &Path) -> Result<(), CliError> 
     outcome
 }
 
+/// `sluice confirm`: the state may be published as it is.
+pub(super) async fn confirm(context: &Context) -> Result<(), CliError> {
+    let answer = context.client.change(Method::POST, &path(&["confirm"]), None).await?;
+    context.output.answer(&answer.body, |_| "the state may be published as it is".to_owned())
+}
+
 /// A JSON or TOML file as a value; `-` is standard input.
 pub(super) fn read_file(file: &Path) -> Result<Value, CliError> {
     parse(file).map(|(value, _)| value)

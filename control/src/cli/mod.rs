@@ -90,6 +90,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Events(args) => events::run(context, args).await,
         Command::Status => status::status(context).await,
         Command::Neighbours => status::neighbours(context).await,
+        Command::Confirm => apply::confirm(context).await,
         Command::Apply { file } => apply::run(context, &file).await,
         Command::Completions { .. } | Command::Doctor(_) => Ok(()),
     }

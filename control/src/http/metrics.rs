@@ -20,6 +20,7 @@ use sluice_api::DropReason;
 use sluice_api::stats::{Stats, Traffic, WorkerStats};
 
 use super::{App, HttpProblem};
+use crate::manager::Writes;
 use crate::model::State;
 use crate::observed::{Health, Observation};
 use crate::publish::Link;
@@ -32,6 +33,7 @@ pub async fn metrics(Shared(app): Shared<App>) -> Result<Response, HttpProblem> 
     let scrape = Scrape {
         health: state.services.iter().map(|s| app.manager.observe(s)).collect(),
         state,
+        writes: app.manager.writes(),
         link: app.dataplane.link(),
         stats: app.dataplane.stats().await.ok(),
     };
@@ -48,6 +50,7 @@ struct Scrape {
     state: Arc<State>,
     /// Per service, per backend, in the order of the state.
     health: Vec<Vec<Observation>>,
+    writes: Writes,
     link: Link,
     stats: Option<Stats>,
 }
@@ -79,11 +82,15 @@ impl Output<'_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        one(
-            MetricType::Gauge,
-            value,
-            self.0.encode_descriptor(name, help, None, MetricType::Gauge)?,
-        )
+        self.single(MetricType::Gauge, name, help, value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.single(MetricType::Counter, name, help, value)
+    }
+
+    fn single(&mut self, kind: MetricType, name: &str, help: &str, value: u64) -> fmt::Result {
+        one(kind, value, self.0.encode_descriptor(name, help, None, kind)?)
     }
 
     /// Traffic of many services or backends, metric by metric as the format wants it.
@@ -148,6 +155,16 @@ impl Scrape {
         output.gauge("ready", "Whether changes reach packets", ready.into())?;
         output.gauge("dataplane_up", "Whether the data plane answers", up.into())?;
         output.gauge("state_version", "Version of the desired state", self.state.version)?;
+        output.gauge(
+            "state_write_failing",
+            "Whether the last write of the state file failed",
+            self.writes.failing.is_some().into(),
+        )?;
+        output.counter(
+            "state_write_failures",
+            "Writes of the state file that failed",
+            self.writes.failures,
+        )?;
         output.gauge(
             "generation_published",
             "Generation of the last snapshot published",

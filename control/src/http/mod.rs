@@ -15,6 +15,7 @@
 //! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: the newest N, oldest first |
 //! | `/ports`, `/ports/{name}` | GET |
 //! | `/status`, `/neighbours` | GET |
+//! | `/confirm` | POST, no body: publish the state though it takes services away |
 //!
 //! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
 //!
@@ -31,6 +32,7 @@ mod observe;
 mod pools;
 mod problem_json;
 mod services;
+mod state;
 mod view;
 
 use std::sync::Arc;
@@ -42,7 +44,7 @@ use axum::routing::{get, post, put};
 use tower_http::trace::TraceLayer;
 
 use crate::manager::Manager;
-use crate::model::{Action, Precondition, State};
+use crate::model::{Action, ApiProblem, Precondition, State};
 use crate::publish::Dataplane;
 
 pub use body::MAX_BODY;
@@ -68,9 +70,16 @@ impl App {
         action: Action,
         wanted: Option<Precondition>,
     ) -> Result<Arc<State>, HttpProblem> {
+        self.blocking(move |manager| manager.commit(action, wanted.as_ref())).await
+    }
+
+    /// Have the manager do something that blocks while the disk does.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Manager) -> Result<T, ApiProblem> + Send + 'static,
+    ) -> Result<T, HttpProblem> {
         let manager = self.manager.clone();
-        let commit = tokio::task::spawn_blocking(move || manager.commit(action, wanted.as_ref()));
-        match commit.await {
+        match tokio::task::spawn_blocking(move || work(&manager)).await {
             Ok(done) => done.map_err(HttpProblem::Api),
             Err(error) => Err(HttpProblem::Internal(error.to_string())),
         }
@@ -114,6 +123,7 @@ pub fn router(app: App) -> Router {
         .route("/ports/{name}", get(observe::port))
         .route("/events", get(observe::events))
         .route("/status", get(observe::status))
+        .route("/confirm", post(state::confirm))
         .route("/neighbours", get(observe::neighbours))
         .route("/healthz", get(observe::healthz))
         .route("/readyz", get(observe::readyz));

@@ -112,6 +112,7 @@ pub async fn status(Shared(app): Shared<App>) -> Answer {
         "uptime_ms": app.started.elapsed().as_millis() as u64,
         "state_version": state.version,
         "state_file": &*app.state_file,
+        "state_file_error": app.manager.writes().failing,
         "services": state.services.len(),
         "backends": backends,
         "pools": state.pools.len(),
@@ -139,10 +140,16 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     let (status, stats) = (app.dataplane.status().await?, app.dataplane.stats().await?);
     let mut warnings: Vec<String> = status.workers.iter().filter_map(stuck).collect();
     warnings.extend(pending(&status));
+    warnings.extend(app.manager.writes().failing.map(not_written));
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
     warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
     warnings.extend(app.manager.state().services.iter().filter_map(counts_the_dead));
     Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
+}
+
+/// Changes that cannot be kept.
+fn not_written(error: String) -> String {
+    format!("the last change could not be kept: {error}")
 }
 
 /// A worker that does not come round.

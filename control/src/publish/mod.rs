@@ -7,6 +7,7 @@
 
 mod announce;
 mod connection;
+mod guard;
 mod session;
 
 use std::net::Ipv4Addr;
@@ -22,6 +23,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::manager::Manager;
 use crate::model::ApiProblem;
+
+pub use guard::taken_away;
 
 use connection::Connection;
 use session::Session;
@@ -44,6 +47,8 @@ pub struct Link {
     pub published: u64,
     /// Why it refused the last snapshot; empty when it did not.
     pub rejected: Vec<Problem>,
+    /// Why the desired snapshot is not published at all; see [`Manager::withheld`].
+    pub held: Option<String>,
 }
 
 impl Link {
@@ -55,6 +60,9 @@ impl Link {
         }
         if let Some(problem) = self.rejected.first() {
             return Some(format!("the data plane refused the last snapshot: {problem}"));
+        }
+        if self.held.is_some() {
+            return self.held.clone();
         }
         match &self.status {
             Some(status) if status.generation > 0 => None,

@@ -133,6 +133,14 @@ impl<'a> Session<'a> {
     /// another one is in force now.
     async fn publish(&mut self) -> Result<bool, SessionError> {
         let wanted = self.publisher.manager.snapshot();
+        let nothing = Snapshot::default();
+        let in_force = self.in_force.as_ref().unwrap_or(&nothing);
+        let withheld = self.publisher.manager.withheld(in_force, &wanted);
+        let is_held = withheld.is_some();
+        self.hold(withheld);
+        if is_held {
+            return Ok(false);
+        }
         if self.in_force.as_ref() == Some(&wanted) {
             let generation = self.generation;
             self.publisher.refused = None;
@@ -158,6 +166,18 @@ impl<'a> Session<'a> {
                 Ok(false)
             }
             _ => Err(SessionError::Confused("apply")),
+        }
+    }
+
+    /// Publish nothing for this reason, or again; an event when that is news.
+    fn hold(&self, reason: Option<String>) {
+        let mut news = false;
+        self.publisher.update_link(|link| {
+            news = link.held != reason;
+            link.held.clone_from(&reason);
+        });
+        if news && let Some(reason) = reason {
+            self.publisher.manager.events().note("publish-held", reason);
         }
     }
 

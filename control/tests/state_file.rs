@@ -1,0 +1,227 @@
+//! The state file and the data plane: nothing that clients are served by goes away because a file
+//! was lost, and a file that cannot be written is told.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use common::{Api, FakeDataplane, Lab, WEB};
+use serde_json::{Value, json};
+use sluice_api::Snapshot;
+use sluice_control::server;
+
+const ONE: &str = "/services/web/backends/10.0.0.1:8080";
+
+fn web() -> Value {
+    json!({
+        "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+        "backends": [{"address": "10.0.0.1", "port": 80}]
+    })
+}
+
+fn has_web(snapshot: &Snapshot) -> bool {
+    snapshot.services.iter().any(|s| s.name == "web")
+}
+
+/// Control with a file without services, one made by the API, and a data plane that has it.
+async fn served(lab: &Lab) -> (FakeDataplane, server::Server, Api) {
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start("").await;
+    api.send("POST", "/services", web()).await.ok(201);
+    fake.snapshot_where("web", has_web).await;
+    (fake, server, api)
+}
+
+/// Held: the reason is told, and the data plane was asked for nothing.
+async fn held(api: &Api, fake: &FakeDataplane) {
+    let applies = fake.with(|m| m.applies.len());
+    assert!(api.event("publish-held").await.contains("web (198.51.100.1:80/tcp)"));
+    let problem = api.ready(503).await.problem(503);
+    assert!(
+        problem.contains("publishing is held") && problem.contains("sluice confirm"),
+        "{problem}"
+    );
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(fake.with(|m| m.applies.len()), applies);
+    assert!(fake.with(|m| m.snapshot.as_ref().is_some_and(has_web)));
+}
+
+#[tokio::test]
+async fn a_missing_file_is_no_first_start_while_its_copy_is_there() {
+    let lab = Lab::new();
+    let (fake, server, api) = served(&lab).await;
+    api.send("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.9"]})).await.ok(201);
+    server.stop().await;
+    let applies = fake.with(|m| m.applies.len());
+    fs::remove_file(lab.path("state.json")).unwrap();
+
+    let (server, api) = lab.start("").await;
+    api.get("/services/web").await.ok(200);
+    api.ready(200).await;
+    let told = api.event("state-damaged").await;
+    assert!(told.contains("it is missing") && told.contains("version 2"), "{told}");
+    assert!(lab.path("state.json").exists(), "it is there again");
+    assert!(fake.with(|m| m.applies[applies..].iter().all(has_web)), "web was never taken away");
+    server.stop().await;
+}
+
+/// The file and its copy are gone, with a TOML file without services: until an operator's word the
+/// data plane keeps what it has, also over a restart of control.
+#[tokio::test]
+async fn an_empty_state_does_not_replace_a_full_one() {
+    let lab = Lab::new();
+    let (fake, server, _) = served(&lab).await;
+    server.stop().await;
+    fs::remove_file(lab.path("state.json")).unwrap();
+    fs::remove_file(lab.path("state.json.previous")).unwrap();
+
+    for _ in 0..2 {
+        let (server, api) = lab.start("").await;
+        held(&api, &fake).await;
+        server.stop().await;
+    }
+    let (server, api) = lab.start("").await;
+    held(&api, &fake).await;
+    // A change that leaves the service missing is no word about it.
+    api.send("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.9"]})).await.ok(201);
+    held(&api, &fake).await;
+    server.stop().await;
+    let (server, api) = lab.start("").await;
+    held(&api, &fake).await;
+    api.post_empty("/confirm").await.ok(200);
+    fake.snapshot_where("an empty one", |s| s.services.is_empty()).await;
+    api.event("state-confirmed").await;
+    api.ready(200).await;
+    server.stop().await;
+}
+
+/// So is one that is only smaller, and putting the service back is a word too.
+#[tokio::test]
+async fn a_smaller_state_does_not_replace_a_full_one() {
+    let lab = Lab::new();
+    let (fake, server, _) = served(&lab).await;
+    server.stop().await;
+    fs::remove_file(lab.path("state.json")).unwrap();
+    fs::remove_file(lab.path("state.json.previous")).unwrap();
+    let other = WEB.replace("\"web\"", "\"other\"").replace("198.51.100.1", "198.51.100.7");
+    let (server, api) = lab.start(&other).await;
+    held(&api, &fake).await;
+    api.send("POST", "/services", web()).await.ok(201);
+    let both = fake.snapshot_where("both", |s| s.services.len() == 2).await;
+    assert!(has_web(&both));
+    api.ready(200).await;
+    // From here on whoever deletes knows what they do.
+    api.delete("/services/web").await;
+    fake.snapshot_where("one", |s| !has_web(s)).await;
+    server.stop().await;
+}
+
+/// What operators take away goes away: by the API, by the file, and over a restart in between.
+#[tokio::test]
+async fn an_operators_word_is_not_asked_for_twice() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    fake.snapshot_where("web", has_web).await;
+    api.delete("/services/web").await;
+    fake.snapshot_where("none", |s| s.services.is_empty()).await;
+    api.ready(200).await;
+    api.send("POST", "/services", web()).await.ok(201);
+    fake.snapshot_where("web", has_web).await;
+    server.stop().await;
+    let (server, api) = lab.start("").await;
+    fake.snapshot_where("none", |s| s.services.is_empty()).await;
+    api.ready(200).await;
+    assert!(api.events("publish-held").await.is_empty());
+    server.stop().await;
+}
+
+/// An empty state that is good, as from an old backup, is no word either.
+#[tokio::test]
+async fn an_empty_backup_is_held() {
+    let lab = Lab::new();
+    let (server, _) = lab.start("").await;
+    server.stop().await;
+    let empty = fs::read(lab.path("state.json")).unwrap();
+    let (fake, server, _) = served(&lab).await;
+    server.stop().await;
+    fs::write(lab.path("state.json"), empty).unwrap();
+    let (server, api) = lab.start("").await;
+    held(&api, &fake).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_newer_format_refuses_to_start() {
+    let lab = Lab::new();
+    let (_, server, _) = served(&lab).await;
+    server.stop().await;
+    let newer = br#"{"sluice_state":2,"sum":"x","zones":[]}"#;
+    fs::write(lab.path("state.json"), newer).unwrap();
+    let error = server::start(&lab.config("")).await.err().unwrap().to_string();
+    assert!(error.contains("format 2, this program reads format 1"), "{error}");
+    assert!(error.contains("Install that version, or put a backup"), "{error}");
+    let error = server::check(&lab.config("")).unwrap_err().to_string();
+    assert!(error.contains("format 2"), "--check says the same: {error}");
+    assert_eq!(fs::read(lab.path("state.json")).unwrap(), newer, "nothing is touched");
+}
+
+/// Failed writes are told of everywhere until one succeeds.
+#[tokio::test]
+async fn failed_writes_are_seen() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    fake.snapshot_where("web", has_web).await;
+    let before = fs::read(lab.path("state.json")).unwrap();
+    let weight = |weight: u16| {
+        let body = json!({ "weight": weight });
+        let path = format!("{ONE}/weight");
+        let api = &api;
+        async move { api.send("PUT", &path, body).await }
+    };
+    weight(5).await.ok(200);
+    for _ in 0..40 {
+        symlink("/dev/full", lab.path("state.json.new")).unwrap();
+        weight(7).await.problem(500);
+    }
+    let told = api.events("state-not-written").await;
+    assert!(told[0].contains("cannot write its successor: No space left"), "{told:?}");
+    assert!(told.len() <= 21, "told within limits: {}", told.len());
+    let warnings = api.ready(200).await.body["warnings"].to_string();
+    assert!(warnings.contains("the last change could not be kept"), "{warnings}");
+    let status = api.get("/status").await.ok(200);
+    assert!(status["control"]["state_file_error"].as_str().unwrap().contains("No space left"));
+    let metrics = api.get("//metrics").await.body.as_str().unwrap().to_owned();
+    assert!(metrics.contains("\nsluice_state_write_failures_total 40\n"), "{metrics}");
+    assert!(metrics.contains("\nsluice_state_write_failing 1\n"), "{metrics}");
+    assert_eq!(fs::read(lab.path("state.json.previous")).unwrap(), before);
+
+    weight(7).await.ok(200);
+    api.event("state-written").await;
+    assert_eq!(api.ready(200).await.body["warnings"], json!([]));
+    let metrics = api.get("//metrics").await.body.as_str().unwrap().to_owned();
+    assert!(metrics.contains("\nsluice_state_write_failing 0\n"), "{metrics}");
+    server.stop().await;
+}
+
+/// A damaged file on a full disk: control starts with the copy, and says that nothing can be kept.
+#[tokio::test]
+async fn a_copy_is_taken_also_with_a_full_disk() {
+    let lab = Lab::new();
+    let (fake, server, _) = served(&lab).await;
+    server.stop().await;
+    fs::copy(lab.path("state.json"), lab.path("state.json.previous")).unwrap();
+    fs::write(lab.path("state.json"), "torn").unwrap();
+    for _ in 0..2 {
+        symlink("/dev/full", lab.path("state.json.new")).unwrap();
+        let (server, api) = lab.start("").await;
+        api.get("/services/web").await.ok(200);
+        let warnings = api.ready(200).await.body["warnings"].to_string();
+        assert!(warnings.contains("No space left"), "{warnings}");
+        server.stop().await;
+    }
+    assert!(fake.with(|m| m.snapshot.as_ref().is_some_and(has_web)));
+}
