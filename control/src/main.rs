@@ -1,6 +1,7 @@
 //! The `sluice-control` program: arguments, log, signals.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,32 +10,46 @@ use sluice_api::EXIT_WRONG_FILE;
 use sluice_control::args::Arguments;
 use sluice_control::config::Config;
 use sluice_control::server::{self, StartError};
+use sluice_log::{LAST_LINES, Log};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    let config = match Config::load(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => return fail(&error.to_string(), EXIT_WRONG_FILE),
-    };
-    let done = if arguments.check { check(&config) } else { serve(&config) };
-    done.map_or_else(|(message, code)| fail(&message, code), |()| ExitCode::SUCCESS)
-}
 
 /// What went wrong, and the exit status.
 type Failure = (String, u8);
 
-fn fail(message: &str, code: u8) -> ExitCode {
-    eprintln!("sluice-control: {message}");
-    ExitCode::from(code)
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let log = match Log::start(io::stderr()) {
+        Ok(log) => log,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "sluice-control: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log.report_panics();
+    let done = run(&arguments, &log);
+    let code = done.map_or_else(
+        |(message, code)| {
+            log.say(&format!("sluice-control: {message}"));
+            ExitCode::from(code)
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    log.flush(LAST_LINES);
+    code
+}
+
+fn run(arguments: &Arguments, log: &Log) -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_env_filter(sluice_log::filter().map_err(|e| wrong_file(&e))?)
+        .with_writer(log.clone())
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let config = Config::load(&arguments.config).map_err(|e| wrong_file(&e))?;
+    if arguments.check { check(&config) } else { serve(&config) }
+}
+
+fn wrong_file(error: &impl Display) -> Failure {
+    (error.to_string(), EXIT_WRONG_FILE)
 }
 
 fn not_started(error: &StartError) -> Failure {
@@ -44,11 +59,12 @@ fn not_started(error: &StartError) -> Failure {
 
 fn check(config: &Config) -> Result<(), Failure> {
     let notes = server::check(config).map_err(|e| not_started(&e))?;
-    println!("OK: {} services, {} pools", config.services.len(), config.pools.len());
-    for note in notes {
-        println!("{note}");
-    }
-    Ok(())
+    let mut out = io::stdout().lock();
+    let mut print = |line: String| {
+        writeln!(out, "{line}").map_err(|e| (format!("standard output cannot be written: {e}"), 1))
+    };
+    print(format!("OK: {} services, {} pools", config.services.len(), config.pools.len()))?;
+    notes.into_iter().try_for_each(print)
 }
 
 #[tokio::main]
@@ -57,8 +73,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let handler = |kind| signal(kind).map_err(|e| (format!("cannot handle signals: {e}"), 1));
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
+    // Whether anybody reads standard output is nothing to wait for, nor to end for.
+    let out = Log::start(io::stdout()).map_err(|e| (format!("cannot start a thread: {e}"), 1))?;
     let server = server::start(config).await.map_err(|e| not_started(&e))?;
-    println!("READY api=http://{}/api/v1", server.api);
+    out.say(&format!("READY api=http://{}/api/v1", server.api));
     tell_supervisor(NotifyState::Ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

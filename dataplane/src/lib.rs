@@ -19,7 +19,6 @@ pub mod intrinsics;
 pub mod kernel;
 pub mod leaving;
 pub mod ledger;
-pub mod log;
 pub mod orders;
 pub mod pipeline;
 pub mod port_spaces;

@@ -1,62 +1,60 @@
 //! `sluice-dataplane`: reads its file, starts, forwards.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
+use sluice_api::EXIT_WRONG_FILE;
 use sluice_dataplane::args::Args;
-use sluice_dataplane::log::Log;
 use sluice_dataplane::{config::Config, runtime};
+use sluice_log::{LAST_LINES, Log};
 
-/// How long the end waits for the last lines of the log to be taken.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// What went wrong, and the exit status.
+type Failure = (String, u8);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = match Log::start(std::io::stderr()) {
+    let log = match Log::start(io::stderr()) {
         Ok(log) => log,
-        Err(error) => return fail(&error),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(log.clone())
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(sluice_api::EXIT_WRONG_FILE);
+            let _ = writeln!(io::stderr(), "{error}");
+            return ExitCode::FAILURE;
         }
     };
-    if args.check {
-        print!("{}", config.summary());
-        println!("{}: OK", args.config.display());
-        return ExitCode::SUCCESS;
-    }
-    flush_on_panic(log.clone());
-    let result = runtime::run(config);
+    log.report_panics();
+    let done = run(&args, &log);
+    let code = done.map_or_else(
+        |(message, code)| {
+            log.say(&message);
+            ExitCode::from(code)
+        },
+        |()| ExitCode::SUCCESS,
+    );
     log.flush(LAST_LINES);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+    code
+}
+
+fn run(args: &Args, log: &Log) -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_env_filter(sluice_log::filter().map_err(|e| wrong_file(&e))?)
+        .with_writer(log.clone())
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let config = Config::load(&args.config).map_err(|e| wrong_file(&e))?;
+    if args.check {
+        return check(args, &config)
+            .map_err(|e| (format!("standard output cannot be written: {e}"), 1));
     }
+    runtime::run(config).map_err(|e| (e.to_string(), 1))
 }
 
-/// What was logged before a panic comes before its report.
-fn flush_on_panic(log: Log) {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        log.flush(LAST_LINES);
-        report(info);
-    }));
+fn wrong_file(error: &impl Display) -> Failure {
+    (error.to_string(), EXIT_WRONG_FILE)
 }
 
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{error}");
-    ExitCode::FAILURE
+fn check(args: &Args, config: &Config) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{}", config.summary())?;
+    writeln!(out, "{}: OK", args.config.display())
 }

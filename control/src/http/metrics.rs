@@ -89,6 +89,7 @@ impl Output<'_> {
         self.single(MetricType::Counter, name, help, value)
     }
 
+    /// One metric with one value and no labels.
     fn single(&mut self, kind: MetricType, name: &str, help: &str, value: u64) -> fmt::Result {
         one(kind, value, self.0.encode_descriptor(name, help, None, kind)?)
     }
@@ -155,6 +156,8 @@ impl Scrape {
         output.gauge("ready", "Whether changes reach packets", ready.into())?;
         output.gauge("dataplane_up", "Whether the data plane answers", up.into())?;
         output.gauge("state_version", "Version of the desired state", self.state.version)?;
+        let lost = sluice_log::lost_lines();
+        output.counter("log_lines_lost", "Lines of control's log that nobody took", lost)?;
         output.gauge(
             "state_write_failing",
             "Whether the last write of the state file failed",
@@ -267,11 +270,10 @@ fn dataplane(output: &mut Output, stats: &Stats) -> fmt::Result {
 
 fn main_thread(output: &mut Output, stats: &Stats) -> fmt::Result {
     let main = &stats.main_thread;
-    output.family(
-        MetricType::Counter,
+    output.counter(
         "main_thread_late_rounds",
         "Rounds of the data plane's main thread that took 20 ms, or before which it woke so late",
-        [(vec![], main.late_rounds)],
+        main.late_rounds,
     )?;
     let times = [("round", main.longest_round_us), ("wake-up", main.latest_wake_us)];
     output.family(
