@@ -20,6 +20,15 @@ use crate::origin::FileRecord;
 use crate::publish::taken_away;
 use crate::store::{Content, Saved, Store, StoreError};
 
+/// A change that is on disk.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The state with it.
+    pub state: Arc<State>,
+    /// The revision from which [`Manager::snapshot`] has it.
+    pub revision: u64,
+}
+
 /// How writing the state file goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
@@ -116,7 +125,7 @@ impl Manager {
         &self,
         action: Action,
         wanted: Option<&Precondition>,
-    ) -> Result<Arc<State>, ApiProblem> {
+    ) -> Result<Committed, ApiProblem> {
         let store = lock(&self.store);
         let old = self.state();
         if let Some(wanted) = wanted {
@@ -127,14 +136,14 @@ impl Manager {
         let environment = self.environment.read().unwrap_or_else(|e| e.into_inner()).clone();
         let mut next = model::apply(&old, action, &environment)?;
         if next == *old {
-            return Ok(old);
+            return Ok(Committed { state: old, revision: self.revision() });
         }
         next.version = old.version + 1;
         let unconfirmed = self.unconfirmed.load(Ordering::Relaxed);
         let next = Arc::new(self.write(&store, next, unconfirmed)?);
-        self.adopt(&old, &next);
+        let revision = self.adopt(&old, &next);
         self.events.note_about(kind, service.as_deref(), backend, message);
-        Ok(next)
+        Ok(Committed { state: next, revision })
     }
 
     fn write(&self, store: &Store, state: State, unconfirmed: bool) -> Result<State, ApiProblem> {
@@ -198,7 +207,7 @@ impl Manager {
     ///
     /// # Errors
     /// [`ApiProblem::NotStored`]; nothing is confirmed then.
-    pub fn confirm(&self) -> Result<Arc<State>, ApiProblem> {
+    pub fn confirm(&self) -> Result<Committed, ApiProblem> {
         let store = lock(&self.store);
         let state = self.state();
         if self.unconfirmed.load(Ordering::Relaxed) {
@@ -208,10 +217,10 @@ impl Manager {
             self.events.note("state-confirmed", message);
             self.changed();
         }
-        Ok(state)
+        Ok(Committed { state, revision: self.revision() })
     }
 
-    fn adopt(&self, old: &State, next: &Arc<State>) {
+    fn adopt(&self, old: &State, next: &Arc<State>) -> u64 {
         {
             // Both under one lock: a snapshot never sees one of them without the other.
             let mut observed = lock(&self.observed);
@@ -219,7 +228,7 @@ impl Manager {
             *self.state.write().unwrap_or_else(|e| e.into_inner()) = next.clone();
         }
         self.set_targets();
-        self.changed();
+        self.changed()
     }
 
     /// Tell the checker what to check. What it is told is read under its lock: the last call tells
@@ -339,8 +348,18 @@ impl Manager {
         self.generation.store(generation, Ordering::Relaxed);
     }
 
-    fn changed(&self) {
-        self.revision.send_modify(|r| *r += 1);
+    /// How often [`Manager::snapshot`] may have changed.
+    pub fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    fn changed(&self) -> u64 {
+        let mut revision = 0;
+        self.revision.send_modify(|r| {
+            *r += 1;
+            revision = *r;
+        });
+        revision
     }
 }
 

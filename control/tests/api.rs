@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{FakeDataplane, Lab, WEB};
+use std::time::{Duration, Instant};
+
+use common::{Answer, FakeDataplane, Lab, WEB};
 use serde_json::{Value, json};
 
 fn dr(name: &str, vip: &str) -> Value {
@@ -15,6 +17,7 @@ fn dr(name: &str, vip: &str) -> Value {
 #[tokio::test]
 async fn services_are_made_read_changed_and_deleted() {
     let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
 
     let made = api.send("POST", "/services", dr("dns", "198.51.100.2")).await;
@@ -38,12 +41,15 @@ async fn services_are_made_read_changed_and_deleted() {
     // The name may be left to the URL.
     let mut other = dr("dns", "198.51.100.3");
     other.as_object_mut().unwrap().remove("name");
-    let replaced = api.send("PUT", "/services/dns", other).await.ok(200);
+    let mut replaced = api.send("PUT", "/services/dns", other).await.ok(200);
     assert_eq!(replaced["vip"], "198.51.100.3");
+    let change = replaced.as_object_mut().unwrap().remove("change").unwrap();
+    assert_eq!(change["outcome"], "applied");
     assert_eq!(api.get("/services/dns").await.ok(200), replaced);
 
     let gone = api.delete("/services/dns").await;
-    assert_eq!(gone.status, 204);
+    assert_eq!(gone.status, 200);
+    assert_eq!(gone.body, json!({"change": {"outcome": "applied", "generation": 4}}));
     api.get("/services/dns").await.problem(404);
     let kinds = ["service-created", "service-changed", "service-deleted"];
     for kind in kinds {
@@ -55,6 +61,7 @@ async fn services_are_made_read_changed_and_deleted() {
 #[tokio::test]
 async fn what_is_read_can_be_sent_back() {
     let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
     let check = json!({"health_check": {"kind": "http"}, "max_conns": 9, "no_conn": "drop"});
     api.send("PATCH", "/services/web", check).await.ok(200);
@@ -99,6 +106,7 @@ async fn what_is_read_can_be_sent_back() {
 #[tokio::test]
 async fn backends_and_pools_are_made_read_changed_and_deleted() {
     let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
     let backends = "/services/web/backends";
 
@@ -118,10 +126,11 @@ async fn backends_and_pools_are_made_read_changed_and_deleted() {
     }
     let patched = api.send("PATCH", &one, json!({"zone": null, "weight": 0})).await.ok(200);
     assert_eq!((&patched["weight"], &patched["zone"]), (&json!(0), &Value::Null));
-    let replaced = api.send("PUT", &one, json!({"weight": 65_535})).await.ok(200);
+    let mut replaced = api.send("PUT", &one, json!({"weight": 65_535})).await.ok(200);
     assert_eq!(replaced["weight"], 65_535);
+    replaced.as_object_mut().unwrap().remove("change");
     assert_eq!(api.get(&one).await.ok(200), replaced);
-    assert_eq!(api.delete(&one).await.status, 204);
+    assert_eq!(api.delete(&one).await.status, 200);
     assert!(api.get(&one).await.problem(404).contains("10.0.0.1:8080, 10.0.0.2:8080"));
 
     let pool = json!({"name": "more", "addresses": ["10.0.0.251"]});
@@ -146,7 +155,7 @@ async fn backends_and_pools_are_made_read_changed_and_deleted() {
     assert_eq!(api.post_empty(&format!("{path}/up")).await.ok(200)["drained"], Value::Null);
     api.send("PUT", "/pools/more", json!({"addresses": ["10.0.0.254"]})).await.ok(200);
     assert_eq!(api.get("/pools").await.ok(200)["pools"].as_array().unwrap().len(), 2);
-    assert_eq!(api.delete("/pools/more").await.status, 204);
+    assert_eq!(api.delete("/pools/more").await.status, 200);
     assert!(api.delete("/pools/local").await.problem(409).contains("used by web"));
     server.stop().await;
 }
@@ -166,6 +175,7 @@ async fn what_does_not_change_anything_makes_no_version() {
 #[tokio::test]
 async fn a_conflicting_update_is_refused() {
     let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
     let read = api.get("/services/web").await;
     let etag = read.header("etag").to_owned();
@@ -195,6 +205,7 @@ async fn a_conflicting_update_is_refused() {
 #[tokio::test]
 async fn concurrent_updates_have_one_winner() {
     let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
     let etag = api.get("/services/web").await.header("etag").to_owned();
     let put = |weight: u64| {
@@ -356,7 +367,7 @@ async fn statistics_and_status_come_from_the_data_plane() {
     );
     assert!(status["dataplane"]["error"].as_str().unwrap().contains("dataplane.sock"));
     assert_eq!(status["control"]["backends"], 2);
-    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(201);
+    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(202);
 
     let fake = FakeDataplane::start(&lab.socket());
     let table = |used| sluice_api::stats::TableUsage {
@@ -395,7 +406,8 @@ async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {
     let before = fake.with(|m| m.snapshot.as_ref().unwrap().generation);
 
     fake.with(|m| (m.adopted, m.stuck_ms) = (Some(before), 7_012));
-    api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(200);
+    let drained = api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(202);
+    assert_eq!(drained["state"], "drain");
     let newer = fake.snapshot_where("the change", |s| s.generation > before).await.generation;
     let warnings = api.get("/readyz").await.ok(200)["warnings"].clone();
     let texts: Vec<&str> = warnings.as_array().unwrap().iter().filter_map(|w| w.as_str()).collect();
@@ -403,6 +415,7 @@ async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {
     assert!(texts[0].starts_with("worker 0 (CPU 1) has not come round for 7012 ms"), "{texts:?}");
     let pending = format!("generation {newer} is pending: worker 0 forwards by {before}");
     assert_eq!(texts[1], pending);
+    assert_eq!(drained["change"]["reason"], json!(pending));
     let dataplane = |status: Value| status["dataplane"].clone();
     tokio::time::sleep(2 * sluice_control::publish::POLL).await;
     let status = dataplane(api.get("/status").await.ok(200));
@@ -489,6 +502,92 @@ async fn a_silent_data_plane_does_not_stop_the_api() {
     let problem = api.get("/stats").await.problem(503);
     assert!(problem.contains("no answer within 2 s"), "{problem}");
     assert!(began.elapsed().as_millis() < 3_000);
-    api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(200);
+    api.post_empty("/services/web/backends/10.0.0.1:8080/drain").await.ok(202);
+    server.stop().await;
+}
+
+const WEIGHT: &str = "/services/web/backends/10.0.0.1:8080/weight";
+
+/// Every change says whether packets are treated by it, and why not.
+#[tokio::test]
+async fn a_change_says_what_became_of_it() {
+    let lab = Lab::new();
+    let mut fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    let set = |weight: u16, query: &str| {
+        let path = format!("{WEIGHT}{query}");
+        let api = &api;
+        async move {
+            let began = Instant::now();
+            let body = api.send("PUT", &path, json!({ "weight": weight })).await;
+            (body, began.elapsed().as_millis())
+        }
+    };
+    let outcome = |answer: &Answer| {
+        let change = &answer.body["change"];
+        let text = |key: &str| change[key].as_str().unwrap_or_default().to_owned();
+        (answer.status.as_u16(), text("outcome"), change["generation"].as_u64(), text("reason"))
+    };
+    let applied = |status, generation| (status, "applied".to_owned(), generation, String::new());
+
+    let (answer, took) = set(7, "").await;
+    assert_eq!(outcome(&answer), applied(200, Some(2)));
+    assert_eq!(answer.body["weight"], 7);
+    assert!(took < 1_000, "{took} ms");
+    assert_eq!(fake.with(|m| m.snapshot.as_ref().unwrap().generation), 2);
+    let (answer, _) = set(7, "?wait_ms=0").await;
+    assert_eq!(outcome(&answer), applied(200, Some(2)), "what changes nothing is in force");
+    let made = api.send("POST", "/services", dr("dns", "198.51.100.2")).await;
+    assert_eq!(outcome(&made), applied(201, Some(3)));
+
+    // It takes its time: waited for, or not.
+    fake.with(|m| m.apply_takes = Duration::from_millis(400));
+    let (answer, took) = set(8, "?wait_ms=100").await;
+    let late = "the data plane has not taken it over within 100 ms";
+    assert_eq!(outcome(&answer), (202, "stored".to_owned(), Some(3), late.to_owned()));
+    assert!((100..380).contains(&took), "{took} ms");
+    let (answer, took) = set(9, "").await;
+    assert_eq!(outcome(&answer), applied(200, Some(5)));
+    assert!((400..1_800).contains(&took), "{took} ms");
+    fake.with(|m| m.apply_takes = Duration::ZERO);
+
+    // It refuses.
+    fake.with(|m| m.port_address = Some([198, 51, 100, 1].into()));
+    let (answer, took) = set(10, "").await;
+    let (status, word, _, reason) = outcome(&answer);
+    assert_eq!((status, word.as_str()), (202, "stored"));
+    assert!(reason.contains("refused the last snapshot: services[web].vip"), "{reason}");
+    assert!(took < 1_000, "{took} ms: that is known at once");
+    fake.with(|m| m.port_address = None);
+    assert_eq!(outcome(&set(11, "").await.0).0, 200);
+
+    // It is gone: not waited for, unless asked to.
+    fake.kill().await;
+    api.ready(503).await;
+    let (answer, took) = set(12, "").await;
+    let (status, word, _, reason) = outcome(&answer);
+    assert_eq!((status, word.as_str()), (202, "stored"));
+    assert!(reason.starts_with("dataplane unreachable: "), "{reason}");
+    assert!(took < 1_000, "{took} ms");
+    let (_, took) = set(13, "?wait_ms=700").await;
+    assert!((700..1_500).contains(&took), "{took} ms");
+    let gone = api.delete("/services/dns").await;
+    assert_eq!((gone.status.as_u16(), outcome(&gone).1.as_str()), (202, "stored"));
+    let (answer, ()) = tokio::join!(set(14, "?wait_ms=5000"), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        fake.restart();
+    });
+    assert_eq!(outcome(&answer.0).0, 200);
+    assert_eq!(fake.with(|m| m.snapshot.as_ref().unwrap().services[0].backends[0].weight), 14);
+
+    for (query, expected) in [
+        ("?wait_ms=60001", "wait_ms is \"60001\": expected 0 to 60000"),
+        ("?wait_ms=-1", "wait_ms is \"-1\": expected 0 to 60000"),
+        ("?wait=1", "wait is \"1\": expected a known parameter: wait_ms"),
+    ] {
+        let problem = set(15, query).await.0.problem(400);
+        assert!(problem.contains(expected), "{problem}");
+    }
+    assert_eq!(api.get(&WEIGHT.replace("/weight", "")).await.body["weight"], 14);
     server.stop().await;
 }

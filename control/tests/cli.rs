@@ -212,9 +212,19 @@ impl Lab {
 
     /// A pool `local` and a service `web` with two backends.
     fn with_web(self) -> Lab {
-        self.ok("pool create local --address 10.0.0.250,10.0.0.251");
-        self.ok("service create web --vip 198.51.100.1 --port 80 --pool local --scheduler wrr \
-             --backend 10.0.0.1:80=3 --backend 10.0.0.2:8080");
+        self.with_web_ending(0)
+    }
+
+    /// The same by commands with this exit code.
+    fn with_web_ending(self, code: i32) -> Lab {
+        for args in [
+            "pool create local --address 10.0.0.250,10.0.0.251",
+            "service create web --vip 198.51.100.1 --port 80 --pool local --scheduler wrr \
+             --backend 10.0.0.1:80=3 --backend 10.0.0.2:8080",
+        ] {
+            let ran = self.run(args);
+            assert_eq!(ran.code, code, "sluice {args}: {}", ran.stderr);
+        }
         self
     }
 }
@@ -287,7 +297,9 @@ fn a_services_life() {
 
     assert_eq!(lab.ok("service delete web"), "service web deleted\n");
     assert_eq!(lab.json("service list"), json!({"services": []}));
-    assert_eq!(lab.ok("pool delete local --json"), "", "nothing is left to show");
+    let gone = lab.json("pool delete local");
+    assert_eq!(gone["change"]["outcome"], "applied");
+    assert_eq!(gone.as_object().unwrap().len(), 1, "nothing else is left to show");
 }
 
 #[test]
@@ -399,9 +411,47 @@ fn pools_and_their_addresses() {
     assert_eq!(lab.json("pool show local")["addresses"].as_array().unwrap().len(), 5);
 }
 
+/// A change that packets are not treated by yet has an exit code of its own.
+#[test]
+fn what_is_stored_but_not_applied_is_told() {
+    let lab = Lab::without_dataplane().with_web_ending(7);
+    let ran = lab.run("backend weight web 10.0.0.1:80 202");
+    assert_eq!(ran.code, 7);
+    assert_eq!(
+        ran.stdout,
+        "backend 10.0.0.1:80 of service web: weight is 202 (stored, not applied)\n"
+    );
+    assert!(
+        ran.stderr.starts_with("error: stored, but not applied: dataplane unreachable: "),
+        "{}",
+        ran.stderr
+    );
+    let ran = lab.run("backend remove web 10.0.0.2:8080 --json");
+    assert_eq!(ran.code, 7);
+    let change: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(change["change"]["outcome"], "stored");
+    let problem: Value = serde_json::from_str(&ran.stderr).unwrap();
+    assert_eq!(problem["title"], "stored, not applied");
+
+    let began = Instant::now();
+    assert_eq!(lab.run("--wait 0.6 backend drain web 10.0.0.1:80").code, 7);
+    assert!(began.elapsed() >= Duration::from_millis(600));
+    for wrong in ["61", "-1", "x", "nan"] {
+        let ran = lab.run(&format!("backend up web 10.0.0.1:80 --wait={wrong}"));
+        assert_eq!(ran.code, 2, "{wrong}");
+        assert!(ran.stderr.contains("expected 0 to 60 seconds"), "{}", ran.stderr);
+    }
+
+    // The data plane comes while the command waits.
+    let waiting = lab.command("backend up web 10.0.0.1:80 --wait 20").spawn().unwrap();
+    Dataplane::serve(&lab.dir.path().join("dp.sock"));
+    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!(lab.run("backend weight web 10.0.0.1:80 5").code, 0);
+}
+
 #[test]
 fn exit_codes_tell_what_went_wrong() {
-    let lab = Lab::without_dataplane().with_web();
+    let lab = Lab::without_dataplane().with_web_ending(7);
     let fails = |args: &str, code: i32, says: &str| {
         let ran = lab.run(args);
         assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "sluice {args}: {}", ran.stderr);

@@ -16,6 +16,12 @@ async fn set_weight(api: &Api, weight: u64) {
     api.send("PUT", WEIGHT, json!({ "weight": weight })).await.ok(200);
 }
 
+/// While the data plane does not take it over, or without waiting for that.
+async fn store_weight(api: &Api, weight: u64) {
+    let path = format!("{WEIGHT}?wait_ms=0");
+    api.send("PUT", &path, json!({ "weight": weight })).await.ok(202);
+}
+
 fn weight(snapshot: &Snapshot) -> u16 {
     snapshot.services[0].backends[0].weight
 }
@@ -49,7 +55,7 @@ async fn bursts_coalesce_and_the_newest_wins() {
     api.ready(200).await;
     fake.with(|m| m.apply_takes = Duration::from_millis(300));
     for weight in 1..=50 {
-        set_weight(&api, weight).await;
+        store_weight(&api, weight).await;
     }
     fake.snapshot_where("the last weight", |s| weight(s) == 50).await;
     let applies = fake.with(|m| m.applies.len());
@@ -74,7 +80,7 @@ async fn a_restarted_data_plane_gets_everything_back() {
     assert!(gone.elapsed() < Duration::from_secs(1), "noticed after {:?}", gone.elapsed());
     api.event("dataplane-unreachable").await;
     // The API goes on meanwhile.
-    set_weight(&api, 8).await;
+    store_weight(&api, 8).await;
 
     fake.restart();
     let back = Instant::now();
@@ -157,7 +163,7 @@ async fn a_refused_snapshot_is_told_and_tried_again_when_something_changes() {
         m.applies.clear();
         m.port_address = Some(Ipv4Addr::new(198, 51, 100, 1));
     });
-    set_weight(&api, 7).await;
+    store_weight(&api, 7).await;
     let event = api.event("snapshot-rejected").await;
     assert!(event.contains("services[web].vip is 198.51.100.1"), "{event}");
     let reason = api.ready(503).await.problem(503);
@@ -167,7 +173,7 @@ async fn a_refused_snapshot_is_told_and_tried_again_when_something_changes() {
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(fake.with(|m| m.applies.len()), 1, "not tried again without a change");
     // Requests are judged by the same rule from now on, but old sins do not block new changes.
-    set_weight(&api, 8).await;
+    store_weight(&api, 8).await;
     let bad = json!({
         "name": "x", "vip": "198.51.100.1", "port": 81, "protocol": "tcp", "mode": "dr"
     });

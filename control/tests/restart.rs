@@ -19,8 +19,8 @@ const ONE: &str = "/services/web/backends/10.0.0.1:8080";
 async fn what_the_api_changed_survives_a_restart() {
     let lab = Lab::new();
     let (server, api) = lab.start(WEB).await;
-    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
-    api.send("POST", "/pools", json!({"name": "api", "addresses": ["10.0.0.9"]})).await.ok(201);
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
+    api.send("POST", "/pools", json!({"name": "api", "addresses": ["10.0.0.9"]})).await.ok(202);
     api.delete("/services/web/backends/10.0.0.2:8080").await;
     let before = api.get("/services").await;
     server.stop().await;
@@ -49,7 +49,7 @@ async fn a_file_that_does_not_go_with_the_state_stops_the_start() {
     let (server, api) = lab.start("").await;
     let body =
         json!({"name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"});
-    api.send("POST", "/services", body).await.ok(201);
+    api.send("POST", "/services", body).await.ok(202);
     server.stop().await;
     let stored = fs::read(lab.path("state.json")).unwrap();
     let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
@@ -63,7 +63,7 @@ async fn a_torn_state_file_is_never_read() {
     let lab = Lab::new();
     let (server, api) = lab.start(WEB).await;
     for weight in [7, 8] {
-        api.send("PUT", &format!("{ONE}/weight"), json!({ "weight": weight })).await.ok(200);
+        api.send("PUT", &format!("{ONE}/weight"), json!({ "weight": weight })).await.ok(202);
     }
     server.stop().await;
     let path = lab.path("state.json");
@@ -95,7 +95,7 @@ async fn a_disk_that_refuses_is_an_error_and_changes_nothing() {
     assert_eq!(read.header("etag"), "\"1\"");
     assert_eq!(read.ok(200)["weight"], 100);
     fs::remove_dir(lab.path("state.json.new")).unwrap();
-    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
     server.stop().await;
 }
 
@@ -187,7 +187,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
             let Some(status) = running.api.try_raw("PUT", &path, &headers, body).await else {
                 break;
             };
-            assert_eq!(status, 200);
+            assert_eq!(status, 202, "stored: there is no data plane");
             answered = next;
         }
         killer.await.unwrap();

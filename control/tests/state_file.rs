@@ -85,7 +85,7 @@ async fn an_empty_state_does_not_replace_a_full_one() {
     let (server, api) = lab.start("").await;
     held(&api, &fake).await;
     // A change that leaves the service missing is no word about it.
-    api.send("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.9"]})).await.ok(201);
+    api.send("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.9"]})).await.ok(202);
     held(&api, &fake).await;
     server.stop().await;
     let (server, api) = lab.start("").await;

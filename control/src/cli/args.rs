@@ -3,9 +3,12 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sluice_api::{BackendId, DEFAULT_API_LISTEN};
+
+use crate::publish::MAX_WAIT_MS;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -16,9 +19,16 @@ Exit codes:
   4  there is no such service, backend, pool or port
   5  conflict: it exists already, is in use, or was changed meanwhile
   6  server error, or the data plane cannot be reached
+  7  the change is stored, but not applied: packets are not treated by it yet
 
 With --json, standard output is the API's JSON, and an error is one line of problem+json on
 standard error.";
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected 0 to {} seconds, as 5 or 0.5", MAX_WAIT_MS / 1_000);
+    let wait = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    wait.filter(|wait| *wait <= Duration::from_millis(MAX_WAIT_MS)).ok_or_else(wrong)
+}
 
 /// Steer the Sluice load balancer over its HTTP API.
 #[derive(Debug, Parser)]
@@ -31,6 +41,10 @@ pub(super) struct Cli {
     /// Print JSON for programs instead of tables.
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// How long to wait until a change is applied, also while the data plane cannot be reached. From
+    /// 0 to 60; unless given, 2 s while it can be reached.
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) wait: Option<Duration>,
     #[command(subcommand)]
     pub(super) command: Command,
 }

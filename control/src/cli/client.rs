@@ -1,5 +1,6 @@
 //! Requests to the HTTP API, over plain TCP: one connection each.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -31,6 +32,10 @@ pub(super) struct Client {
     authority: String,
     /// Path before `/api/v1`, for an API behind a proxy.
     prefix: String,
+    /// How long a change is waited for; absent: as long as the API does by itself.
+    wait: Option<Duration>,
+    /// Why the last change that was made is not applied; absent when it is.
+    stored: RefCell<Option<String>>,
 }
 
 /// An answer with status 2xx.
@@ -86,7 +91,14 @@ impl Client {
             port: authority.port_u16().unwrap_or(80),
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            wait: None,
+            stored: RefCell::default(),
         })
+    }
+
+    /// With so much patience for changes; absent: as much as the API has by itself.
+    pub(super) fn waiting(self, wait: Option<Duration>) -> Client {
+        Client { wait, ..self }
     }
 
     /// Reads a resource.
@@ -112,19 +124,35 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<HeaderValue>,
     ) -> Result<Answer, CliError> {
+        let is_change = method != Method::GET;
+        let (mut target, mut patience) = (path.to_owned(), REQUEST_TIMEOUT);
+        if let (true, Some(wait)) = (is_change, self.wait) {
+            target = format!("{path}?wait_ms={}", wait.as_millis());
+            patience += wait;
+        }
         let described = format!("{method} {path}");
-        let request = self.request(method, path, body, if_match).map_err(|error| {
+        let request = self.request(method, &target, body, if_match).map_err(|error| {
             CliError::Usage(format!("cannot ask the API for {described}: {error}"))
         })?;
-        let answered = tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request)).await;
+        let answered = tokio::time::timeout(patience, self.exchange(request)).await;
         let (status, etag, bytes) = match answered {
             Ok(answer) => answer.map_err(|reason| self.unreachable(reason))?,
             Err(_) => {
-                let reason = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
+                let reason = format!("no answer within {} s", patience.as_secs());
                 return Err(self.unreachable(reason));
             }
         };
-        understand(status, etag, &bytes).map_err(|failure| failure.into_error(described, status))
+        let answer = understand(status, etag, &bytes)
+            .map_err(|failure| failure.into_error(described, status))?;
+        if is_change {
+            self.stored.replace(not_applied(&answer.body));
+        }
+        Ok(answer)
+    }
+
+    /// Why the last change that was made is not applied; absent when it is, or when there was none.
+    pub(super) fn not_applied(&self) -> Option<String> {
+        self.stored.borrow().clone()
     }
 
     fn unreachable(&self, reason: String) -> CliError {
@@ -183,6 +211,13 @@ impl Client {
             .map_err(|error| format!("the answer broke off: {error}"))?;
         Ok((status, etag, body.to_bytes()))
     }
+}
+
+/// Why a change is stored and not applied, as its answer tells.
+pub(super) fn not_applied(answer: &Value) -> Option<String> {
+    let change = &answer["change"];
+    let reason = || change["reason"].as_str().unwrap_or("no reason given").to_owned();
+    (change["outcome"] == "stored").then(reason)
 }
 
 /// An error with its causes: hyper's own text says only where it happened.

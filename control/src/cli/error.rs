@@ -38,6 +38,11 @@ pub(super) enum CliError {
     /// The API said no.
     #[error("{0}")]
     Refused(Refusal),
+    /// A change is on disk, and packets are not treated by it.
+    #[error(
+        "stored, but not applied: {0}\nIt is applied as soon as it can be; --wait waits longer."
+    )]
+    NotApplied(String),
     /// The API's answer makes no sense to this program.
     #[error("the answer to {request} is not one of this version of Sluice's API: {reason}")]
     Answer { request: String, reason: String },
@@ -63,6 +68,7 @@ impl CliError {
                 400..=499 => 1,
                 _ => 6,
             },
+            CliError::NotApplied(_) => 7,
             CliError::Answer { .. } | CliError::Runtime(_) | CliError::Output(_) => 6,
         }
     }
@@ -100,6 +106,7 @@ impl CliError {
             CliError::Usage(_) => "usage",
             CliError::File { .. } => "file is wrong",
             CliError::Unreachable { .. } => "API unreachable",
+            CliError::NotApplied(_) => "stored, not applied",
             CliError::Answer { .. } => "answer not understood",
             _ => "internal error",
         }
@@ -147,6 +154,7 @@ mod tests {
         let unreachable = CliError::Unreachable { api: String::new(), reason: String::new() };
         assert_eq!(unreachable.exit_code(), 3);
         assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
+        assert_eq!(CliError::NotApplied(String::new()).exit_code(), 7);
         assert_eq!(CliError::Output(io::ErrorKind::BrokenPipe.into()).exit_code(), 0);
         assert_eq!(CliError::Output(io::ErrorKind::StorageFull.into()).exit_code(), 6);
     }

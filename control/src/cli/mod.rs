@@ -44,6 +44,7 @@ struct Context {
 /// | 4 | there is no such resource |
 /// | 5 | conflict: it exists already, is in use, or was changed meanwhile |
 /// | 6 | server error, or the data plane cannot be reached |
+/// | 7 | the change is stored, but not applied |
 pub fn main() -> ExitCode {
     // A wrong command line ends here, with exit code 2.
     let cli = Cli::parse();
@@ -72,12 +73,17 @@ fn run(cli: Cli) -> Result<(), CliError> {
         clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);
         return Output::new(false).text(&String::from_utf8_lossy(&script));
     }
-    let context = Context { client: Client::new(&cli.api)?, output: Output::new(cli.json) };
+    let client = Client::new(&cli.api)?.waiting(cli.wait);
+    let context = Context { client, output: Output::new(cli.json) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    runtime.block_on(dispatch(&context, cli.command))
+    runtime.block_on(dispatch(&context, cli.command))?;
+    match context.client.not_applied() {
+        Some(reason) => Err(CliError::NotApplied(reason)),
+        None => Ok(()),
+    }
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {

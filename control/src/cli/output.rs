@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
 
+use super::client::not_applied;
 use super::error::CliError;
 
 /// How answers are printed.
@@ -42,7 +43,10 @@ impl Output {
         readable: impl FnOnce(&Value) -> String,
     ) -> Result<(), CliError> {
         if !self.json {
-            return self.text(&readable(value));
+            let text = readable(value);
+            // "weight is 202" would be a lie; the reason follows on standard error.
+            let stored = if not_applied(value).is_some() { " (stored, not applied)" } else { "" };
+            return self.text(&format!("{}{stored}", text.trim_end()));
         }
         // An answer without a body has nothing for a program: its exit code says it all.
         if value.is_null() { Ok(()) } else { self.value(value) }

@@ -6,10 +6,10 @@ use serde_json::json;
 use sluice_api::{AdminState, BackendId};
 
 use super::body::Body;
-use super::extract::{BackendPath, IfMatch, Segments};
+use super::extract::{BackendPath, Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, identity_fields, set_identity};
-use crate::model::{Action, ApiProblem, Precondition, find_backend};
+use crate::model::{Action, ApiProblem, find_backend};
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -33,25 +33,25 @@ pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: Backend
 pub async fn create(
     Shared(app): Shared<App>,
     Segments(service): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(body): Body,
 ) -> Answer {
     app.manager.state().find_service(&service)?;
     let backend = read::backend(body, &service, "new").map_err(ApiProblem::Invalid)?;
     let id = backend.id();
     let action = Action::CreateBackend { service: service.clone(), backend };
-    let state = app.commit(action, wanted).await?;
+    let done = app.commit(action, terms).await?;
     let location = format!("/api/v1/services/{service}/backends/{id}");
-    let service = state.find_service(&service)?;
+    let service = done.state.find_service(&service)?;
     let backend = view::backend(&app.manager, service, find_backend(service, id)?);
-    Ok(view::created(&state, location, backend))
+    view::created(&done, location, backend)
 }
 
 /// Put another definition in the place of a backend.
 pub async fn replace(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(mut body): Body,
 ) -> Answer {
     find_backend(app.manager.state().find_service(&service)?, id)?;
@@ -61,77 +61,71 @@ pub async fn replace(
     }
     let backend = read::backend(body, &service, &id.to_string()).map_err(ApiProblem::Invalid)?;
     let action = Action::ReplaceBackend { service: service.clone(), backend };
-    changed(&app, &service, id, action, wanted).await
+    changed(&app, &service, id, action, terms).await
 }
 
 /// Change some fields of a backend.
 pub async fn patch(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(patch): Body,
 ) -> Answer {
     let action = Action::PatchBackend { service: service.clone(), id, patch };
-    changed(&app, &service, id, action, wanted).await
+    changed(&app, &service, id, action, terms).await
 }
 
 /// Delete a backend; its conns run out.
 pub async fn delete(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
 ) -> Answer {
-    let state = app.commit(Action::DeleteBackend { service, id }, wanted).await?;
-    Ok(view::gone(&state))
+    let done = app.commit(Action::DeleteBackend { service, id }, terms).await?;
+    view::gone(&done)
 }
 
 /// Set a backend's weight.
 pub async fn set_weight(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(body): Body,
 ) -> Answer {
     find_backend(app.manager.state().find_service(&service)?, id)?;
     let weight = read::weight(body, &service, id).map_err(ApiProblem::Invalid)?;
     let action = Action::SetWeight { service: service.clone(), id, weight };
-    changed(&app, &service, id, action, wanted).await
+    changed(&app, &service, id, action, terms).await
 }
 
 /// Let a backend keep its conns and take no new ones.
-pub async fn drain(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
-    set_state(app, path, wanted, AdminState::Drain).await
+pub async fn drain(app: Shared<App>, path: BackendPath, terms: Terms) -> Answer {
+    set_state(app, path, terms, AdminState::Drain).await
 }
 
 /// Let a backend take new conns.
-pub async fn up(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
-    set_state(app, path, wanted, AdminState::Up).await
+pub async fn up(app: Shared<App>, path: BackendPath, terms: Terms) -> Answer {
+    set_state(app, path, terms, AdminState::Up).await
 }
 
 /// Take a backend out of service.
-pub async fn down(app: Shared<App>, path: BackendPath, wanted: IfMatch) -> Answer {
-    set_state(app, path, wanted, AdminState::Down).await
+pub async fn down(app: Shared<App>, path: BackendPath, terms: Terms) -> Answer {
+    set_state(app, path, terms, AdminState::Down).await
 }
 
 async fn set_state(
     Shared(app): Shared<App>,
     BackendPath { service, id }: BackendPath,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     state: AdminState,
 ) -> Answer {
     let action = Action::SetBackendState { service: service.clone(), id, state };
-    changed(&app, &service, id, action, wanted).await
+    changed(&app, &service, id, action, terms).await
 }
 
-async fn changed(
-    app: &App,
-    service: &str,
-    id: BackendId,
-    action: Action,
-    wanted: Option<Precondition>,
-) -> Answer {
-    let state = app.commit(action, wanted).await?;
-    let service = state.find_service(service)?;
+async fn changed(app: &App, service: &str, id: BackendId, action: Action, terms: Terms) -> Answer {
+    let done = app.commit(action, terms).await?;
+    let service = done.state.find_service(service)?;
     let backend = find_backend(service, id)?;
-    Ok(view::found(&state, view::backend(&app.manager, service, backend)))
+    view::changed(&done, view::backend(&app.manager, service, backend))
 }

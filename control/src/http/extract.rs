@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::header;
@@ -12,6 +13,7 @@ use sluice_api::{BackendId, Problem};
 
 use super::HttpProblem;
 use crate::model::Precondition;
+use crate::publish::{MAX_WAIT_MS, Patience};
 
 /// The variable parts of the path.
 pub struct Segments<T>(pub T);
@@ -73,7 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AddressPath {
 }
 
 /// The `If-Match` header, if there is one.
-pub struct IfMatch(pub Option<Precondition>);
+struct IfMatch(Option<Precondition>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = HttpProblem;
@@ -98,6 +100,53 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
+/// On what terms a client makes a change: `If-Match` and `wait_ms`.
+pub struct Terms {
+    /// What the client believes is there, if it says so.
+    pub wanted: Option<Precondition>,
+    /// How long it waits to learn what became of the change.
+    pub patience: Patience,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Terms {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
+        let IfMatch(wanted) = IfMatch::from_request_parts(parts, state).await?;
+        let mut patience = Patience::default();
+        for (name, value) in query(parts, state, "wait_ms=N").await? {
+            let wrong = |expected| {
+                HttpProblem::BadRequest(Problem::new(&name, format!("{value:?}"), expected))
+            };
+            if name != "wait_ms" {
+                return Err(wrong("a known parameter: wait_ms".to_owned()));
+            }
+            patience = match value.parse() {
+                Ok(ms) if ms <= MAX_WAIT_MS => {
+                    Patience { wait: Duration::from_millis(ms), for_unreachable: true }
+                }
+                _ => return Err(wrong(format!("0 to {MAX_WAIT_MS}"))),
+            };
+        }
+        Ok(Terms { wanted, patience })
+    }
+}
+
+/// The query's parameters; `form` says which there may be.
+async fn query<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    form: &str,
+) -> Result<HashMap<String, String>, HttpProblem> {
+    match Query::from_request_parts(parts, state).await {
+        Ok(Query(fields)) => Ok(fields),
+        Err(_) => {
+            let query = format!("{:?}", parts.uri.query().unwrap_or_default());
+            Err(HttpProblem::BadRequest(Problem::new("query", query, form)))
+        }
+    }
+}
+
 /// `since` and `limit` of the event log.
 pub struct EventQuery {
     /// The last event already seen, 0 for none.
@@ -114,12 +163,7 @@ impl<S: Send + Sync> FromRequestParts<S> for EventQuery {
         let wrong = |field: &str, value: &str, expected: String| {
             Err(HttpProblem::BadRequest(Problem::new(field, format!("{value:?}"), expected)))
         };
-        let query = parts.uri.query().unwrap_or_default().to_owned();
-        let Ok(Query(fields)) =
-            Query::<HashMap<String, String>>::from_request_parts(parts, state).await
-        else {
-            return wrong("query", &query, "since=SEQ&limit=N".to_owned());
-        };
+        let fields = query(parts, state, "since=SEQ&limit=N").await?;
         let mut parsed = EventQuery { since: 0, limit: MOST };
         for (name, value) in &fields {
             match name.as_str() {

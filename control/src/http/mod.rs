@@ -19,6 +19,9 @@
 //!
 //! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
 //!
+//! A change answers what became of it under `change`, and 202 when packets are not treated by it yet;
+//! `?wait_ms=N` says how long to wait for that.
+//!
 //! PUT replaces what exists (404 otherwise); PATCH is a merge patch (RFC 7396). Answers show the
 //! configured fields of a resource and beside them, as `observed`, what was observed of it; bodies may
 //! have that key, and it is ignored. Every answer carries the version of the state as `ETag`; a change with
@@ -43,9 +46,11 @@ use axum::http::{Method, Uri};
 use axum::routing::{get, post, put};
 use tower_http::trace::TraceLayer;
 
-use crate::manager::Manager;
-use crate::model::{Action, ApiProblem, Precondition, State};
-use crate::publish::Dataplane;
+use crate::manager::{Committed, Manager};
+use crate::model::{Action, ApiProblem, State};
+use crate::publish::{Dataplane, Outcome, Patience};
+
+use extract::Terms;
 
 pub use body::MAX_BODY;
 pub use problem_json::HttpProblem;
@@ -63,14 +68,27 @@ pub struct App {
     pub state_file: Arc<str>,
 }
 
+/// A change that was made.
+struct Done {
+    /// The state with it.
+    state: Arc<State>,
+    /// What became of it.
+    outcome: Outcome,
+}
+
 impl App {
-    /// Make a change durable, off the async threads. It is seen through even when the client goes.
-    async fn commit(
-        &self,
-        action: Action,
-        wanted: Option<Precondition>,
-    ) -> Result<Arc<State>, HttpProblem> {
-        self.blocking(move |manager| manager.commit(action, wanted.as_ref())).await
+    /// Make a change durable, off the async threads, and learn what became of it. It is seen
+    /// through even when the client goes.
+    async fn commit(&self, action: Action, terms: Terms) -> Result<Done, HttpProblem> {
+        let Terms { wanted, patience } = terms;
+        let commit = move |manager: &Manager| manager.commit(action, wanted.as_ref());
+        Ok(self.done(self.blocking(commit).await?, patience).await)
+    }
+
+    /// Learn what became of a change.
+    async fn done(&self, committed: Committed, patience: Patience) -> Done {
+        let outcome = self.dataplane.outcome(committed.revision, patience).await;
+        Done { state: committed.state, outcome }
     }
 
     /// Have the manager do something that blocks while the disk does.

@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use sluice_api::stats::{DataplaneStatus, TableUsage, WorkerStatus};
+use sluice_api::stats::{TableUsage, WorkerStatus};
 use sluice_api::{Mode, Protocol, Service};
 
 use super::extract::{EventQuery, Segments};
 use super::{App, HttpProblem};
 use crate::model::{ApiProblem, Kind};
+use crate::publish::pending;
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -161,19 +162,6 @@ fn stuck(worker: &WorkerStatus) -> Option<String> {
              and conns wait, or are lost; silence of backends is not held against them"
         )
     })
-}
-
-/// Which workers have not taken the newest snapshot over.
-fn pending(status: &DataplaneStatus) -> Option<String> {
-    let behind = |worker: &&WorkerStatus| worker.generation < status.generation;
-    let behind: Vec<String> = status
-        .workers
-        .iter()
-        .filter(behind)
-        .map(|worker| format!("worker {} forwards by {}", worker.worker, worker.generation))
-        .collect();
-    (!behind.is_empty())
-        .then(|| format!("generation {} is pending: {}", status.generation, behind.join(", ")))
 }
 
 /// A limit of conns in DR, where their ends are not heard.

@@ -5,10 +5,10 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::extract::{AddressPath, IfMatch, Segments};
+use super::extract::{AddressPath, Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
-use crate::model::{Action, ApiProblem, Precondition};
+use crate::model::{Action, ApiProblem};
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -26,73 +26,69 @@ pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) ->
 }
 
 /// Make a pool.
-pub async fn create(
-    Shared(app): Shared<App>,
-    IfMatch(wanted): IfMatch,
-    Body(body): Body,
-) -> Answer {
+pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) -> Answer {
     let pool = read::pool(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
     let name = pool.name.clone();
-    let state = app.commit(Action::CreatePool(pool), wanted).await?;
-    let pool = view::pool(&state, state.find_pool(&name)?);
-    Ok(view::created(&state, format!("/api/v1/pools/{name}"), pool))
+    let done = app.commit(Action::CreatePool(pool), terms).await?;
+    let pool = view::pool(&done.state, done.state.find_pool(&name)?);
+    view::created(&done, format!("/api/v1/pools/{name}"), pool)
 }
 
 /// Put another definition in the place of a pool.
 pub async fn replace(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(mut body): Body,
 ) -> Answer {
     app.manager.state().find_pool(&name)?;
     set_identity(&mut body, &format!("pools[{name}]"), "name", Value::from(name.as_str()))
         .map_err(ApiProblem::invalid)?;
     let pool = read::pool(body, Spelling::Json, &name).map_err(ApiProblem::Invalid)?;
-    changed(&app, &name, Action::ReplacePool(pool), wanted).await
+    changed(&app, &name, Action::ReplacePool(pool), terms).await
 }
 
 /// Change some fields of a pool.
 pub async fn patch(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(patch): Body,
 ) -> Answer {
-    changed(&app, &name, Action::PatchPool { name: name.clone(), patch }, wanted).await
+    changed(&app, &name, Action::PatchPool { name: name.clone(), patch }, terms).await
 }
 
 /// Let an address keep its conns, but give it no new ones.
-pub async fn drain(app: Shared<App>, path: AddressPath, wanted: IfMatch) -> Answer {
-    set_address(app, path, wanted, true).await
+pub async fn drain(app: Shared<App>, path: AddressPath, terms: Terms) -> Answer {
+    set_address(app, path, terms, true).await
 }
 
 /// Let new conns use an address.
-pub async fn up(app: Shared<App>, path: AddressPath, wanted: IfMatch) -> Answer {
-    set_address(app, path, wanted, false).await
+pub async fn up(app: Shared<App>, path: AddressPath, terms: Terms) -> Answer {
+    set_address(app, path, terms, false).await
 }
 
 async fn set_address(
     Shared(app): Shared<App>,
     AddressPath { pool, address }: AddressPath,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     drain: bool,
 ) -> Answer {
     let action = Action::DrainAddress { pool: pool.clone(), address, drain };
-    changed(&app, &pool, action, wanted).await
+    changed(&app, &pool, action, terms).await
 }
 
 /// Delete a pool that no service uses.
 pub async fn delete(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
 ) -> Answer {
-    let state = app.commit(Action::DeletePool { name }, wanted).await?;
-    Ok(view::gone(&state))
+    let done = app.commit(Action::DeletePool { name }, terms).await?;
+    view::gone(&done)
 }
 
-async fn changed(app: &App, name: &str, action: Action, wanted: Option<Precondition>) -> Answer {
-    let state = app.commit(action, wanted).await?;
-    Ok(view::found(&state, view::pool(&state, state.find_pool(name)?)))
+async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
+    let done = app.commit(action, terms).await?;
+    view::changed(&done, view::pool(&done.state, done.state.find_pool(name)?))
 }

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::extract::{IfMatch, Segments};
+use super::extract::{Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
 use crate::model::{Action, ApiProblem};
@@ -28,58 +28,49 @@ pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) ->
 }
 
 /// Make a service.
-pub async fn create(
-    Shared(app): Shared<App>,
-    IfMatch(wanted): IfMatch,
-    Body(body): Body,
-) -> Answer {
+pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) -> Answer {
     let service = read::service(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
     let name = service.name.clone();
-    let state = app.commit(Action::CreateService(service), wanted).await?;
-    let service = view::service(&app.manager, state.find_service(&name)?)?;
-    Ok(view::created(&state, format!("/api/v1/services/{name}"), service))
+    let done = app.commit(Action::CreateService(service), terms).await?;
+    let service = view::service(&app.manager, done.state.find_service(&name)?)?;
+    view::created(&done, format!("/api/v1/services/{name}"), service)
 }
 
 /// Put another definition in the place of a service.
 pub async fn replace(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(mut body): Body,
 ) -> Answer {
     app.manager.state().find_service(&name)?;
     set_identity(&mut body, &format!("services[{name}]"), "name", Value::from(name.as_str()))
         .map_err(ApiProblem::invalid)?;
     let service = read::service(body, Spelling::Json, &name).map_err(ApiProblem::Invalid)?;
-    changed(&app, &name, Action::ReplaceService(service), wanted).await
+    changed(&app, &name, Action::ReplaceService(service), terms).await
 }
 
 /// Change some fields of a service.
 pub async fn patch(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
     Body(patch): Body,
 ) -> Answer {
-    changed(&app, &name, Action::PatchService { name: name.clone(), patch }, wanted).await
+    changed(&app, &name, Action::PatchService { name: name.clone(), patch }, terms).await
 }
 
 /// Delete a service and its backends.
 pub async fn delete(
     Shared(app): Shared<App>,
     Segments(name): Segments<String>,
-    IfMatch(wanted): IfMatch,
+    terms: Terms,
 ) -> Answer {
-    let state = app.commit(Action::DeleteService { name }, wanted).await?;
-    Ok(view::gone(&state))
+    let done = app.commit(Action::DeleteService { name }, terms).await?;
+    view::gone(&done)
 }
 
-async fn changed(
-    app: &App,
-    name: &str,
-    action: Action,
-    wanted: Option<crate::model::Precondition>,
-) -> Answer {
-    let state = app.commit(action, wanted).await?;
-    Ok(view::found(&state, view::service(&app.manager, state.find_service(name)?)?))
+async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
+    let done = app.commit(action, terms).await?;
+    view::changed(&done, view::service(&app.manager, done.state.find_service(name)?)?)
 }

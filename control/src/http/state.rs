@@ -4,10 +4,13 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde_json::json;
 
+use super::extract::Terms;
 use super::{App, HttpProblem, view};
+use crate::manager::Manager;
 
 /// Let the state be published, though it takes services away from the data plane.
-pub async fn confirm(Shared(app): Shared<App>) -> Result<Response, HttpProblem> {
-    let state = app.blocking(|manager| manager.confirm()).await?;
-    Ok(view::found(&state, json!({})))
+pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response, HttpProblem> {
+    let committed = app.blocking(Manager::confirm).await?;
+    let done = app.done(committed, terms.patience).await;
+    view::changed(&done, json!({}))
 }

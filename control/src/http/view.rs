@@ -5,13 +5,14 @@ use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_api::{AdminState, Backend, Pool, Service};
 
-use super::HttpProblem;
+use super::{Done, HttpProblem};
 use crate::manager::Manager;
 use crate::model::{State, entity_tag};
 use crate::observed::{Health, Observation};
+use crate::publish::Fate;
 
 /// A resource and what was observed of it.
 #[derive(Serialize)]
@@ -88,15 +89,35 @@ pub fn found(state: &State, body: impl Serialize) -> Response {
     ([etag(state)], Json(body)).into_response()
 }
 
-/// What was made, and where.
-pub fn created(state: &State, location: String, body: impl Serialize) -> Response {
-    let headers = [etag(state), (header::LOCATION, location)];
-    (StatusCode::CREATED, headers, Json(body)).into_response()
+/// What was changed, with what became of it.
+pub fn changed(done: &Done, body: impl Serialize) -> Result<Response, HttpProblem> {
+    answer(done, StatusCode::OK, body)
 }
 
-/// Nothing is left to show.
-pub fn gone(state: &State) -> Response {
-    (StatusCode::NO_CONTENT, [etag(state)]).into_response()
+/// What was made, where, and what became of it.
+pub fn created(
+    done: &Done,
+    location: String,
+    body: impl Serialize,
+) -> Result<Response, HttpProblem> {
+    let answer = answer(done, StatusCode::CREATED, body)?;
+    Ok(([(header::LOCATION, location)], answer).into_response())
+}
+
+/// Nothing is left to show but what became of it.
+pub fn gone(done: &Done) -> Result<Response, HttpProblem> {
+    answer(done, StatusCode::OK, Value::Object(Map::new()))
+}
+
+/// The resource and `change`; 202 when packets are not treated by it yet (RFC 9110, 15.3.3).
+fn answer(done: &Done, applied: StatusCode, body: impl Serialize) -> Result<Response, HttpProblem> {
+    let status = match done.outcome.outcome {
+        Fate::Applied => applied,
+        Fate::Stored => StatusCode::ACCEPTED,
+    };
+    let mut body = serde_json::to_value(body).map_err(internal)?;
+    body["change"] = serde_json::to_value(&done.outcome).map_err(internal)?;
+    Ok((status, [etag(&done.state)], Json(body)).into_response())
 }
 
 fn etag(state: &State) -> (HeaderName, String) {

@@ -8,15 +8,16 @@
 mod announce;
 mod connection;
 mod guard;
+mod outcome;
 mod session;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_api::message::{Request, Response};
-use sluice_api::stats::{DataplaneStatus, NeighbourStatus, Stats};
+use sluice_api::stats::{DataplaneStatus, NeighbourStatus, Stats, WorkerStatus};
 use sluice_api::{Problem, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,6 +26,7 @@ use crate::manager::Manager;
 use crate::model::ApiProblem;
 
 pub use guard::taken_away;
+pub use outcome::{Fate, MAX_WAIT_MS, Outcome, Patience};
 
 use connection::Connection;
 use session::Session;
@@ -45,6 +47,9 @@ pub struct Link {
     pub status: Option<DataplaneStatus>,
     /// Generation of the last snapshot that control published or found in force; 0 before.
     pub published: u64,
+    /// Revision of the manager's that was compared last with what is in force, over this connection;
+    /// what came of it is told by the other fields. 0 before.
+    pub revision: u64,
     /// Why it refused the last snapshot; empty when it did not.
     pub rejected: Vec<Problem>,
     /// Why the desired snapshot is not published at all; see [`Manager::withheld`].
@@ -58,17 +63,32 @@ impl Link {
             let why = self.error.as_deref().unwrap_or("not connected yet");
             return Some(format!("dataplane unreachable: {why}"));
         }
-        if let Some(problem) = self.rejected.first() {
-            return Some(format!("the data plane refused the last snapshot: {problem}"));
-        }
-        if self.held.is_some() {
-            return self.held.clone();
+        if let Some(reason) = self.refusal().or_else(|| self.held.clone()) {
+            return Some(reason);
         }
         match &self.status {
             Some(status) if status.generation > 0 => None,
             _ => Some("the data plane has no snapshot yet".to_owned()),
         }
     }
+
+    fn refusal(&self) -> Option<String> {
+        let problem = self.rejected.first()?;
+        Some(format!("the data plane refused the last snapshot: {problem}"))
+    }
+}
+
+/// Which workers have not taken the newest snapshot over.
+pub fn pending(status: &DataplaneStatus) -> Option<String> {
+    let behind = |worker: &&WorkerStatus| worker.generation < status.generation;
+    let behind: Vec<String> = status
+        .workers
+        .iter()
+        .filter(behind)
+        .map(|worker| format!("worker {} forwards by {}", worker.worker, worker.generation))
+        .collect();
+    (!behind.is_empty())
+        .then(|| format!("generation {} is pending: {}", status.generation, behind.join(", ")))
 }
 
 type Answer = Result<Response, String>;
@@ -78,7 +98,7 @@ type Question = (Request, oneshot::Sender<Answer>);
 #[derive(Clone)]
 pub struct Dataplane {
     questions: mpsc::Sender<Question>,
-    link: Arc<RwLock<Link>>,
+    link: watch::Receiver<Link>,
     /// Where it listens.
     pub socket: PathBuf,
 }
@@ -86,7 +106,13 @@ pub struct Dataplane {
 impl Dataplane {
     /// What is known of it.
     pub fn link(&self) -> Link {
-        self.link.read().unwrap_or_else(|e| e.into_inner()).clone()
+        self.link.borrow().clone()
+    }
+
+    /// What became of all changes up to a revision of the manager's. Waits as long as `patience`
+    /// says.
+    pub async fn outcome(&self, revision: u64, patience: Patience) -> Outcome {
+        outcome::outcome(self.link.clone(), revision, patience).await
     }
 
     /// Who it is and what it runs, as of now.
@@ -153,7 +179,7 @@ fn unexpected(response: &Response) -> ApiProblem {
 /// What outlives a connection.
 pub(crate) struct Publisher {
     manager: Arc<Manager>,
-    link: Arc<RwLock<Link>>,
+    link: watch::Sender<Link>,
     /// The data plane that was connected last.
     boot_id: Option<u64>,
     /// The last of its events that was merged into the log.
@@ -166,7 +192,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     fn update_link(&self, change: impl FnOnce(&mut Link)) {
-        change(&mut self.link.write().unwrap_or_else(|e| e.into_inner()));
+        self.link.send_modify(change);
     }
 
     fn first_contact_made(&mut self) {
@@ -204,17 +230,17 @@ pub fn start(
 ) -> (Running, oneshot::Receiver<()>) {
     let (ask, questions) = mpsc::channel(64);
     let (made, first_contact) = oneshot::channel();
-    let link = Arc::new(RwLock::new(Link::default()));
+    let (link, watched) = watch::channel(Link::default());
     let publisher = Publisher {
         manager,
-        link: link.clone(),
+        link,
         boot_id: None,
         events_since: 0,
         refused: None,
         first_contact: Some(made),
     };
     let task = tokio::spawn(run(publisher, socket.clone(), questions, stop));
-    let running = Running { dataplane: Dataplane { questions: ask, link, socket }, task };
+    let running = Running { dataplane: Dataplane { questions: ask, link: watched, socket }, task };
     (running, first_contact)
 }
 
@@ -249,6 +275,7 @@ fn lost(publisher: &mut Publisher, error: &str) {
     publisher.update_link(|link| {
         news = link.connected || link.error.as_deref() != Some(error);
         link.connected = false;
+        link.revision = 0;
         link.error = Some(error.to_owned());
     });
     if news {

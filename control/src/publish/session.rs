@@ -2,18 +2,22 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use sluice_api::message::{FrameError, Request, Response};
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{Problem, Snapshot};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use super::announce::Announcer;
 use super::connection::Connection;
 use super::{POLL, Publisher, Question, addresses};
 use crate::events::{self, Event};
 use crate::model::Environment;
+
+/// Time between the first two looks at workers that have a snapshot to take over.
+const SOON: Duration = Duration::from_millis(1);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,10 @@ pub(super) struct Session<'a> {
     /// Its generation; another one means that somebody else applied a snapshot.
     generation: u64,
     announcer: Announcer,
+    /// When to look at the status again.
+    next_look: Instant,
+    /// How long after the last look that is.
+    pause: Duration,
 }
 
 impl<'a> Session<'a> {
@@ -46,6 +54,8 @@ impl<'a> Session<'a> {
             in_force: None,
             generation: 0,
             announcer: Announcer::default(),
+            next_look: Instant::now(),
+            pause: POLL,
         }
     }
 
@@ -57,8 +67,6 @@ impl<'a> Session<'a> {
     ) -> Result<(), SessionError> {
         let mut changes = self.publisher.manager.watch();
         self.meet().await?;
-        let mut poll = interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = stop.changed() => return Ok(()),
@@ -72,7 +80,7 @@ impl<'a> Session<'a> {
                 Some((request, answer)) = questions.recv() => {
                     self.pass_on(request, answer).await?;
                 }
-                _ = poll.tick() => self.look().await?,
+                () = sleep_until(self.next_look) => self.look().await?,
             }
         }
     }
@@ -125,6 +133,8 @@ impl<'a> Session<'a> {
         }
         self.generation = snapshot.as_ref().map_or(status.generation, |s| s.generation);
         self.announcer.in_force(snapshot.as_ref().map(addresses).unwrap_or_default());
+        let generation = self.generation;
+        self.publisher.update_link(|link| link.published = generation);
         self.in_force = snapshot.map(|snapshot| Snapshot { generation: 0, ..snapshot });
         Ok(())
     }
@@ -132,12 +142,14 @@ impl<'a> Session<'a> {
     /// Apply the desired snapshot, unless it is in force already or was refused. Returns whether
     /// another one is in force now.
     async fn publish(&mut self) -> Result<bool, SessionError> {
+        // Before the snapshot, which has all changes up to here and may have more.
+        let revision = self.publisher.manager.revision();
         let wanted = self.publisher.manager.snapshot();
         let nothing = Snapshot::default();
         let in_force = self.in_force.as_ref().unwrap_or(&nothing);
         let withheld = self.publisher.manager.withheld(in_force, &wanted);
         let is_held = withheld.is_some();
-        self.hold(withheld);
+        self.hold(withheld, revision);
         if is_held {
             return Ok(false);
         }
@@ -146,11 +158,13 @@ impl<'a> Session<'a> {
             self.publisher.refused = None;
             self.publisher.update_link(|link| {
                 link.published = generation;
+                link.revision = revision;
                 link.rejected.clear();
             });
             return Ok(false);
         }
         if self.publisher.refused.as_ref() == Some(&wanted) {
+            self.publisher.update_link(|link| link.revision = revision);
             return Ok(false);
         }
         let generation = self.publisher.manager.generation().max(self.generation) + 1;
@@ -158,11 +172,11 @@ impl<'a> Session<'a> {
         let request = Request::Apply { snapshot: Snapshot { generation, ..wanted.clone() } };
         match self.ask(&request).await? {
             Response::Applied { generation } => {
-                self.applied(wanted, generation);
+                self.applied(wanted, generation, revision);
                 Ok(true)
             }
             Response::Rejected { problems } => {
-                self.rejected(wanted, generation, problems);
+                self.rejected(wanted, generation, revision, problems);
                 Ok(false)
             }
             _ => Err(SessionError::Confused("apply")),
@@ -170,41 +184,59 @@ impl<'a> Session<'a> {
     }
 
     /// Publish nothing for this reason, or again; an event when that is news.
-    fn hold(&self, reason: Option<String>) {
+    fn hold(&self, reason: Option<String>, revision: u64) {
         let mut news = false;
         self.publisher.update_link(|link| {
             news = link.held != reason;
             link.held.clone_from(&reason);
+            if reason.is_some() {
+                link.revision = revision;
+            }
         });
         if news && let Some(reason) = reason {
             self.publisher.manager.events().note("publish-held", reason);
         }
     }
 
-    fn rejected(&mut self, wanted: Snapshot, generation: u64, problems: Vec<Problem>) {
+    fn rejected(
+        &mut self,
+        wanted: Snapshot,
+        generation: u64,
+        revision: u64,
+        problems: Vec<Problem>,
+    ) {
         for problem in &problems {
             let message = format!("the data plane refused generation {generation}: {problem}");
             self.publisher.manager.events().note("snapshot-rejected", message);
         }
         self.publisher.refused = Some(wanted);
-        self.publisher.update_link(|link| link.rejected = problems);
+        self.publisher.update_link(|link| {
+            link.revision = revision;
+            link.rejected = problems;
+        });
     }
 
-    fn applied(&mut self, wanted: Snapshot, generation: u64) {
+    fn applied(&mut self, wanted: Snapshot, generation: u64, revision: u64) {
         tracing::debug!(generation, "applied");
         self.publisher.refused = None;
         self.publisher.update_link(|link| {
             link.published = generation;
+            link.revision = revision;
             link.rejected.clear();
         });
         self.generation = generation;
+        self.pause = SOON;
         self.announcer.in_force(addresses(&wanted));
         self.in_force = Some(wanted);
     }
 
-    /// The regular look: status, events, announcements.
+    /// The regular look: status, events, announcements. Workers that have a snapshot to take over
+    /// are looked at again soon, as changes wait for them.
     async fn look(&mut self) -> Result<(), SessionError> {
         let status = self.status().await?;
+        let is_pending = status.workers_generation < status.generation;
+        self.pause = if is_pending { (self.pause * 2).min(POLL) } else { POLL };
+        self.next_look = Instant::now() + self.pause;
         if self.publisher.boot_id != Some(status.boot_id) {
             // A proxy between us hid the restart; begin anew.
             return Err(SessionError::Closed);
