@@ -126,29 +126,43 @@ async fn a_restart_of_control_changes_nothing() {
 }
 
 #[tokio::test]
-async fn only_new_addresses_are_announced_and_each_three_times() {
+async fn only_new_addresses_are_asked_for_once_and_told_when_they_have_left() {
     let lab = Lab::new();
     let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| m.keeps_announcements = true);
     let (server, api) = lab.start(WEB).await;
     let times = |address: Ipv4Addr| {
         fake.with(|m| m.announces.iter().filter(|a| a.contains(&address)).count())
     };
+    let told = async || api.events("announced").await;
     let old = Ipv4Addr::new(198, 51, 100, 1);
-    eventually("three announcements", || (times(old) == 3).then_some(())).await;
+    eventually("the question", || (times(old) == 1).then_some(())).await;
+    // Nothing has left yet, for longer than several looks.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!((times(old), told().await), (1, vec![]));
+    fake.with(|m| m.announced.push(old));
+    assert_eq!(api.event("announced").await, "announced 198.51.100.1");
+    assert_eq!(told().await, ["announced 198.51.100.1"]);
 
     let body = json!({
         "name": "dns", "vip": "198.51.100.2", "port": 53, "protocol": "udp", "mode": "dr"
     });
     api.send("POST", "/services", body).await.ok(201);
     let new = Ipv4Addr::new(198, 51, 100, 2);
-    eventually("three announcements", || (times(new) == 3).then_some(())).await;
-    assert_eq!(times(old), 3);
+    eventually("the question", || (times(new) == 1).then_some(())).await;
+    fake.with(|m| m.announced.push(new));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(told().await, ["announced 198.51.100.1", "announced 198.51.100.2"]);
+    assert_eq!(times(old), 1);
 
     // An address that leaves and returns is announced anew.
     api.delete("/services/dns").await;
     fake.snapshot_where("no dns", |s| s.services.len() == 1).await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    assert_eq!(times(new), 3, "what left is not announced");
+    let body = json!({
+        "name": "dns", "vip": "198.51.100.2", "port": 53, "protocol": "udp", "mode": "dr"
+    });
+    api.send("POST", "/services", body).await.ok(201);
+    eventually("the question", || (times(new) == 2).then_some(())).await;
     server.stop().await;
 }
 

@@ -161,6 +161,10 @@ pub struct WorkerCounters {
     pub generation: Counter,
     /// Epoch of its view that the worker went by in all of its last round (gauge, published).
     pub view_epoch: Counter,
+    /// Frames of the main thread that it has taken (published).
+    pub main_frames: Counter,
+    /// Of these, those that the port had no room for: counted before.
+    pub main_frames_lost: Counter,
     drops: [Counter; DropReason::COUNT],
     queues: Box<[QueueCounters]>,
     /// By service slot, with a line of nothing on either side.
@@ -188,6 +192,8 @@ impl WorkerCounters {
             idle_polls: Counter::default(),
             generation: Counter::default(),
             view_epoch: Counter::default(),
+            main_frames: Counter::default(),
+            main_frames_lost: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             queues: (0..ports).map(|_| QueueCounters::default()).collect(),
             services: (0..service_slots + 2 * PADDING)

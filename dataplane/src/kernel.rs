@@ -2,19 +2,26 @@
 //! tap) that gets the port's MAC address, MTU and IP addresses and the static routes, so that
 //! programs on this host use the port as if the kernel drove it.
 //!
-//! Everything is set through rtnetlink at start-up and can be set again: what is there already is
-//! left as it is. Nothing is undone at the end, as the interfaces go with the process.
+//! Everything is set through rtnetlink at start-up; what is there already is left as it is. From then on
+//! a thread looks twice a second whether it still is ([`Keeper`]): health checks go by it, and an address
+//! that an administrator flushes by mistake must not take services down. Nothing is undone at the end, as
+//! the interfaces go with the process.
+
+mod keep;
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 
 use futures_util::StreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use sluice_wire::ether::MacAddr;
 
 use crate::config::{InterfaceAddress, Route};
+
+pub use keep::{Keeper, News};
 
 /// Metric of the static routes: higher than what administrators and routing daemons use, so that a
 /// management interface keeps the kernel's own traffic.
@@ -59,60 +66,43 @@ pub enum KernelError {
     },
 }
 
-/// Set up the interfaces and, over those in whose network the gateway is, the routes. May be
-/// called again, with the same result.
+/// Set a port's interface up and, over it, the routes whose gateways are in its networks; the others
+/// are passed over. What is there already is left as it is. Returns what was not there, in words.
 ///
 /// # Errors
-/// The first interface or setting that the kernel refuses; those before it are set by then.
-pub fn configure(ports: &[KernelPort], routes: &[Route]) -> Result<(), KernelError> {
-    if ports.is_empty() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(KernelError::Socket)?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(KernelError::Socket)?;
-        let connection = tokio::spawn(connection);
-        let mut result = Ok(());
-        for port in ports {
-            result = configure_port(&handle, port, routes).await;
-            if result.is_err() {
-                break;
-            }
-        }
-        connection.abort();
-        result
-    })
-}
-
-async fn configure_port(
+/// The first setting that the kernel refuses; those before it are set by then.
+async fn set_up(
     handle: &Handle,
     port: &KernelPort,
     routes: &[Route],
+    set: &mut Vec<String>,
 ) -> Result<(), KernelError> {
-    let index = interface_index(handle, &port.interface).await?;
-    // Before the link is up, or the kernel speaks IPv6 to neighbours who get no answer through us.
-    disable_ipv6(&port.interface);
-    set_link(handle, port, index).await?;
+    let link = interface(handle, &port.interface).await?;
+    let index = link.header.index;
+    set_link(handle, port, &link, set).await?;
     for address in &port.addresses {
         let add = handle.address().add(index, address.address().into(), address.prefix_len());
         let added = add.execute().await;
-        unless_there(&port.interface, format!("address {address}"), added)?;
+        unless_there(&port.interface, format!("address {address}"), added, set)?;
     }
     for route in routes.iter().filter(|route| reaches(port, route.via)) {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(route.destination.address(), route.destination.prefix_len())
-            .gateway(route.via)
-            .output_interface(index)
-            .priority(ROUTE_METRIC)
-            .build();
-        let added = handle.route().add(message).execute().await;
-        let setting = format!("route {} via {}", route.destination, route.via);
-        unless_there(&port.interface, setting, added)?;
+        let added = handle.route().add(route_message(route, index)).execute().await;
+        unless_there(&port.interface, name_of(route), added, set)?;
     }
     Ok(())
+}
+
+fn route_message(route: &Route, index: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(route.destination.address(), route.destination.prefix_len())
+        .gateway(route.via)
+        .output_interface(index)
+        .priority(ROUTE_METRIC)
+        .build()
+}
+
+fn name_of(route: &Route) -> String {
+    format!("route {} via {}", route.destination, route.via)
 }
 
 /// Whether a gateway is in a network of the port.
@@ -120,28 +110,39 @@ fn reaches(port: &KernelPort, via: Ipv4Addr) -> bool {
     port.addresses.iter().any(|address| address.network().contains(via))
 }
 
-async fn interface_index(handle: &Handle, interface: &str) -> Result<u32, KernelError> {
+async fn interface(handle: &Handle, interface: &str) -> Result<LinkMessage, KernelError> {
     let error = |reason: String| KernelError::NoInterface { interface: interface.into(), reason };
     let mut links = pin!(handle.link().get().match_name(interface).execute());
     match links.next().await {
-        Some(Ok(link)) => Ok(link.header.index),
+        Some(Ok(link)) => Ok(link),
         Some(Err(e)) => Err(error(reason(&e))),
         None => Err(error("no answer".into())),
     }
 }
 
-async fn set_link(handle: &Handle, port: &KernelPort, index: u32) -> Result<(), KernelError> {
-    let link = |message: LinkMessageBuilder<LinkUnspec>, setting: String| async move {
-        let set = handle.link().set(message.build()).execute().await;
-        refused(&port.interface, setting, set)
-    };
-    let message = || LinkUnspec::new_with_index(index);
+async fn set_link(
+    handle: &Handle,
+    port: &KernelPort,
+    link: &LinkMessage,
+    set: &mut Vec<String>,
+) -> Result<(), KernelError> {
+    let mac = LinkAttribute::Address(port.mac.0.to_vec());
+    let mtu = LinkAttribute::Mtu(port.mtu.into());
+    let is_up = link.header.flags.contains(LinkFlags::Up);
+    let has = |attribute: &LinkAttribute| link.attributes.contains(attribute);
+    let message = || LinkUnspec::new_with_index(link.header.index);
     // One by one, so that an error says which: the kernel's answer does not.
-    let address = LinkAttribute::Address(port.mac.0.to_vec());
-    let with_mac = message().append_extra_attribute(address);
-    link(with_mac, format!("MAC address {}", port.mac)).await?;
-    link(message().mtu(port.mtu.into()), format!("MTU {}", port.mtu)).await?;
-    link(message().up(), "link state up".into()).await
+    let wanted = [
+        (!has(&mac), message().append_extra_attribute(mac), format!("MAC address {}", port.mac)),
+        (!has(&mtu), message().mtu(port.mtu.into()), format!("MTU {}", port.mtu)),
+        (!is_up, message().up(), "link state up".to_owned()),
+    ];
+    for (_, message, setting) in wanted.into_iter().filter(|(differs, ..)| *differs) {
+        let done = handle.link().set(message.build()).execute().await;
+        refused(&port.interface, setting.clone(), done)?;
+        set.push(setting);
+    }
+    Ok(())
 }
 
 /// Best effort: IPv6 noise costs a few dropped packets and no more.
@@ -169,20 +170,24 @@ fn refused(
     })
 }
 
-/// As `refused`, but what is there already is fine.
+/// As `refused`, but what is there already is fine, and not noted in `set`.
 fn unless_there(
     interface: &str,
     setting: String,
     result: Result<(), rtnetlink::Error>,
+    set: &mut Vec<String>,
 ) -> Result<(), KernelError> {
     match result {
         Err(rtnetlink::Error::NetlinkError(message))
             if message.to_io().kind() == io::ErrorKind::AlreadyExists =>
         {
-            tracing::debug!(interface, setting, "the kernel has it already");
             Ok(())
         }
-        result => refused(interface, setting, result),
+        result => {
+            refused(interface, setting.clone(), result)?;
+            set.push(setting);
+            Ok(())
+        }
     }
 }
 
@@ -200,6 +205,7 @@ mod tests {
     use crate::config::Config;
     use std::fs;
     use std::process::Command;
+    use std::time::{Duration, Instant};
 
     /// Set in the process that runs inside the namespace.
     const INSIDE: &str = "SLUICE_TEST_INSIDE_NAMESPACE";
@@ -245,6 +251,10 @@ mod tests {
             eprintln!("SKIPPED: runs inside a network namespace, started by another test");
         }
         inside
+    }
+
+    fn start(ports: &[KernelPort], routes: &[Route]) -> Result<Keeper, KernelError> {
+        Keeper::start(ports.to_vec(), routes.to_vec()).map(Option::unwrap)
     }
 
     /// Two ports and three routes.
@@ -295,7 +305,7 @@ mod tests {
         let (ports, routes) = wanted();
         let mut first = None;
         for _ in 0..2 {
-            configure(&ports, &routes).unwrap();
+            drop(start(&ports, &routes).unwrap());
             let link = ip("link show dev sl-lan");
             assert!(link.contains("02:00:00:00:77:01") && link.contains("mtu 1401"), "{link}");
             assert!(link.contains("UP"), "{link}");
@@ -324,6 +334,70 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_away_is_put_back() {
+        in_namespace("put_back");
+    }
+
+    #[test]
+    #[ignore = "runs inside a namespace, started by the test above"]
+    fn inside_put_back() {
+        if !is_inside() {
+            return;
+        }
+        ip("tuntap add sl-lan mode tap");
+        ip("tuntap add sl-wan mode tap");
+        let (ports, routes) = wanted();
+        let keeper = start(&ports, &routes).unwrap();
+        let told = |within: Duration| {
+            let deadline = Instant::now() + within;
+            loop {
+                match keeper.news() {
+                    Some(news) => return Some(news.told().2),
+                    None if Instant::now() >= deadline => return None,
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        };
+        assert_eq!(told(Duration::from_millis(1_200)), None, "nothing was taken away");
+        let before = ip("-4 -o addr show") + &ip("-4 route show") + &ip("link show dev sl-lan");
+        let breaks = [
+            (
+                "addr flush dev sl-lan",
+                "address 10.77.0.1/24, address 10.77.1.1/32, route 172.16.0.0/12 via 10.77.0.254",
+            ),
+            ("link set sl-lan down", "link state up, route 172.16.0.0/12 via 10.77.0.254"),
+            ("link set sl-lan mtu 900", "MTU 1401"),
+            ("route del 172.16.0.0/12", "route 172.16.0.0/12 via 10.77.0.254"),
+            ("link set sl-lan address 02:00:00:00:00:99", "MAC address 02:00:00:00:77:01"),
+        ];
+        for (what, back) in breaks {
+            ip(what);
+            let since = Instant::now();
+            let expected = format!("sl-lan: put back, as something else had taken it away: {back}");
+            assert_eq!(told(Duration::from_secs(5)).as_deref(), Some(expected.as_str()), "{what}");
+            assert!(since.elapsed() < Duration::from_secs(1), "{what}: {:?}", since.elapsed());
+        }
+        let after = ip("-4 -o addr show") + &ip("-4 route show") + &ip("link show dev sl-lan");
+        assert_eq!(before, after);
+        // Other routes from now on.
+        keeper.reroute(vec![
+            routes[0],
+            Route { destination: "172.20.0.0/16".parse().unwrap(), ..routes[1] },
+        ]);
+        std::thread::sleep(Duration::from_millis(1_200));
+        let now = ip("-4 route show");
+        assert!(now.contains("172.20.0.0/16 via 10.77.0.254"), "{now}");
+        assert!(!now.contains("172.16.") && now.contains("default via 192.0.2.3"), "{now}");
+        assert_eq!(told(Duration::from_millis(1)), None, "what was asked for is no news");
+        ip("link del sl-lan");
+        let said = told(Duration::from_secs(2)).unwrap();
+        assert!(
+            said.starts_with("exception port sl-lan: there is no such kernel interface"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn refusals_name_the_interface_and_the_setting() {
         in_namespace("refusals");
     }
@@ -335,7 +409,7 @@ mod tests {
             return;
         }
         let (mut ports, routes) = wanted();
-        let error = configure(&ports, &routes).unwrap_err().to_string();
+        let error = start(&ports, &routes).unwrap_err().to_string();
         assert_eq!(
             error,
             "exception port sl-lan: there is no such kernel interface (No such device (os error 19))"
@@ -343,19 +417,19 @@ mod tests {
         ip("tuntap add sl-lan mode tap");
         ports.truncate(1);
         ports[0].mtu = 20;
-        let error = configure(&ports, &routes).unwrap_err().to_string();
+        let error = start(&ports, &routes).unwrap_err().to_string();
         assert!(
             error.starts_with("exception port sl-lan: the kernel does not take MTU 20: Invalid"),
             "{error}"
         );
         ports[0].mtu = 1500;
         ports[0].mac = MacAddr([1, 0, 0, 0, 0, 1]);
-        let error = configure(&ports, &routes).unwrap_err().to_string();
+        let error = start(&ports, &routes).unwrap_err().to_string();
         assert!(error.contains("does not take MAC address 01:00:00:00:00:01"), "{error}");
     }
 
     #[test]
     fn without_exception_ports_nothing_is_asked_of_the_kernel() {
-        assert!(configure(&[], &wanted().1).is_ok());
+        assert!(Keeper::start(Vec::new(), wanted().1).unwrap().is_none());
     }
 }

@@ -87,9 +87,14 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn flush(&mut self) {
-        let Lanes { counters, ports, workers, kernel, .. } = self;
+    fn flush_ports(&mut self) {
+        let Lanes { counters, ports, .. } = self;
         ports.iter_mut().for_each(|lane| lane.flush(counters));
+    }
+
+    fn flush(&mut self) {
+        self.flush_ports();
+        let Lanes { counters, workers, kernel, .. } = self;
         workers.iter_mut().flatten().for_each(|lane| lane.flush(counters));
         kernel.iter_mut().for_each(|lane| lane.flush(counters));
     }
@@ -284,14 +289,26 @@ struct Done {
     is_behind: bool,
 }
 
-/// Send the frames that the main thread or the kernel made; how many.
+/// Send the frames that the main thread or the kernel made; how many. The main thread learns whether
+/// all of them have left.
 fn send_for_main(ring: &mut RingReceiver, frames: &mut Vec<Mbuf>, lanes: &mut Lanes) -> usize {
     let count = ring.receive(frames, BURST);
+    if count == 0 {
+        return 0;
+    }
+    // What waits for the ports goes first: what is lost after it is of these.
+    lanes.flush_ports();
+    let lost_before = lanes.counters.drop_count(DropReason::TxQueueFull).get();
     for frame in frames.drain(..) {
         let port = frame.tag() as u16;
         lanes.counters.tx_packets.add(1);
         lanes.transmit(port, frame);
     }
+    lanes.flush_ports();
+    let counters = &lanes.counters;
+    let lost = counters.drop_count(DropReason::TxQueueFull).get() - lost_before;
+    counters.main_frames_lost.add(lost);
+    counters.main_frames.publish(counters.main_frames.get() + count as u64);
     count
 }
 

@@ -155,13 +155,15 @@ def arp_replies_nobody_asked_for_make_no_entries(p: Play) -> None:
 
 @case()
 def arp_a_client_that_moves_is_followed(p: Play) -> None:
-    """RFC 826: who is known is believed when it says where it is now."""
+    """RFC 826: who is known is believed when it says where it is now, and the kernel hears of it."""
     conn = opened(p, WEB, CLIENT2)
     for mac in ("02:c1:00:00:00:7b", CLIENT2.mac):
         # Its claim is verified when it is used: whoever has the address answers.
         p.macs[WAN, CLIENT2.ip] = mac
         p.send(WAN, arp(1, (CLIENT2.ip, mac), (CLIENT2.ip, NOBODY)))
         p.dropped("arp_consumed")
+        p.kernel_sees(WAN, arp(1, (CLIENT2.ip, mac), (CLIENT2.ip, NOBODY)))
+        p.count(workers__to_kernel=-1)
         p.knows(CLIENT2.ip, mac)
         answer = conn.segment("PA", b"where are you", back=True)
         p.send(LAN, answer)
@@ -191,7 +193,28 @@ def arp_announces_addresses_where_their_network_is(p: Play) -> None:
         told = p.lab.control.ask("announce", addresses=[address])
         assert told["addresses"] == [address], told
         p.sees(port, probe(port, address))
-        p.sees(port, arp(1, (address, PORT_MACS[port]), (address, NOBODY)))
+        announcement = arp(1, (address, PORT_MACS[port]), (address, NOBODY))
+        began = time.monotonic()
+        p.sees(port, announcement, announcement)
+        assert address not in announced(p), "it has not left three times"
+        p.sees(port, announcement)
+        took = time.monotonic() - began
+        assert 1.9 < took < 2.5, f"three announcements in {took:.1f} s"
+        wait_announced(p, address)
+
+
+def announced(p: Play) -> list[str]:
+    """What has left, as the data plane says."""
+    addresses: list[str] = p.lab.control.ask("status")["announced"]
+    return addresses
+
+
+def wait_announced(p: Play, address: str) -> None:
+    """An address is said to be announced, once it is."""
+    deadline = time.monotonic() + 2
+    while address not in announced(p):
+        assert time.monotonic() < deadline, f"{address} is not announced"
+        time.sleep(0.01)
 
 
 @case()
@@ -202,7 +225,11 @@ def arp_announces_addresses_of_no_network_everywhere(p: Play) -> None:
     assert told["addresses"] == ["192.0.2.80"], told
     for port in PORTS:
         p.sees(port, probe(port, "192.0.2.80"))
-        p.sees(port, arp(1, ("192.0.2.80", PORT_MACS[port]), ("192.0.2.80", NOBODY)))
+    for _ in range(3):
+        for port in PORTS:
+            p.sees(port, arp(1, ("192.0.2.80", PORT_MACS[port]), ("192.0.2.80", NOBODY)))
+    wait_announced(p, "192.0.2.80")
+    for port in PORTS:
         answers(p, port, "192.0.2.80")
     p.apply()
     released(p, "192.0.2.80")

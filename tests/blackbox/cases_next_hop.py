@@ -31,16 +31,15 @@ def next_hop_unknown_waits_for_its_own_mac(p: Play) -> None:
     host = LATE[0]
     service = with_backends(0, host)
     p.apply([service])
+    p.sees(LAN, arp_request(LAN, host.ip))
     unknown(p, host)
     conn = Conn(p, service)
     syn = conn.segment("S")
     for _ in range(3):
         p.send(WAN, syn)
-    p.sees(LAN, arp_request(LAN, host.ip))
     p.settle()
     assert not p.arrived[LAN], "something left before the next hop was known"
     p.answer(LAN, host.ip)
-    p.count(tables__neighbours=1)
     conn.learn_local(p.take(LAN), syn)
     p.sees(LAN, *[conn.forwarded(syn)] * 2)
     for _ in range(3):
@@ -57,6 +56,7 @@ def next_hop_unknown_beside_a_known_one(p: Play) -> None:
     host = LATE[1]
     service = with_backends(1, B1, host)
     p.apply([service])
+    p.sees(LAN, arp_request(LAN, host.ip))
     unknown(p, host)
     waiting: list[tuple[Conn, bytes]] = []
     for n in range(8):
@@ -66,13 +66,10 @@ def next_hop_unknown_beside_a_known_one(p: Play) -> None:
             conn.passes(syn)
         else:
             p.send(WAN, syn)
-            if n == 1:
-                p.sees(LAN, arp_request(LAN, host.ip))
             waiting.append((conn, syn))
             p.forwards(service.name, conn.name, syn)
         conn.is_made()
     p.answer(LAN, host.ip)
-    p.count(tables__neighbours=1)
     for conn, syn in waiting:
         conn.learn_local(p.take(LAN), syn)
     p.apply()
@@ -80,34 +77,38 @@ def next_hop_unknown_beside_a_known_one(p: Play) -> None:
 
 @case(expected_from="items 1, 10 and 28")
 def next_hop_that_does_not_answer(p: Play) -> None:
-    """Asked for three times, a second apart; 64 packets wait, and end when it is given up; it is
-    asked for again a second later. What never left counts as nobody's, and other conns go on."""
+    """Asked for each second, whether or not anybody sends to it; after three times 64 packets, which
+    waited, end, and control is told. What never left counts as nobody's, and other conns go on."""
     service = with_backends(2, DEAD)
+    changes = p.lab.control.ask("status")["unreachable_changes"]
+    assert unreachable(p) == []
+    started = time.monotonic()
     p.apply([service, with_backends(3, B1)])
+    p.sees(LAN, arp_request(LAN, DEAD.ip))
     other = opened(p, with_backends(3, B1))
     conn = Conn(p, service)
     syn = conn.segment("S")
     p.send(WAN, *[syn] * 70)
-    started = time.monotonic()
-    for _ in range(3):
+    for _ in range(2):
         p.sees(LAN, arp_request(LAN, DEAD.ip))
         other.sends("PA", b"not concerned")
     asked = time.monotonic() - started
     assert 1.8 < asked < 2.6, f"three requests in {asked:.1f} s"
     p.dropped("neighbour_pending", 6)
-    p.count(tables__neighbours=1)
     deadline = time.monotonic() + 2
-    while not given_up(p):
+    while not unreachable(p):
         assert time.monotonic() < deadline, "the next hop is not given up"
         time.sleep(0.01)
+    assert unreachable(p) == [{"address": DEAD.ip, "next_hop": DEAD.ip}]
+    assert p.lab.control.ask("status")["unreachable_changes"] == changes + 1
     p.dropped("neighbour_unreachable", 64)
-    time.sleep(1.1)
-    # It comes back: whoever sends to it has it asked for.
+    p.sees(LAN, *[arp_request(LAN, DEAD.ip)] * 2)
+    # It comes back, without anybody who sends to it.
     p.macs[LAN, DEAD.ip] = DEAD.mac
-    p.send(WAN, syn)
-    p.dropped("neighbour_unreachable")
     p.resolves(LAN, DEAD.ip)
     p.knows(DEAD.ip, DEAD.mac)
+    assert unreachable(p) == []
+    assert p.lab.control.ask("status")["unreachable_changes"] == changes + 2
     p.send(WAN, syn)
     conn.learn_local(p.take(LAN), syn)
     p.forwards(service.name, conn.name, syn)
@@ -118,7 +119,7 @@ def next_hop_that_does_not_answer(p: Play) -> None:
     p.apply()
 
 
-def given_up(p: Play) -> bool:
-    """Whether the dead host is known to be dead."""
-    known = p.lab.control.ask("neighbours")["neighbours"]
-    return any(n["address"] == DEAD.ip and n["state"] == "failed" for n in known)
+def unreachable(p: Play) -> list[dict[str, str]]:
+    """Backends that cannot be sent to, as control is told."""
+    backends: list[dict[str, str]] = p.lab.control.ask("unreachable-backends")["backends"]
+    return backends

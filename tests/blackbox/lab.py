@@ -138,13 +138,13 @@ class Lab:
             for port in PORTS:
                 self._add_veth(port)
         self._start()
+        # The kernel behind the ports stays silent, the runner is in its place: no address is local to it.
+        ip("-n", self.netns["lb"], "rule", "del", "pref", "0")
         for port in PORTS:
             if self.wire == "tap":
                 ip("-n", self.netns["lb"], "link", "set", f"{port}0", "netns", self.netns[port])
                 ip("-n", self.netns[port], "link", "set", f"{port}0", "name", port)
                 ip("-n", self.netns[port], "link", "set", port, "up")
-            # The kernel behind the ports stays silent: the runner is in its place.
-            ip("-n", self.netns["lb"], "addr", "flush", "dev", f"sl-{port}")
         self.control = Control(self.directory / "dataplane.sock")
         self.wires = {port: Wire(self.netns[port], port) for port in PORTS}
         self.kernel = {port: Wire(self.netns["lb"], f"sl-{port}") for port in PORTS}

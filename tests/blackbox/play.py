@@ -64,6 +64,9 @@ class Play:
         self.generation += 1
         snapshot = usual_snapshot(made) | {"generation": self.generation}
         self.lab.control.ask("apply", snapshot=snapshot)
+        # Next hops that are new are asked for at once: those frames are not of what comes next.
+        time.sleep(0.02)
+        self.settle()
         self.stats = self.lab.control.ask("stats")
         self.before = counters.flatten(self.stats)
         self.expected = Counter()

@@ -1,66 +1,53 @@
-//! Which addresses to announce, and when to say it again.
+//! Which addresses to have announced, and which the data plane says have been.
 //!
-//! The data plane remembers what it announced since its start, so an address needs it when it is in
-//! the snapshot and not among those: a new VIP, or any after a restart of the data plane, and none
-//! after a restart of control. An announcement is repeated, as a single frame may be lost.
+//! The data plane paces announcements, repeats them, and remembers what has left since its start. So an
+//! address is asked for when it is in the snapshot and not among those: a new VIP, or any after a restart
+//! of the data plane, and none after a restart of control.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-/// How often an announcement is repeated.
-const REPEATS: u8 = 2;
-/// Time between two repetitions.
-const DISTANCE: Duration = Duration::from_secs(1);
-
-/// What was announced over one connection, and is to be repeated.
+/// What is to be announced over one connection.
 #[derive(Debug, Default)]
 pub struct Announcer {
     /// Addresses of the snapshot in force.
     addresses: Vec<Ipv4Addr>,
+    /// Those of them that the data plane was asked for, and has not announced yet as far as we know.
+    asked: HashSet<Ipv4Addr>,
     /// Those that the data plane would not announce.
     refused: HashSet<Ipv4Addr>,
-    /// Announced, and to be repeated: when next, how often still, what.
-    repeats: Vec<(Instant, u8, Vec<Ipv4Addr>)>,
 }
 
 impl Announcer {
     /// The data plane forwards by a snapshot with these addresses now.
     pub fn in_force(&mut self, addresses: Vec<Ipv4Addr>) {
+        let current: HashSet<&Ipv4Addr> = addresses.iter().collect();
+        self.asked.retain(|address| current.contains(address));
         self.refused.clear();
         self.addresses = addresses;
     }
 
-    /// The addresses to announce now for the first time.
+    /// Of those that were asked for, the ones that are `announced` since we last looked, in order.
+    pub fn done(&mut self, announced: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+        announced.iter().filter(|address| self.asked.remove(*address)).copied().collect()
+    }
+
+    /// The addresses to ask for now.
     pub fn missing(&self, announced: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
         let announced: HashSet<&Ipv4Addr> = announced.iter().collect();
-        let missing = |a: &&Ipv4Addr| !announced.contains(*a) && !self.refused.contains(*a);
-        self.addresses.iter().filter(missing).copied().collect()
+        let is_known = |a: &Ipv4Addr| {
+            announced.contains(a) || self.asked.contains(a) || self.refused.contains(a)
+        };
+        self.addresses.iter().filter(|address| !is_known(address)).copied().collect()
     }
 
-    /// The data plane was asked to announce `asked` for the first time and announced `done`.
-    pub fn announced(&mut self, asked: &[Ipv4Addr], done: Vec<Ipv4Addr>, now: Instant) {
-        self.refused.extend(asked.iter().filter(|a| !done.contains(a)));
-        if !done.is_empty() {
-            self.repeats.push((now + DISTANCE, REPEATS, done));
-        }
-    }
-
-    /// The addresses to announce once more now; those that left the snapshot are forgotten.
-    pub fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
-        let current: HashSet<&Ipv4Addr> = self.addresses.iter().collect();
-        let mut due = Vec::new();
-        for (at, left, addresses) in &mut self.repeats {
-            if *at <= now {
-                due.extend(addresses.iter().filter(|a| current.contains(a)));
-                *at += DISTANCE;
-                *left -= 1;
-            }
-        }
-        self.repeats.retain(|(_, left, _)| *left > 0);
-        due
+    /// The data plane was asked to announce `asked`, and `taken` it does; the others, in order.
+    pub fn asked(&mut self, asked: &[Ipv4Addr], taken: Vec<Ipv4Addr>) -> Vec<Ipv4Addr> {
+        self.asked.extend(taken);
+        let refused: Vec<Ipv4Addr> =
+            asked.iter().filter(|address| !self.asked.contains(*address)).copied().collect();
+        self.refused.extend(&refused);
+        refused
     }
 }
 
@@ -69,21 +56,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn announces_what_is_missing_and_repeats_it_twice() {
-        let [a, b, c] = [1, 2, 3].map(|n| Ipv4Addr::new(10, 0, 0, n));
+    fn what_is_missing_is_asked_for_once_and_told_when_it_has_left() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(|n| Ipv4Addr::new(10, 0, 0, n));
         let mut announcer = Announcer::default();
-        let start = Instant::now();
-        announcer.in_force(vec![a, b, c]);
-        assert_eq!(announcer.missing(&[a]), [b, c]);
-        announcer.announced(&[b, c], vec![b], start);
-        assert!(announcer.missing(&[a, b]).is_empty(), "c was refused: not asked again");
-        assert!(announcer.due(start).is_empty());
-        assert_eq!(announcer.due(start + DISTANCE), [b]);
-        assert!(announcer.due(start + DISTANCE).is_empty());
-        assert_eq!(announcer.due(start + 2 * DISTANCE), [b]);
-        assert!(announcer.due(start + 9 * DISTANCE).is_empty());
+        announcer.in_force(vec![a, b, c, d]);
+        assert_eq!(announcer.missing(&[a]), [b, c, d]);
+        assert_eq!(announcer.asked(&[b, c, d], vec![b, d]), [c]);
+        assert!(announcer.missing(&[a]).is_empty(), "b and d are on their way, c was refused");
+        assert_eq!(announcer.done(&[a]), [] as [Ipv4Addr; 0], "a had left before");
+        assert_eq!(announcer.done(&[a, b]), [b]);
+        assert_eq!(announcer.done(&[a, b, d]), [d], "each once");
 
         announcer.in_force(vec![a, c]);
         assert_eq!(announcer.missing(&[a]), [c], "another snapshot: asked again");
+        announcer.asked(&[c], vec![c]);
+        announcer.in_force(vec![a]);
+        announcer.in_force(vec![a, c]);
+        assert_eq!(announcer.missing(&[a]), [c], "it was gone meanwhile: the data plane forgot it");
     }
 }

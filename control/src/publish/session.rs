@@ -1,6 +1,5 @@
 //! What is done over one connection: look, compare, repair, repeat.
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -256,28 +255,21 @@ impl<'a> Session<'a> {
     }
 
     async fn announce(&mut self, announced: &[Ipv4Addr]) -> Result<(), SessionError> {
-        let now = Instant::now();
-        let again = self.announcer.due(now);
-        if !again.is_empty() {
-            self.send_announce(again).await?;
+        let done = self.announcer.done(announced);
+        if !done.is_empty() {
+            let message = format!("announced {}", listed(&done));
+            self.publisher.manager.events().note("announced", message);
         }
         let missing = self.announcer.missing(announced);
         if missing.is_empty() {
             return Ok(());
         }
-        let done = self.send_announce(missing.clone()).await?;
-        if !done.is_empty() {
-            let message = format!("announced {}", listed(&done));
-            self.publisher.manager.events().note("announced", message);
-        }
-        let known: HashSet<&Ipv4Addr> = done.iter().collect();
-        let refused: Vec<Ipv4Addr> =
-            missing.iter().filter(|a| !known.contains(a)).copied().collect();
+        let taken = self.send_announce(missing.clone()).await?;
+        let refused = self.announcer.asked(&missing, taken);
         if !refused.is_empty() {
             let message = format!("the data plane would not announce {}", listed(&refused));
             self.publisher.manager.events().note("announce-refused", message);
         }
-        self.announcer.announced(&missing, done, now);
         Ok(())
     }
 

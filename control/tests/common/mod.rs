@@ -40,6 +40,8 @@ pub struct Memory {
     pub applies: Vec<Snapshot>,
     /// Every announcement it was asked for.
     pub announces: Vec<Vec<Ipv4Addr>>,
+    /// No announcement leaves by itself.
+    pub keeps_announcements: bool,
     /// Time that applying takes.
     pub apply_takes: Duration,
     /// Reads questions and answers none.
@@ -117,7 +119,7 @@ impl Memory {
                 let current = self.snapshot.as_ref().map(addresses_of).unwrap_or_default();
                 addresses.retain(|a| current.contains(a));
                 for address in &addresses {
-                    if !self.announced.contains(address) {
+                    if !self.keeps_announcements && !self.announced.contains(address) {
                         self.announced.push(*address);
                     }
                 }

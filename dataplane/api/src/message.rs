@@ -30,8 +30,10 @@ pub enum Request {
     },
     /// What do you forward by? Answered by [`Response::Snapshot`].
     GetSnapshot,
-    /// Send gratuitous ARP (RFC 5227) for these VIPs and local addresses, out of every port whose
-    /// network holds them, or of all ports when none does. Answered by [`Response::Announced`].
+    /// Announce these VIPs and local addresses by gratuitous ARP (RFC 5227), three times, out of every
+    /// port whose network holds them, or of all ports when none does, and go on with it.
+    /// [`DataplaneStatus::announced`] says which of them have left. Answered by
+    /// [`Response::Announced`].
     Announce {
         /// The addresses; those not in the snapshot are refused.
         addresses: Vec<Ipv4Addr>,
@@ -70,7 +72,7 @@ pub enum Response {
         /// As it was applied.
         snapshot: Option<Snapshot>,
     },
-    /// The addresses for which gratuitous ARP was sent.
+    /// The addresses that are announced from now on.
     Announced {
         /// Those of the request that are in the snapshot.
         addresses: Vec<Ipv4Addr>,

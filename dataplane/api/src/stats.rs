@@ -32,7 +32,8 @@ pub struct DataplaneStatus {
     /// answers may have changed, from 0 at each start.
     #[serde(default)]
     pub unreachable_changes: u64,
-    /// VIPs and local addresses that were announced since start and are still in the snapshot.
+    /// VIPs and local addresses whose announcements have left since start, three times by each of their
+    /// ports whose link is up, and that are still in the snapshot.
     pub announced: Vec<Ipv4Addr>,
     /// Ports, in the order of the file.
     pub ports: Vec<PortStatus>,

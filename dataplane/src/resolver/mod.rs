@@ -108,6 +108,15 @@ pub enum Action {
     },
     /// Tell every worker.
     Publish(NeighbourUpdate),
+    /// Tell the kernel behind a port where a next hop is, as it may not have heard.
+    TellKernel {
+        /// Index of the port.
+        port: u16,
+        /// The next hop, in host order.
+        address: u32,
+        /// Its MAC address now.
+        mac: MacAddr,
+    },
     /// Tell the operator.
     Event {
         /// `neighbour-moved`, `neighbour-failed` or `neighbour-table-full`.
@@ -373,6 +382,10 @@ impl Resolver {
         }
         if old != Some(mac) {
             self.publish(key, NeighbourState::Reachable(mac));
+            // Answers to us reach it themselves, but it takes no second one within a second.
+            if moved.is_some() || !(is_reply && for_us) {
+                self.tell_kernel(key, mac);
+            }
         }
         if let Some(old) = moved {
             self.moved(key, old, mac);
@@ -699,6 +712,14 @@ impl Resolver {
             let subject = self.name(key);
             let message = format!("{subject} does not answer ARP");
             self.actions.push(Action::Event { kind: "neighbour-failed", subject, message });
+        }
+    }
+
+    /// It may know where this was before; of strangers there may be any number.
+    fn tell_kernel(&mut self, key: Key, mac: MacAddr) {
+        let (port, address) = key;
+        if self.entries.get(&key).is_some_and(|entry| entry.rank > Rank::Stranger) {
+            self.actions.push(Action::TellKernel { port, address, mac });
         }
     }
 

@@ -102,6 +102,7 @@ fn a_dead_host_costs_three_requests_in_four_seconds_and_one_event() {
                 Action::Request { .. } => requests += 1,
                 Action::Event { .. } => events += 1,
                 Action::Publish(update) => assert_eq!(update.state, NeighbourState::Failed),
+                Action::TellKernel { .. } => panic!("{action:?}"),
             }
         }
     }
@@ -244,7 +245,8 @@ fn a_probe_that_another_mac_answers_is_a_move() {
     resolver.seen(33_600, PORT, A, OTHER, true, true);
     let message = "10.0.0.5 on lan moved from 02:00:00:00:00:05 to 02:00:00:00:00:06";
     let moved = event("neighbour-moved", message);
-    assert_eq!(actions(&mut resolver), [reachable(A, OTHER), moved]);
+    let tell_kernel = Action::TellKernel { port: PORT, address: A, mac: OTHER };
+    assert_eq!(actions(&mut resolver), [reachable(A, OTHER), tell_kernel, moved]);
     resolver.want(60_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER)], "fresh: it was our request");
 }
@@ -254,9 +256,10 @@ fn a_gratuitous_arp_moves_a_known_host_and_the_next_want_verifies() {
     let mut resolver = known();
     resolver.seen(5_000, PORT, A, OTHER, false, false);
     let out = actions(&mut resolver);
-    assert_eq!(out.len(), 2);
+    assert_eq!(out.len(), 3);
     assert_eq!(out[0], reachable(A, OTHER));
-    assert!(matches!(&out[1], Action::Event { kind: "neighbour-moved", .. }));
+    assert_eq!(out[1], Action::TellKernel { port: PORT, address: A, mac: OTHER });
+    assert!(matches!(&out[2], Action::Event { kind: "neighbour-moved", .. }));
     assert_eq!(resolver.status(6_000)[0].age_ms, 6_000, "told, not confirmed");
     resolver.want(6_000, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), unicast(A, OTHER)]);
@@ -290,7 +293,9 @@ fn a_failed_host_that_speaks_up_is_usable_at_once() {
     resolver.want(0, PORT, A, SITE);
     run(&mut resolver, 0, 3_000);
     resolver.seen(3_100, PORT, A, MAC, false, false);
-    assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
+    // The kernel may have known it, and does not hear what is not for us.
+    let tell_kernel = Action::TellKernel { port: PORT, address: A, mac: MAC };
+    assert_eq!(actions(&mut resolver), [reachable(A, MAC), tell_kernel]);
     resolver.want(3_200, PORT, A, SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
     // It fails again: that is news.
@@ -519,7 +524,7 @@ fn a_flood_of_strangers_hides_nobody() {
                     NeighbourState::Removed => removed.push(update.address),
                     NeighbourState::Failed => {}
                 },
-                Action::Event { .. } => panic!("{action:?}"),
+                Action::Event { .. } | Action::TellKernel { .. } => panic!("{action:?}"),
             }
         }
     }

@@ -1,9 +1,12 @@
 //! What the networks around are told of our addresses, and whoever else claims one.
 //!
 //! [`Announcer`] is a pure state machine, without clock and I/O: addresses that control has
-//! announced, links that come up, claims of others and the time go in; ARP frames to send come out
-//! ([`Announcer::due`]), at a rate that does not depend on how many addresses there are.
+//! announced, links that come and go, claims of others, what has become of frames and the time go in;
+//! ARP frames to send come out ([`Announcer::due`]), at rates that do not depend on how many addresses
+//! there are.
 //!
+//! - An address that is new is announced three times, a second apart, on each of its ports whose link is
+//!   up. It counts as announced when all of that has left: what a worker could not send is sent again.
 //! - Switches forget the MAC address of a port that sends nothing, and flood what is for it: in DR
 //!   with two arms nothing ever leaves by the clients' port. So every address is announced again from
 //!   time to time, the ports' own ones too: each port says something.
@@ -22,14 +25,22 @@ use crate::config::InterfaceAddress;
 
 /// Time between two defences of an address, in ms (RFC 5227, 1.1: DEFEND_INTERVAL).
 const DEFEND_INTERVAL_MS: u64 = 10_000;
-/// Time between the two announcements after a link-up, in ms (RFC 5227, 1.1: ANNOUNCE_INTERVAL).
-const ANNOUNCE_INTERVAL_MS: u64 = 2_000;
+/// How often an address is announced that is new, or whose port has come up: a frame may be lost
+/// (RFC 5227, 1.1: ANNOUNCE_NUM is 2).
+const FIRST_ANNOUNCEMENTS: u8 = 3;
+/// Time between two of these, in ms (RFC 5227, 1.1: ANNOUNCE_INTERVAL is twice as long).
+const ANNOUNCE_INTERVAL_MS: u64 = 1_000;
 /// Announcements for each probe, once an address is announced.
 const ANNOUNCEMENTS_PER_PROBE: u8 = 5;
-/// Frames per second, in the long run: 60,000 addresses are announced anew within 60 s.
-const FRAMES_PER_SECOND: u64 = 1_000;
-/// Frames at once after a quiet time.
-const FRAME_BURST: u64 = 100;
+/// Frames per second of each port for what is new, defended or probed for: 10,000 addresses, which are
+/// 40,000 frames, within 7 s.
+const FIRST_RATE: Rate = Rate { per_second: 6_000, at_once: 64 };
+/// Of each port, for what is repeated: 60,000 addresses are announced anew within 60 s.
+const AGAIN_RATE: Rate = Rate { per_second: 1_000, at_once: 64 };
+/// Frames on their way to the wire; the next ones leave when it is known what has become of these.
+const MOST_ON_THEIR_WAY: usize = 64;
+/// A worker that has not sent them after so long, in ms, is not waited for.
+const SENT_WITHIN_MS: u64 = 200;
 
 /// A frame to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,51 +68,127 @@ type Place = (u16, Ipv4Addr);
 /// When an address is announced on a port.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
-    /// When next, in ms; the time in `turns`, if it stands there.
+    /// When next, in ms; the time in its port's turns, if it stands there. None while a frame of it is
+    /// on its way.
     at_ms: Option<u64>,
+    /// Announcements that are still to be made at short distance.
+    firsts: u8,
     /// Announcements until the next probe; none for a port's own address, which is the kernel's to
     /// probe for.
     until_probe: Option<u8>,
+}
+
+/// How often.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    per_second: u64,
+    /// After a quiet time.
+    at_once: u64,
+}
+
+/// What a rate leaves.
+#[derive(Debug)]
+struct Tokens {
+    rate: Rate,
+    count: u64,
+    filled_ms: u64,
+}
+
+impl Tokens {
+    fn new(rate: Rate, now_ms: u64) -> Self {
+        Tokens { rate, count: rate.at_once, filled_ms: now_ms }
+    }
+
+    fn take(&mut self, now_ms: u64) -> bool {
+        // Whole tokens only, so that what is less is not lost.
+        let fresh = now_ms.saturating_sub(self.filled_ms) * self.rate.per_second / 1_000;
+        if fresh > 0 {
+            self.filled_ms = now_ms;
+            self.count = (self.count + fresh).min(self.rate.at_once);
+        }
+        let has_one = self.count > 0;
+        self.count -= u64::from(has_one);
+        has_one
+    }
+}
+
+/// A port, as far as it says something.
+#[derive(Debug)]
+struct Voice {
+    addresses: Vec<InterfaceAddress>,
+    link_up: bool,
+    /// To be sent as soon as the rate allows, before what has its turn.
+    urgent: VecDeque<ArpFrame>,
+    /// Addresses with announcements at short distance, and all others, by their time.
+    firsts: BTreeSet<(u64, Ipv4Addr)>,
+    agains: BTreeSet<(u64, Ipv4Addr)>,
+    first_tokens: Tokens,
+    again_tokens: Tokens,
+}
+
+impl Voice {
+    fn turns(&mut self, firsts: u8) -> &mut BTreeSet<(u64, Ipv4Addr)> {
+        if firsts > 0 { &mut self.firsts } else { &mut self.agains }
+    }
+
+    /// The address whose turn it is, if the rate allows it.
+    fn next(&mut self, now_ms: u64) -> Option<Ipv4Addr> {
+        let lanes = [
+            (&mut self.firsts, &mut self.first_tokens),
+            (&mut self.agains, &mut self.again_tokens),
+        ];
+        for (turns, tokens) in lanes {
+            if turns.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms) && tokens.take(now_ms) {
+                return turns.pop_first().map(|(_, address)| address);
+            }
+        }
+        None
+    }
 }
 
 /// Our addresses, as the networks around hear of them.
 pub struct Announcer {
     /// Time between two announcements of an address, in ms; 0 for never.
     every_ms: u64,
-    /// The ports' addresses, by port.
-    ports: Vec<Vec<InterfaceAddress>>,
-    /// VIPs and local addresses that control has announced.
+    voices: Vec<Voice>,
+    /// The port whose turn it is.
+    turn: usize,
+    /// VIPs and local addresses that control wants announced.
+    wanted: BTreeSet<Ipv4Addr>,
+    /// Those of them that have left on each of their ports as often as they should.
     announced: BTreeSet<Ipv4Addr>,
     places: BTreeMap<Place, Turn>,
-    /// Those that have a time, in its order.
-    turns: BTreeSet<(u64, Place)>,
-    /// To be sent as soon as the rate allows, before what has its turn.
-    urgent: VecDeque<ArpFrame>,
     /// Last defence of each address that was claimed, in ms.
     defended: HashMap<Place, u64>,
-    tokens: u64,
-    filled_ms: u64,
 }
 
 impl Announcer {
-    /// For ports with these addresses, by port; each address is announced every so many ms, or, if
-    /// that is 0, when it is new or its port comes up, and not again.
-    pub fn new(ports: Vec<Vec<InterfaceAddress>>, every_ms: u64, now_ms: u64) -> Self {
+    /// For ports with these addresses, by port, whose links are up or not; each address is announced
+    /// every so many ms, or, if that is 0, when it is new or its port comes up, and not again.
+    pub fn new(ports: Vec<(Vec<InterfaceAddress>, bool)>, every_ms: u64, now_ms: u64) -> Self {
+        let voice = |(addresses, link_up)| Voice {
+            addresses,
+            link_up,
+            urgent: VecDeque::new(),
+            firsts: BTreeSet::new(),
+            agains: BTreeSet::new(),
+            first_tokens: Tokens::new(FIRST_RATE, now_ms),
+            again_tokens: Tokens::new(AGAIN_RATE, now_ms),
+        };
         let mut announcer = Announcer {
             every_ms,
-            ports,
+            voices: ports.into_iter().map(voice).collect(),
+            turn: 0,
+            wanted: BTreeSet::new(),
             announced: BTreeSet::new(),
             places: BTreeMap::new(),
-            turns: BTreeSet::new(),
-            urgent: VecDeque::new(),
             defended: HashMap::new(),
-            tokens: FRAME_BURST,
-            filled_ms: now_ms,
         };
-        for port in 0..announcer.ports.len() {
-            for index in 0..announcer.ports[port].len() {
-                let place = (port as u16, announcer.ports[port][index].address());
-                announcer.places.insert(place, Turn { at_ms: None, until_probe: None });
+        for port in 0..announcer.voices.len() {
+            for index in 0..announcer.voices[port].addresses.len() {
+                let place = (port as u16, announcer.voices[port].addresses[index].address());
+                let turn = Turn { at_ms: None, firsts: 0, until_probe: None };
+                announcer.places.insert(place, turn);
                 if every_ms > 0 {
                     announcer.set_turn(place, now_ms);
                 }
@@ -110,50 +197,66 @@ impl Announcer {
         announcer
     }
 
-    /// VIPs and local addresses that control has announced, in order.
+    /// VIPs and local addresses that have left three times on each of their ports, in order.
     pub fn announced(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.announced.iter().copied()
     }
 
-    /// Announce a VIP or local address, and go on with it. One that waits for its turn keeps it.
+    /// Announce a VIP or local address, and go on with it. One that is being announced, or has been,
+    /// goes on as it does.
     pub fn announce(&mut self, now_ms: u64, address: Ipv4Addr) {
-        let is_new = self.announced.insert(address);
+        if !self.wanted.insert(address) {
+            return;
+        }
         for port in self.ports_of(address) {
             let place = (port, address);
-            if is_new {
-                self.places.insert(place, Turn { at_ms: None, until_probe: Some(0) });
-            }
-            let waits = |turn: &Turn| turn.at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-            if !self.places.get(&place).is_some_and(waits) {
-                self.set_turn(place, now_ms);
-            }
+            let turn = Turn { at_ms: None, firsts: FIRST_ANNOUNCEMENTS, until_probe: Some(0) };
+            self.places.insert(place, turn);
+            self.set_turn(place, now_ms);
         }
     }
 
     /// Go on with no VIPs and local addresses but these.
     pub fn retain(&mut self, is_ours: impl Fn(Ipv4Addr) -> bool) {
-        self.announced.retain(|address| is_ours(*address));
-        let (announced, turns) = (&self.announced, &mut self.turns);
+        self.wanted.retain(|address| is_ours(*address));
+        let (wanted, voices) = (&self.wanted, &mut self.voices);
+        self.announced.retain(|address| wanted.contains(address));
         self.places.retain(|place, turn| {
-            let stays = turn.until_probe.is_none() || announced.contains(&place.1);
+            let stays = turn.until_probe.is_none() || wanted.contains(&place.1);
             if let (false, Some(at_ms)) = (stays, turn.at_ms) {
-                turns.remove(&(at_ms, *place));
+                voices[usize::from(place.0)].turns(turn.firsts).remove(&(at_ms, place.1));
             }
             stays
         });
         let places = &self.places;
         let is_known = |place: &Place| places.contains_key(place) || is_ours(place.1);
-        self.urgent.retain(|frame| is_known(&(frame.port, frame.address)));
+        for voice in voices {
+            voice.urgent.retain(|frame| is_known(&(frame.port, frame.address)));
+        }
         self.defended.retain(|place, _| is_known(place));
     }
 
     /// A port's link came up: the switch behind it may know nothing of us. As RFC 5227 (2.3) wants
-    /// it, all is announced twice.
+    /// it, all is announced anew.
     pub fn link_up(&mut self, now_ms: u64, port: u16) {
-        let places: Vec<Place> = self.places.keys().copied().filter(|p| p.0 == port).collect();
-        for place in places {
-            self.push_urgent(place, Says::Announcement);
-            self.set_turn(place, now_ms + ANNOUNCE_INTERVAL_MS);
+        self.voices[usize::from(port)].link_up = true;
+        for place in self.places_on(port) {
+            self.unset_turn(place);
+            if let Some(turn) = self.places.get_mut(&place) {
+                turn.firsts = FIRST_ANNOUNCEMENTS;
+            }
+            self.set_turn(place, now_ms);
+        }
+    }
+
+    /// A port's link went down: nothing leaves, and no address waits for it.
+    pub fn link_down(&mut self, port: u16) {
+        let voice = &mut self.voices[usize::from(port)];
+        voice.link_up = false;
+        voice.urgent.clear();
+        for place in self.places_on(port) {
+            self.unset_turn(place);
+            self.check_announced(place.1);
         }
     }
 
@@ -162,7 +265,8 @@ impl Announcer {
     pub fn claimed(&mut self, now_ms: u64, port: u16, address: Ipv4Addr) -> bool {
         let place = (port, address);
         // VIPs and local addresses are answered for on every port, a port's address on its own.
-        let is_ports = self.ports.iter().flatten().any(|own| own.address() == address);
+        let is_ports =
+            self.voices.iter().flat_map(|v| &v.addresses).any(|own| own.address() == address);
         let is_here = !is_ports || self.places.contains_key(&place);
         let last_ms = self.defended.get(&place);
         if !is_here || last_ms.is_some_and(|last_ms| now_ms < last_ms + DEFEND_INTERVAL_MS) {
@@ -170,89 +274,192 @@ impl Announcer {
         }
         self.defended.insert(place, now_ms);
         let defence = ArpFrame { port, address, says: Says::Announcement };
-        self.urgent.retain(|frame| *frame != defence);
-        self.urgent.push_front(defence);
+        let urgent = &mut self.voices[usize::from(port)].urgent;
+        urgent.retain(|frame| *frame != defence);
+        urgent.push_front(defence);
         true
     }
 
-    /// The next frame to send now. Call until there is none.
+    /// The next frame to send now; what becomes of it is to be told by [`left`](Self::left) or
+    /// [`lost`](Self::lost). Call until there is none.
     pub fn due(&mut self, now_ms: u64) -> Option<ArpFrame> {
-        if self.urgent.is_empty() {
-            self.take_turn(now_ms);
+        for _ in 0..self.voices.len() {
+            let port = self.turn % self.voices.len();
+            self.turn = port + 1;
+            if let Some(frame) = self.due_on(now_ms, port) {
+                return Some(frame);
+            }
         }
-        if self.urgent.is_empty() || !self.take_token(now_ms) {
-            return None;
-        }
-        self.urgent.pop_front()
+        None
     }
 
-    /// Let the place whose turn it is have its frames sent, and its next turn.
-    fn take_turn(&mut self, now_ms: u64) {
-        let Some((at_ms, place)) = self.turns.first().copied() else { return };
-        if at_ms > now_ms {
-            return;
+    fn due_on(&mut self, now_ms: u64, port: usize) -> Option<ArpFrame> {
+        let voice = &mut self.voices[port];
+        if !voice.link_up {
+            return None;
         }
-        self.turns.pop_first();
-        let Some(turn) = self.places.get_mut(&place) else { return };
+        if !voice.urgent.is_empty() {
+            return voice.first_tokens.take(now_ms).then(|| voice.urgent.pop_front()).flatten();
+        }
+        let address = voice.next(now_ms)?;
+        let port = port as u16;
+        let announcement = ArpFrame { port, address, says: Says::Announcement };
+        let turn = self.places.get_mut(&(port, address))?;
         turn.at_ms = None;
         let probes = turn.until_probe == Some(0);
         if let Some(until_probe) = &mut turn.until_probe {
             *until_probe = until_probe.checked_sub(1).unwrap_or(ANNOUNCEMENTS_PER_PROBE - 1);
         }
-        if probes {
-            self.push_urgent(place, Says::Probe);
+        if !probes {
+            return Some(announcement);
         }
-        self.push_urgent(place, Says::Announcement);
+        self.voices[usize::from(port)].urgent.push_back(announcement);
+        Some(ArpFrame { says: Says::Probe, ..announcement })
+    }
+
+    /// A frame has left by its port.
+    pub fn left(&mut self, now_ms: u64, frame: ArpFrame) {
+        let place = (frame.port, frame.address);
+        let is_up = self.voices[usize::from(frame.port)].link_up;
+        let Some(turn) = self.places.get_mut(&place) else { return };
+        // Not a probe, nor a defence beside its turn, nor from before its link went down.
+        if frame.says == Says::Probe || turn.at_ms.is_some() || !is_up {
+            return;
+        }
+        turn.firsts = turn.firsts.saturating_sub(1);
+        if turn.firsts > 0 {
+            return self.set_turn(place, now_ms + ANNOUNCE_INTERVAL_MS);
+        }
         if self.every_ms > 0 {
             self.set_turn(place, now_ms + self.every_ms);
         }
+        self.check_announced(frame.address);
     }
 
-    fn push_urgent(&mut self, (port, address): Place, says: Says) {
-        self.urgent.push_back(ArpFrame { port, address, says });
+    /// A frame has not left: it is sent again.
+    pub fn lost(&mut self, frame: ArpFrame) {
+        let voice = &mut self.voices[usize::from(frame.port)];
+        if voice.link_up && self.places.contains_key(&(frame.port, frame.address)) {
+            voice.urgent.push_back(frame);
+        }
     }
 
+    /// Note whether an address has left as often as it should, on each port whose link is up and on at
+    /// least one.
+    fn check_announced(&mut self, address: Ipv4Addr) {
+        if !self.wanted.contains(&address) {
+            return;
+        }
+        let on_ports = (0..self.voices.len()).filter_map(|port| {
+            let turn = self.places.get(&(port as u16, address))?;
+            Some((self.voices[port].link_up, turn.firsts))
+        });
+        let (mut done, mut waits) = (false, false);
+        for (link_up, firsts) in on_ports {
+            done |= firsts == 0;
+            waits |= link_up && firsts > 0;
+        }
+        if done && !waits {
+            self.announced.insert(address);
+        }
+    }
+
+    fn places_on(&self, port: u16) -> Vec<Place> {
+        let all = (port, Ipv4Addr::UNSPECIFIED)..=(port, Ipv4Addr::BROADCAST);
+        self.places.range(all).map(|(place, _)| *place).collect()
+    }
+
+    /// Give a place its next turn; it has none.
     fn set_turn(&mut self, place: Place, at_ms: u64) {
         let Some(turn) = self.places.get_mut(&place) else { return };
-        if let Some(old) = turn.at_ms.replace(at_ms) {
-            self.turns.remove(&(old, place));
-        }
-        self.turns.insert((at_ms, place));
+        turn.at_ms = Some(at_ms);
+        let voice = &mut self.voices[usize::from(place.0)];
+        voice.turns(turn.firsts).insert((at_ms, place.1));
     }
 
-    fn take_token(&mut self, now_ms: u64) -> bool {
-        // Whole tokens only, so that what is less is not lost.
-        let fresh = now_ms.saturating_sub(self.filled_ms) * FRAMES_PER_SECOND / 1_000;
-        if fresh > 0 {
-            self.filled_ms = now_ms;
-            self.tokens = (self.tokens + fresh).min(FRAME_BURST);
+    fn unset_turn(&mut self, place: Place) {
+        let Some(turn) = self.places.get_mut(&place) else { return };
+        if let Some(at_ms) = turn.at_ms.take() {
+            let voice = &mut self.voices[usize::from(place.0)];
+            voice.turns(turn.firsts).remove(&(at_ms, place.1));
         }
-        let has_one = self.tokens > 0;
-        self.tokens -= u64::from(has_one);
-        has_one
     }
 
     /// The ports whose networks hold an address, or all when none does.
     fn ports_of(&self, address: Ipv4Addr) -> Vec<u16> {
-        let holds = |port: &[InterfaceAddress]| port.iter().any(|a| a.network().contains(address));
-        let all = 0..self.ports.len() as u16;
+        let holds = |voice: &Voice| voice.addresses.iter().any(|a| a.network().contains(address));
+        let all = 0..self.voices.len() as u16;
         let holding: Vec<u16> =
-            all.clone().filter(|port| holds(&self.ports[usize::from(*port)])).collect();
+            all.clone().filter(|port| holds(&self.voices[usize::from(*port)])).collect();
         if holding.is_empty() { all.collect() } else { holding }
     }
 }
 
+/// Frames on their way from the announcer to the wire, by one worker.
+#[derive(Debug, Default)]
+pub struct Batch {
+    frames: Vec<ArpFrame>,
+    /// The worker, and how many frames of ours it has taken when it has taken these.
+    worker: usize,
+    taken: u64,
+    /// How many of ours it had lost before.
+    lost: u64,
+    since_ms: u64,
+}
+
 impl MainLoop {
-    /// Send what the networks around are to be told now.
+    /// Send what the networks around are to be told now, a batch at a time.
     pub fn announce_due(&mut self, now_ms: u64) {
-        while let Some(ArpFrame { port, address, says }) = self.announcer.due(now_ms) {
+        if !self.batch_is_over(now_ms) {
+            return;
+        }
+        while self.batch.frames.len() < MOST_ON_THEIR_WAY
+            && let Some(frame) = self.announcer.due(now_ms)
+        {
+            let ArpFrame { port, address, says } = frame;
             let mac = self.ports[usize::from(port)].mac;
-            let frame = match says {
+            let bytes = match says {
                 Says::Announcement => arp::build_announcement(mac, address),
                 Says::Probe => arp::build_request(mac, Ipv4Addr::UNSPECIFIED, address),
             };
-            self.send_frame(port, &frame);
+            if !self.send_frame(port, &bytes) {
+                self.announcer.lost(frame);
+                break;
+            }
+            self.batch.frames.push(frame);
         }
+        if !self.batch.frames.is_empty() {
+            let worker = &self.workers[self.carrier];
+            self.batch.worker = self.carrier;
+            self.batch.taken = worker.frames_given + self.waiting.len() as u64;
+            self.batch.lost = worker.counters.main_frames_lost.get();
+            self.batch.since_ms = now_ms;
+        }
+    }
+
+    /// See what has become of the frames that are on their way; whether none is any more.
+    fn batch_is_over(&mut self, now_ms: u64) -> bool {
+        let batch = &self.batch;
+        if batch.frames.is_empty() {
+            return true;
+        }
+        let counters = &self.workers[batch.worker].counters;
+        let is_sent = counters.main_frames.observe() >= batch.taken;
+        let is_late = now_ms >= batch.since_ms + SENT_WITHIN_MS || batch.worker != self.carrier;
+        if !is_sent && !is_late {
+            return false;
+        }
+        let has_left = is_sent && counters.main_frames_lost.get() == batch.lost;
+        let mut frames = std::mem::take(&mut self.batch.frames);
+        for frame in frames.drain(..) {
+            if has_left {
+                self.announcer.left(now_ms, frame);
+            } else {
+                self.announcer.lost(frame);
+            }
+        }
+        self.batch.frames = frames;
+        true
     }
 
     /// Another host claims one of our addresses: defend it, and tell the operator.
@@ -275,150 +482,4 @@ impl MainLoop {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-    const WAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const LAN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-    const EVERY_MS: u64 = 60_000;
-
-    /// Two ports; their own addresses have been announced by 0.
-    fn announcer(every_ms: u64) -> Announcer {
-        let ports = ["192.0.2.1/24", "10.0.0.1/16"].map(|a| vec![a.parse().unwrap()]);
-        let mut announcer = Announcer::new(ports.into(), every_ms, 0);
-        let own = [announcement(0, WAN), announcement(1, LAN)];
-        assert_eq!(all_due(&mut announcer, 0), if every_ms > 0 { &own[..] } else { &[] });
-        announcer
-    }
-
-    fn announcement(port: u16, address: Ipv4Addr) -> ArpFrame {
-        ArpFrame { port, address, says: Says::Announcement }
-    }
-
-    fn probe(port: u16, address: Ipv4Addr) -> ArpFrame {
-        ArpFrame { says: Says::Probe, ..announcement(port, address) }
-    }
-
-    fn all_due(announcer: &mut Announcer, now_ms: u64) -> Vec<ArpFrame> {
-        std::iter::from_fn(|| announcer.due(now_ms)).collect()
-    }
-
-    /// What is sent, and when, with a look every 2 ms.
-    fn run(announcer: &mut Announcer, from_ms: u64, to_ms: u64) -> Vec<(u64, ArpFrame)> {
-        let mut sent = Vec::new();
-        for now_ms in (from_ms..to_ms).step_by(2) {
-            sent.extend(all_due(announcer, now_ms).into_iter().map(|frame| (now_ms, frame)));
-        }
-        sent
-    }
-
-    #[test]
-    fn an_address_is_probed_for_announced_and_repeated_on_its_ports() {
-        let mut announcer = announcer(EVERY_MS);
-        announcer.announce(1_000, VIP);
-        assert_eq!(announcer.announced().collect::<Vec<_>>(), [VIP]);
-        let sent = run(&mut announcer, 1_000, 661_002);
-        let vip: Vec<_> = sent.iter().filter(|(_, frame)| frame.address == VIP).collect();
-        let probes: Vec<u64> =
-            vip.iter().filter(|(_, f)| *f == probe(0, VIP)).map(|(at, _)| *at).collect();
-        let announcements: Vec<u64> =
-            vip.iter().filter(|(_, f)| *f == announcement(0, VIP)).map(|(at, _)| *at).collect();
-        assert_eq!(probes, [1_000, 301_000, 601_000]);
-        assert_eq!(announcements, (0..=11).map(|n| 1_000 + n * 60_000).collect::<Vec<_>>());
-        assert_eq!(vip.len(), probes.len() + announcements.len(), "on its own port only");
-        // Each port says something, also the one that has no VIP.
-        let lan: Vec<u64> = sent.iter().filter(|(_, f)| f.port == 1).map(|(at, _)| *at).collect();
-        assert_eq!(lan, (1..=11).map(|n| n * 60_000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn an_address_of_no_network_is_announced_everywhere_until_it_is_gone() {
-        let elsewhere = Ipv4Addr::new(203, 0, 113, 1);
-        let mut announcer = announcer(EVERY_MS);
-        announcer.announce(0, elsewhere);
-        announcer.announce(0, VIP);
-        let frames = all_due(&mut announcer, 0);
-        assert_eq!(frames.iter().filter(|f| f.address == elsewhere).count(), 4);
-        announcer.link_up(100, 0);
-        announcer.retain(|address| address != elsewhere);
-        assert_eq!(announcer.announced().collect::<Vec<_>>(), [VIP]);
-        let later = run(&mut announcer, 100, 200_000);
-        assert!(later.iter().all(|(_, f)| f.address != elsewhere));
-        assert!(later.iter().any(|(_, f)| f.address == VIP));
-    }
-
-    #[test]
-    fn without_an_interval_nothing_is_repeated() {
-        let mut announcer = announcer(0);
-        announcer.announce(0, VIP);
-        assert_eq!(run(&mut announcer, 0, 10_000_000).len(), 2);
-        announcer.announce(10_000_000, VIP);
-        assert_eq!(all_due(&mut announcer, 10_000_000), [announcement(0, VIP)], "control repeats");
-    }
-
-    #[test]
-    fn a_link_that_comes_up_hears_all_of_its_addresses_twice() {
-        let mut announcer = announcer(EVERY_MS);
-        announcer.announce(0, VIP);
-        run(&mut announcer, 0, 10_000);
-        announcer.link_up(10_000, 0);
-        let sent = run(&mut announcer, 10_000, 59_000);
-        let at = |ms| [(ms, announcement(0, WAN)), (ms, announcement(0, VIP))];
-        assert_eq!(sent, [at(10_000), at(12_000)].concat());
-        let sent = run(&mut announcer, 59_000, 73_000);
-        assert_eq!(sent, [vec![(60_000, announcement(1, LAN))], at(72_000).to_vec()].concat());
-    }
-
-    #[test]
-    fn ten_thousand_vips_do_not_burst_and_hold_up_no_defence() {
-        let mut announcer = announcer(EVERY_MS);
-        let vips: Vec<Ipv4Addr> =
-            (0..10_000).map(|n| Ipv4Addr::from_bits(0x0a00_1000 + n)).collect();
-        vips.iter().for_each(|vip| announcer.announce(0, *vip));
-        let mut sent = run(&mut announcer, 0, 10_000);
-        assert!(announcer.claimed(10_000, 1, vips[7_000]));
-        assert_eq!(announcer.due(10_000), Some(announcement(1, vips[7_000])), "at once");
-        sent.extend(run(&mut announcer, 10_000, 120_000));
-        for start in (0..120_000).step_by(100) {
-            let window = sent.iter().filter(|(at, _)| (start..start + 100).contains(at)).count();
-            assert!(window as u64 <= FRAME_BURST + FRAMES_PER_SECOND / 10, "{start}: {window}");
-        }
-        let times = |says| {
-            let mut times: HashMap<Ipv4Addr, Vec<u64>> = HashMap::new();
-            for (at, frame) in sent.iter().filter(|(_, f)| f.says == says && f.address != LAN) {
-                times.entry(frame.address).or_default().push(*at);
-            }
-            times.remove(&WAN);
-            times
-        };
-        let (announced, probed) = (times(Says::Announcement), times(Says::Probe));
-        assert_eq!((announced.len(), probed.len()), (10_000, 10_000));
-        assert!(announced.values().all(|at| at[0] < 21_000 && at[1] <= at[0] + 61_000));
-    }
-
-    #[test]
-    fn a_claim_is_answered_at_once_and_at_most_every_ten_seconds() {
-        let mut announcer = announcer(EVERY_MS);
-        announcer.announce(0, VIP);
-        run(&mut announcer, 0, 1_000);
-        let mut sent = Vec::new();
-        for now_ms in 1_000..41_000 {
-            // On two ports: it is answered for on both.
-            for port in [0, 1] {
-                announcer.claimed(now_ms, port, VIP);
-            }
-            sent.extend(all_due(&mut announcer, now_ms).into_iter().map(|f| (now_ms, f)));
-        }
-        for port in [0, 1] {
-            let at: Vec<u64> =
-                sent.iter().filter(|(_, f)| f.port == port).map(|(at, _)| *at).collect();
-            assert_eq!(at, [1_000, 11_000, 21_000, 31_000], "port {port}");
-        }
-        assert!(announcer.claimed(50_000, 0, WAN), "a port's own address, on its port");
-        assert!(!announcer.claimed(50_000, 1, WAN), "and nowhere else");
-        let unannounced = Ipv4Addr::new(192, 0, 2, 7);
-        assert!(announcer.claimed(50_000, 0, unannounced), "a VIP that control has not announced");
-        assert!(!announcer.claimed(50_001, 0, unannounced));
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use sluice_api::DropReason;
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
 
-use super::announce::Announcer;
+use super::announce::{Announcer, Batch};
 use super::compiler::Compiler;
 use super::exception::{ExceptionPort, Strangers};
 use super::links::LinkWatch;
@@ -30,6 +30,7 @@ use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortCounters, RingReceiver, R
 use crate::events::EventLog;
 use crate::frame::Frame;
 use crate::host_flows::{HostFlows, KernelLane};
+use crate::kernel::Keeper;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::pipeline::ToMain;
@@ -84,6 +85,8 @@ pub struct WorkerHandle {
     pub for_kernel: [RingReceiver; KernelLane::COUNT],
     /// Whole frames that it is to send; the tag is the port.
     pub to_worker: RingSender,
+    /// How many it was given.
+    pub frames_given: u64,
     /// News of next hops, and those that did not fit in.
     pub updates: Arc<ArrayQueue<NeighbourUpdate>>,
     /// News that wait for room.
@@ -157,6 +160,10 @@ pub struct MainLoop {
     pub thresholds: Thresholds,
     /// What the networks around are told of our addresses.
     pub announcer: Announcer,
+    /// Of that, what is on its way to the wire.
+    pub batch: Batch,
+    /// The kernel's side of the ports, which is kept as it should be.
+    pub keeper: Option<Keeper>,
     /// Random per start.
     pub boot_id: u64,
     /// Memory that each worker's conn table takes, in bytes.
@@ -210,6 +217,7 @@ impl MainLoop {
             self.link_check_at_ms = now_ms + LINK_CHECK_MS;
             self.step(Step::Links);
             self.check_links(now_ms);
+            self.hear_keeper();
         }
         if now_ms >= self.slow_check_at_ms {
             self.slow_check_at_ms = now_ms + SLOW_CHECK_MS;
@@ -300,6 +308,9 @@ impl MainLoop {
                 Action::Publish(update) => {
                     self.workers.iter_mut().for_each(|w| w.tell(update));
                 }
+                Action::TellKernel { port, address, mac } => {
+                    self.tell_kernel(port, Ipv4Addr::from_bits(address), mac);
+                }
                 Action::Event { kind, subject, message } => {
                     self.events.add_about(kind, &subject, message);
                 }
@@ -322,24 +333,48 @@ impl MainLoop {
         self.send_frame(port, &frame);
     }
 
-    /// Queue a frame of ours for a port.
-    pub fn send_frame(&mut self, port: u16, bytes: &[u8]) {
+    /// Queue a frame of ours for a port; whether there was room.
+    pub fn send_frame(&mut self, port: u16, bytes: &[u8]) -> bool {
+        let Some(mbuf) = self.arp_frame(port, bytes) else { return false };
+        self.queue(mbuf, DropReason::ArpQueueFull)
+    }
+
+    fn arp_frame(&mut self, port: u16, bytes: &[u8]) -> Option<Mbuf> {
         let Some(mut mbuf) = self.mempool.alloc() else {
-            return self.counters.drop_count(DropReason::NoMbuf).add(1);
+            self.counters.drop_count(DropReason::NoMbuf).add(1);
+            return None;
         };
         mbuf.set_len(bytes.len()).expect("an ARP frame fits into any mbuf");
         mbuf.bytes_mut().copy_from_slice(bytes);
         mbuf.set_tag(u32::from(port));
-        self.queue(mbuf, DropReason::ArpQueueFull);
+        Some(mbuf)
     }
 
-    /// Let a frame wait for a worker that sends it; `full` is why it dies when too many wait.
-    fn queue(&mut self, mbuf: Mbuf, full: DropReason) {
-        if self.waiting.len() < MOST_WAITING {
+    /// The kernel behind a port is to know where a next hop is: it believes an announcement about one
+    /// that it knows, as we do, and takes no notice of others.
+    fn tell_kernel(&mut self, port: u16, address: Ipv4Addr, mac: MacAddr) {
+        if self.ports[port as usize].exception.is_none() {
+            return;
+        }
+        let Some(frame) = self.arp_frame(port, &arp::build_announcement(mac, address)) else {
+            return;
+        };
+        let exception = &mut self.ports[port as usize].exception;
+        if let Some(Err(reason)) = exception.as_mut().map(|to| to.push(frame)) {
+            self.counters.drop_count(reason).add(1);
+        }
+    }
+
+    /// Let a frame wait for a worker that sends it; `full` is why it dies when too many wait. Whether it
+    /// lives.
+    fn queue(&mut self, mbuf: Mbuf, full: DropReason) -> bool {
+        let has_room = self.waiting.len() < MOST_WAITING;
+        if has_room {
             self.waiting.push(mbuf);
         } else {
             self.counters.drop_count(full).add(1);
         }
+        has_room
     }
 
     /// Packets to and from the kernel; how many.
@@ -383,7 +418,8 @@ impl MainLoop {
 
     fn flush(&mut self) {
         if !self.waiting.is_empty() {
-            self.workers[self.carrier].to_worker.send(&mut self.waiting);
+            let carrier = &mut self.workers[self.carrier];
+            carrier.frames_given += carrier.to_worker.send(&mut self.waiting) as u64;
         }
         for worker in &mut self.workers {
             while let Some(update) = worker.waiting.pop_front() {
@@ -449,8 +485,19 @@ impl MainLoop {
                 self.events.add(kind, format!("port {name}: link is {word}"));
                 if up {
                     self.link_is_back(now_ms, index);
+                } else {
+                    self.announcer.link_down(index as u16);
                 }
             }
+        }
+    }
+
+    /// Tell what the kernel's side of the ports has lost and got back.
+    fn hear_keeper(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        while let Some(news) = keeper.news() {
+            let (kind, subject, message) = news.told();
+            self.events.add_about(kind, &subject, message);
         }
     }
 

@@ -13,7 +13,7 @@ use crossbeam_queue::ArrayQueue;
 use sluice_api::stats::PortStatus;
 use sluice_wire::ether::MacAddr;
 
-use super::announce::Announcer;
+use super::announce::{Announcer, Batch};
 use super::compiler::{self, Compiler};
 use super::exception::{ExceptionPort, Strangers};
 use super::links::{Interface, LinkWatch};
@@ -34,7 +34,7 @@ use crate::dpdk::{
 };
 use crate::events::EventLog;
 use crate::host_flows::{HostFlows, KernelLane};
-use crate::kernel::{self, KernelError, KernelPort};
+use crate::kernel::{Keeper, KernelError, KernelPort};
 use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::pipeline::{HELD, PipelineConfig, PortInfo};
@@ -122,7 +122,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let rss_key = RssKey::generate(random_u64()?);
     let opened = open_ports(&eal, &config, &mempool, &rss_key)?;
     let exceptions = open_exceptions(&eal, &config, &mempool)?;
-    configure_kernel(&config, &opened)?;
+    let keeper = configure_kernel(&config, &opened)?;
 
     let seed = random_u64()?;
     let host_flows = Arc::new(HostFlows::new(seed));
@@ -212,6 +212,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
             thread,
             for_kernel,
             to_worker,
+            frames_given: 0,
             updates,
             waiting: VecDeque::new(),
             pulse: Pulse::default(),
@@ -226,9 +227,10 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     };
     let compiler = Compiler::start(parts, compiled.load_full()).map_err(StartError::Thread)?;
     let counters = Arc::new(WorkerCounters::new(0, 0, 0));
-    let addresses = config.ports.iter().map(|port| port.addresses.clone()).collect();
+    let voices = config.ports.iter().zip(&main_ports);
+    let voices = voices.map(|(port, main)| (port.addresses.clone(), main.link_up)).collect();
     let announce_every_ms = u64::from(config.runtime.announce_every_s) * 1_000;
-    let announcer = Announcer::new(addresses, announce_every_ms, clock.now_ns() / 1_000_000);
+    let announcer = Announcer::new(voices, announce_every_ms, clock.now_ns() / 1_000_000);
     let names = config.ports.iter().map(|p| p.name.clone());
     let main = MainLoop {
         resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
@@ -259,6 +261,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         events: EventLog::default(),
         thresholds: Thresholds::of_tables(),
         announcer,
+        batch: Batch::default(),
+        keeper,
         boot_id: random_u64()?,
         conn_table_bytes,
         mempool,
@@ -399,8 +403,9 @@ fn watch_links(
     LinkWatch::start(interfaces).map_err(StartError::Links)
 }
 
-/// Give the kernel's side of each port its address, and the routes.
-fn configure_kernel(config: &Config, opened: &[Opened]) -> Result<(), StartError> {
+/// Give the kernel's side of each port its addresses, and the routes, and have somebody see to it that
+/// they stay.
+fn configure_kernel(config: &Config, opened: &[Opened]) -> Result<Option<Keeper>, StartError> {
     let ports: Vec<KernelPort> = config
         .ports
         .iter()
@@ -414,7 +419,7 @@ fn configure_kernel(config: &Config, opened: &[Opened]) -> Result<(), StartError
             })
         })
         .collect();
-    Ok(kernel::configure(&ports, &config.routes)?)
+    Ok(Keeper::start(ports, config.routes.clone())?)
 }
 
 fn routes(config: &Config) -> RouteTable {
