@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::clock::now_ms;
 use crate::events::EventLog;
-use crate::health::{Checker, HealthChange};
+use crate::health::{Checker, Contact, HealthChange, LastChecks};
 use crate::model::{self, Action, ApiProblem, Environment, Precondition, State};
 use crate::observed::{Observation, Observed};
 use crate::origin::FileRecord;
@@ -52,6 +52,8 @@ pub struct Manager {
     environment: RwLock<Environment>,
     /// The running checker; absent until [`Manager::start_checks`].
     checker: Mutex<Option<Checker>>,
+    /// Whether the data plane answers, for a checker that starts later.
+    contact: Mutex<Contact>,
     /// Generation of the last snapshot published.
     generation: AtomicU64,
     /// Whether the state must not take services from a data plane before an operator says so.
@@ -86,6 +88,7 @@ impl Manager {
             observed: Mutex::new(observed),
             environment: RwLock::default(),
             checker: Mutex::default(),
+            contact: Mutex::new(Contact::NotMet),
             generation: AtomicU64::new(generation),
             unconfirmed: AtomicBool::new(false),
             writes: Mutex::default(),
@@ -242,16 +245,25 @@ impl Manager {
 
     /// Hand the targets to a checker and keep it.
     pub fn start_checks(&self, checker: Checker) {
+        lock(&self.observed).last_checks = checker.last_checks();
         *lock(&self.checker) = Some(checker);
         self.set_targets();
+        let contact = lock(&self.contact).clone();
+        self.dataplane_is(contact);
     }
 
-    /// Freeze health while the data plane, whose ports the checks go through, is away; or check
-    /// again.
-    pub fn freeze_health(&self, frozen: bool) {
+    /// Whether the data plane, through whose ports checks go, answers. While it does not, silence of
+    /// backends tells nothing of them.
+    pub fn dataplane_is(&self, contact: Contact) {
         if let Some(checker) = &*lock(&self.checker) {
-            if frozen { checker.pause() } else { checker.resume() }
+            checker.dataplane(contact.clone());
         }
+        *lock(&self.contact) = contact;
+    }
+
+    /// What the last checks saw.
+    pub fn last_checks(&self) -> LastChecks {
+        lock(&self.observed).last_checks.clone()
     }
 
     /// When a worker of the data plane was last stuck (began and ended so many ms ago): silence of
@@ -279,10 +291,10 @@ impl Manager {
         if !lock(&self.observed).note(change) {
             return;
         }
-        let (kind, word) = if change.healthy {
-            ("backend-healthy", "healthy")
-        } else {
-            ("backend-unhealthy", "unhealthy")
+        let (kind, word) = match change.healthy {
+            Some(true) => ("backend-healthy", "healthy"),
+            Some(false) => ("backend-unhealthy", "unhealthy"),
+            None => ("backend-unknown", "unknown again"),
         };
         let message = format!(
             "backend {} of {} is {word}: {}",
@@ -386,7 +398,7 @@ mod tests {
             manager.note_health(&HealthChange {
                 service: "web".into(),
                 backend: backend.parse().unwrap(),
-                healthy,
+                healthy: Some(healthy),
                 reason: "the reason".into(),
                 at_ms: 1,
             });

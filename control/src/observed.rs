@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 use sluice_api::{AdminState, Backend, BackendId, Service, Snapshot};
 
-use crate::health::{HealthChange, Target};
+use crate::cli::table::moment;
+use crate::health::{CheckResult, HealthChange, LastCheck, LastChecks, Target};
 use crate::model::State;
 
 /// A backend's health, as the API shows it.
@@ -36,12 +37,34 @@ pub struct Observation {
     /// Since when, in ms since the Unix epoch.
     #[serde(rename = "health_since_ms")]
     pub since_ms: u64,
+    /// What its last check saw, once there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_check: Option<LastCheck>,
+}
+
+impl Observation {
+    fn new(health: Health, reason: impl Into<String>, since_ms: u64) -> Self {
+        Observation { health, reason: reason.into(), since_ms, last_check: None }
+    }
+
+    /// With what its last check saw; that it cannot be asked is a part of why.
+    fn with(self, last_check: Option<LastCheck>) -> Self {
+        let reason = match &last_check {
+            Some(LastCheck { result: CheckResult::Undecided, reason, since_ms }) => {
+                format!("{}; cannot be asked since {}: {reason}", self.reason, moment(*since_ms))
+            }
+            _ => self.reason,
+        };
+        Observation { reason, last_check, ..self }
+    }
 }
 
 /// What is known of every backend that is checked.
 #[derive(Debug, Default)]
 pub struct Observed {
     services: HashMap<String, HashMap<BackendId, Observation>>,
+    /// What the checker's last checks saw.
+    pub last_checks: LastChecks,
 }
 
 /// Whether a backend is checked at all.
@@ -73,7 +96,7 @@ impl Observed {
                     }
                     _ => (Health::Unknown, "waits for its first check"),
                 };
-                Observation { health, reason: reason.to_owned(), since_ms: now_ms }
+                Observation::new(health, reason, now_ms)
             };
             let checked = service.backends.iter().filter(|b| is_checked(service, b));
             let next = checked
@@ -125,8 +148,8 @@ impl Observed {
                 let Some(observation) = known.get_mut(&backend.id()) else { continue };
                 if observation.health == Health::Unknown {
                     let health = if backend.healthy { Health::Healthy } else { Health::Unhealthy };
-                    let reason = "as the data plane had it when control started".to_owned();
-                    *observation = Observation { health, reason, since_ms: now_ms };
+                    let reason = "as the data plane had it when control started";
+                    *observation = Observation::new(health, reason, now_ms);
                     changed = true;
                 }
             }
@@ -141,7 +164,11 @@ impl Observed {
         else {
             return false;
         };
-        let health = if change.healthy { Health::Healthy } else { Health::Unhealthy };
+        let health = match change.healthy {
+            Some(true) => Health::Healthy,
+            Some(false) => Health::Unhealthy,
+            None => Health::Unknown,
+        };
         if observation.health != health {
             observation.since_ms = change.at_ms;
         }
@@ -163,16 +190,14 @@ impl Observed {
 
     /// What the API shows of a backend.
     pub fn of(&self, service: &Service, backend: &Backend) -> Observation {
-        let unchecked = |reason: &str| Observation {
-            health: Health::Unchecked,
-            reason: reason.to_owned(),
-            since_ms: 0,
-        };
+        let unchecked = |reason: &str| Observation::new(Health::Unchecked, reason, 0);
         if service.health_check.is_none() {
             return unchecked("the service has no health check");
         }
         match self.services.get(&service.name).and_then(|s| s.get(&backend.id())) {
-            Some(observation) => observation.clone(),
+            Some(observation) => {
+                observation.clone().with(self.last_checks.of(&service.name, backend.id()))
+            }
             None => unchecked("a backend that is down is not checked"),
         }
     }
@@ -206,7 +231,7 @@ mod tests {
         HealthChange {
             service: "web".into(),
             backend: "10.0.0.1:80".parse().unwrap(),
-            healthy,
+            healthy: Some(healthy),
             reason: "test".into(),
             at_ms: 7,
         }

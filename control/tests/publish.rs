@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use common::{Api, FakeDataplane, Lab, WEB, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_api::stats::DataplaneEvent;
 use sluice_api::{AdminState, Snapshot};
 
@@ -364,6 +364,11 @@ async fn health_freezes_while_the_data_plane_is_away() {
     };
     let lab = Lab::new();
     let mut fake = FakeDataplane::start(&lab.socket());
+    // By it the kernel reaches the backend, which is on this host.
+    fake.with(|m| {
+        m.port_address = Some(Ipv4Addr::LOCALHOST);
+        m.exception = Some("lo".into());
+    });
     let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let resources = format!(
@@ -381,12 +386,124 @@ async fn health_freezes_while_the_data_plane_is_away() {
     drop(listener);
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     let path = format!("/services/web/backends/{address}:{port}");
-    assert_eq!(api.get(&path).await.ok(200)["observed"]["health"], "healthy", "frozen");
+    let backend = api.get(&path).await.ok(200)["observed"].clone();
+    assert_eq!(backend["health"], "healthy", "frozen");
+    let reason = backend["health_reason"].as_str().unwrap();
+    assert!(reason.contains("; cannot be asked since 2"), "{reason}");
+    assert!(reason.contains("the data plane does not answer"), "{reason}");
 
     fake.restart();
     let first = fake.snapshot_where("anything", |_| true).await;
     assert!(healthy(&first), "the new data plane starts with the backends of the old one");
     fake.snapshot_where("unhealthy, now that it is asked again", |s| !healthy(s)).await;
+    server.stop().await;
+}
+
+/// A data plane that hangs, with a backend on this host that is behind its port or past it.
+async fn silent_backend_behind_a_silent_data_plane(exception: Option<&str>) -> Option<Value> {
+    let address = own_address()?;
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| {
+        m.port_address = Some(Ipv4Addr::LOCALHOST);
+        m.exception = exception.map(str::to_owned);
+    });
+    let listener = std::net::TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (silent, is_silent) = tokio::sync::watch::channel(false);
+    let backend = tokio::spawn(answer_until(listener, is_silent));
+    let resources = format!(
+        "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = {port}\n\
+         protocol = \"tcp\"\nmode = \"dr\"\n\
+         health_check = {{ kind = \"http\", interval_ms = 200, timeout_ms = 100, fall = 2 }}\n\
+         [[service.backend]]\naddress = \"{address}\"\nport = {port}\n"
+    );
+    let (server, api) = lab.start(&resources).await;
+    fake.snapshot_where("healthy", |s| s.services[0].backends[0].healthy).await;
+    silent.send(true).unwrap();
+    fake.with(|m| m.silent = true);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let path = format!("/services/web/backends/{address}:{port}");
+    let seen = api.get(&path).await.ok(200)["observed"].clone();
+    server.stop().await;
+    backend.abort();
+    Some(seen)
+}
+
+/// An HTTP server that takes requests and leaves them without an answer once it is told to.
+async fn answer_until(listener: std::net::TcpListener, silent: tokio::sync::watch::Receiver<bool>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1_024]).await;
+        if *silent.borrow() {
+            waiting.push(stream);
+        } else {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn silence_while_the_data_plane_hangs_is_held_against_nobody_behind_it() {
+    let (Some(behind), Some(past)) = tokio::join!(
+        silent_backend_behind_a_silent_data_plane(Some("lo")),
+        silent_backend_behind_a_silent_data_plane(None),
+    ) else {
+        return eprintln!("skipped: this machine has no address outside of 127/8");
+    };
+    assert_eq!(behind["health"], "healthy", "{behind}");
+    assert_eq!(behind["last_check"]["result"], "undecided", "{behind}");
+    assert!(behind["health_reason"].as_str().unwrap().contains("cannot be asked"), "{behind}");
+    assert_eq!(past["health"], "unhealthy", "{past}");
+    assert_eq!(past["last_check"]["reason"], "no answer within 100 ms", "{past}");
+}
+
+#[tokio::test]
+async fn before_the_data_plane_is_met_only_this_host_is_asked() {
+    let Some(address) = own_address() else {
+        return eprintln!("skipped: this machine has no address outside of 127/8");
+    };
+    let lab = Lab::new();
+    let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let resources = format!(
+        "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = {port}\n\
+         protocol = \"tcp\"\nmode = \"dr\"\n\
+         health_check = {{ interval_ms = 60000, timeout_ms = 100 }}\n\
+         [[service.backend]]\naddress = \"{address}\"\nport = {port}\n\
+         [[service.backend]]\naddress = \"203.0.113.1\"\nport = {port}\n"
+    );
+    let (server, api) = lab.start(&resources).await;
+    let far = format!("/services/web/backends/203.0.113.1:{port}");
+    let waits = async || {
+        let seen = api.get(&far).await.ok(200)["observed"].clone();
+        (seen["last_check"]["result"] == "undecided").then_some(seen)
+    };
+    let seen = loop {
+        if let Some(seen) = waits().await {
+            break seen;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(seen["health"], "unknown", "{seen}");
+    assert!(seen["health_reason"].as_str().unwrap().contains("was not met yet"), "{seen}");
+    let near = format!("/services/web/backends/{address}:{port}");
+    let near = api.get(&near).await.ok(200)["observed"].clone();
+    assert_eq!(near["health"], "healthy", "{near}");
+
+    // Once it is met, who waits is asked at once, not a minute later: here in vain.
+    let _fake = FakeDataplane::start(&lab.socket());
+    let met = std::time::Instant::now();
+    while api.get(&far).await.ok(200)["observed"]["last_check"]["result"] == "undecided"
+        && met.elapsed() < Duration::from_secs(5)
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(met.elapsed() < Duration::from_secs(2), "{:?}", met.elapsed());
     server.stop().await;
 }
 

@@ -16,7 +16,7 @@ mod port;
 mod service;
 mod stats;
 mod status;
-mod table;
+pub(crate) mod table;
 
 use std::process::ExitCode;
 

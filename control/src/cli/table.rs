@@ -95,7 +95,7 @@ pub(super) fn duration(ms: u64) -> String {
 }
 
 /// A moment in ms since the Unix epoch, as `2026-11-25 03:04:05.678Z` (UTC).
-pub(super) fn moment(unix_ms: u64) -> String {
+pub(crate) fn moment(unix_ms: u64) -> String {
     let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
     // Days to civil date: years begin in March, so that the leap day ends one. 719,468 days lie
     // between 0000-03-01 and 1970-01-01; 146,097 in 400 years.

@@ -6,6 +6,8 @@
 pub struct Machine {
     /// Unknown until the first result.
     healthy: Option<bool>,
+    /// What was believed before the last change.
+    before: Option<bool>,
     /// Results in a row that speak against `healthy`.
     against: u8,
     rise: u8,
@@ -15,7 +17,7 @@ pub struct Machine {
 impl Machine {
     /// A backend of which `known` is known, if anything. `rise` and `fall` count as at least 1.
     pub fn new(known: Option<bool>, rise: u8, fall: u8) -> Machine {
-        Machine { healthy: known, against: 0, rise: rise.max(1), fall: fall.max(1) }
+        Machine { healthy: known, before: known, against: 0, rise: rise.max(1), fall: fall.max(1) }
     }
 
     /// What is believed now; `None` before the first result.
@@ -28,9 +30,10 @@ impl Machine {
         self.against = 0;
     }
 
-    /// The belief that it is not healthy was none: it is as it was before.
-    pub fn restore(&mut self) {
-        (self.healthy, self.against) = (Some(true), 0);
+    /// The last change was none: what was believed before is believed again, and returned.
+    pub fn restore(&mut self) -> Option<bool> {
+        (self.healthy, self.against) = (self.before, 0);
+        self.healthy
     }
 
     /// Takes a check's result; returns the new belief when it changed.
@@ -49,7 +52,7 @@ impl Machine {
             return None;
         }
         self.against = 0;
-        self.healthy = Some(passed);
+        self.before = self.healthy.replace(passed);
         Some(passed)
     }
 }
@@ -98,6 +101,16 @@ mod tests {
     fn a_known_state_needs_the_full_count() {
         let mut machine = Machine::new(Some(true), 1, 2);
         assert_eq!(feed(&mut machine, "--+"), [None, Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn a_change_that_was_none_is_taken_back() {
+        for known in [None, Some(true)] {
+            let mut machine = Machine::new(known, 1, 1);
+            assert_eq!(machine.record(false), Some(false));
+            assert_eq!(machine.restore(), known);
+            assert_eq!(machine.healthy(), known);
+        }
     }
 
     #[test]

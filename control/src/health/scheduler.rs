@@ -2,33 +2,41 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_api::BackendId;
+use sluice_api::service::HealthCheck;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock::now_ms;
+
+use super::doubt::{Cause, Doubts};
+use super::kernel::Kernel;
 use super::machine::Machine;
 use super::probe::{Outcome, probe};
-use super::{HealthChange, MAX_IN_FLIGHT, Target, phase};
+use super::way::{Contact, Via, Ways};
+use super::{CheckResult, HealthChange, LastChecks, MAX_IN_FLIGHT, Target, phase};
 
 /// At least so many checks run at once, however few files the process may open.
 const MIN_IN_FLIGHT: usize = 64;
 /// A warning about checks that are late or cannot run comes at most so often.
 const WARN_EVERY: Duration = Duration::from_secs(10);
+/// A check that ends so much later than its deadline was held up by this host.
+const HELD_UP: Duration = Duration::from_millis(500);
 
 /// What the handle asks of the task.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Replace the set; with what is known of each target, should it be new.
     SetTargets(Vec<(Target, Option<bool>)>),
-    /// Start no checks and believe no results until told to go on.
-    Pause,
-    /// Check again.
-    Resume,
-    /// Answers may have been lost from so many ms ago to so many ms ago (0: and still are), or not.
-    Doubt(Option<(u64, u64)>),
+    /// Which ways are open now; until `since` they were as told before.
+    Ways { ways: Ways, since: Instant },
+    /// A worker of the data plane was stuck from so many ms ago to so many ms ago (0: and still is), or
+    /// none was.
+    Stalled(Option<(u64, u64)>),
     /// Stop.
     Shutdown,
 }
@@ -41,18 +49,14 @@ struct Entry {
     target: Target,
     machine: Machine,
     phase: u32,
+    /// By what it was asked last.
+    via: Via,
+    /// Whether its last check was undecided.
+    undecided: bool,
     /// When a check last ended without an answer, and when one made it unhealthy, in µs since the
     /// scheduler's start; 0: never.
     silent_us: u64,
     fell_us: u64,
-}
-
-/// A time in which answers may have been lost, in µs since the scheduler's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Doubt {
-    from_us: u64,
-    /// Absent while it lasts.
-    until_us: Option<u64>,
 }
 
 impl Entry {
@@ -60,9 +64,9 @@ impl Entry {
         u64::from(self.target.check.interval_ms.max(1)) * 1_000
     }
 
-    fn change(&self, healthy: bool, reason: String) -> HealthChange {
+    fn change(&self, healthy: Option<bool>, reason: String) -> HealthChange {
         let (service, backend) = (self.target.service.clone(), self.target.backend);
-        HealthChange { service, backend, healthy, reason, at_ms: unix_ms() }
+        HealthChange { service, backend, healthy, reason, at_ms: now_ms() }
     }
 
     /// The timeout, less when it would run into the next check: then two checks in a row could not
@@ -77,6 +81,8 @@ impl Entry {
 struct Finished {
     id: EntryId,
     started_us: u64,
+    /// By what it was asked; absent when it was not.
+    via: Option<Via>,
     outcome: Outcome,
 }
 
@@ -91,10 +97,14 @@ pub(super) struct Scheduler {
     /// Due time in µs since `start`. An entry is here or running, never both.
     due: BinaryHeap<Reverse<(u64, EntryId)>>,
     running: JoinSet<Finished>,
-    paused: bool,
-    /// Checks that started earlier, in µs since `start`, started before a pause: they tell nothing.
-    resumed_us: u64,
-    doubt: Option<Doubt>,
+    kernel: Kernel,
+    ways: Arc<Ways>,
+    /// When a way was last opened, in µs since `start`; 0: never.
+    ways_opened_us: u64,
+    doubts: Doubts,
+    last_checks: LastChecks,
+    /// When as many checks ran as may, in µs since `start`.
+    full_us: u64,
     warned: Option<Instant>,
 }
 
@@ -110,11 +120,24 @@ impl Scheduler {
             by_key: HashMap::new(),
             due: BinaryHeap::new(),
             running: JoinSet::new(),
-            paused: false,
-            resumed_us: 0,
-            doubt: None,
+            kernel: Kernel::unknown(),
+            ways: Arc::default(),
+            ways_opened_us: 0,
+            doubts: Doubts::default(),
+            last_checks: LastChecks::default(),
+            full_us: 0,
             warned: None,
         }
+    }
+
+    /// Asking this kernel for ways.
+    pub(super) fn asking(self, kernel: Kernel) -> Scheduler {
+        Scheduler { kernel, ..self }
+    }
+
+    /// Noting there what each check saw.
+    pub(super) fn noting(self, last_checks: LastChecks) -> Scheduler {
+        Scheduler { last_checks, ..self }
     }
 
     /// Runs until told to stop, or until nobody sends commands or receives changes. Running checks
@@ -123,14 +146,13 @@ impl Scheduler {
         let changes = self.changes.clone();
         loop {
             self.start_due();
-            let full = self.paused || self.running.len() >= self.limit;
+            let full = self.running.len() >= self.limit;
             let wake = self.due.peek().map(|Reverse((due_us, _))| self.instant(*due_us));
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::SetTargets(targets)) => self.set_targets(targets),
-                    Some(Command::Pause) => self.paused = true,
-                    Some(Command::Resume) => self.resume(),
-                    Some(Command::Doubt(doubt)) => self.doubt_silence(doubt),
+                    Some(Command::Ways { ways, since }) => self.set_ways(ways, since),
+                    Some(Command::Stalled(stall)) => self.note_stall(stall),
                     Some(Command::Shutdown) | None => return,
                 },
                 Some(finished) = self.running.join_next() => self.finish(finished),
@@ -154,7 +176,7 @@ impl Scheduler {
     }
 
     fn start_due(&mut self) {
-        while !self.paused && self.running.len() < self.limit {
+        while self.running.len() < self.limit {
             let now_us = self.now_us();
             let Some(Reverse((due_us, id))) = self.due.peek().copied() else { return };
             if due_us > now_us {
@@ -162,48 +184,73 @@ impl Scheduler {
             }
             self.due.pop();
             let Some(entry) = self.entries.get(&id) else { continue };
-            let (backend, check) = (entry.target.backend, entry.target.check.clone());
-            let (deadline, interval_us) = (entry.deadline(), entry.interval_us());
+            let interval_us = entry.interval_us();
+            let asking = Asking {
+                kernel: self.kernel.clone(),
+                ways: self.ways.clone(),
+                last: entry.via.clone(),
+                backend: entry.target.backend,
+                check: entry.target.check.clone(),
+                deadline: entry.deadline(),
+            };
             self.running.spawn(async move {
-                let outcome = probe(backend, &check, deadline).await;
-                Finished { id, started_us: now_us, outcome }
+                let (via, outcome) = asking.ask().await;
+                Finished { id, started_us: now_us, via, outcome }
             });
             let late_us = now_us - due_us;
             if late_us > interval_us {
-                self.warn(|limit| {
-                    format!(
-                        "health checks are late by {} ms: {limit} run at once, the most that half \
-                         of the open file limit allows",
-                        late_us / 1_000
-                    )
-                });
+                let waited_its_turn = self.full_us >= due_us;
+                self.warn(|limit| late(late_us / 1_000, limit, waited_its_turn));
             }
         }
+        self.full_us = self.now_us();
     }
 
     fn finish(&mut self, finished: Result<Finished, JoinError>) {
-        let Finished { id, started_us, outcome } = match finished {
+        let Finished { id, started_us, via, outcome } = match finished {
             Ok(finished) => finished,
             // Nobody aborts checks, so one has panicked: a bug, and never to be overlooked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let now_us = self.now_us();
-        let in_doubt = self.doubt.is_some_and(|doubt| {
-            doubt.from_us <= now_us && doubt.until_us.is_none_or(|us| started_us <= us)
-        });
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        self.due.push(Reverse((phase::next_due(entry.phase, entry.interval_us(), started_us), id)));
-        if self.paused || started_us < self.resumed_us {
-            return;
+        if let Some(via) = via {
+            entry.via = via;
+        }
+        let outcome = match outcome {
+            Outcome::Silent(reason) => {
+                let took = Duration::from_micros(now_us - started_us);
+                if let Some(cause) = self.doubts.about(&entry.via, started_us, now_us) {
+                    Outcome::Unable(format!("no answer, but {cause}"))
+                } else if took > entry.deadline() + HELD_UP {
+                    Outcome::Unable("no answer, but this host has held the check up".to_owned())
+                } else {
+                    Outcome::Silent(reason)
+                }
+            }
+            outcome => outcome,
+        };
+        let (result, reason) = match &outcome {
+            Outcome::Pass(reason) => (CheckResult::Passed, reason),
+            Outcome::Fail(reason) | Outcome::Silent(reason) => (CheckResult::Failed, reason),
+            Outcome::Unable(reason) => (CheckResult::Undecided, reason),
+        };
+        entry.undecided = result == CheckResult::Undecided;
+        self.last_checks.note(&entry.target, result, reason, now_ms());
+        // What it could not tell is asked at once, if the way was opened meanwhile.
+        let due_us = if entry.undecided && self.ways_opened_us > started_us {
+            phase::first_due(entry.phase, entry.interval_us(), now_us, 1)
+        } else {
+            phase::next_due(entry.phase, entry.interval_us(), started_us)
+        };
+        self.due.push(Reverse((due_us, id)));
+        let is_silent = matches!(outcome, Outcome::Silent(_));
+        if is_silent {
+            entry.silent_us = now_us;
         }
         let (passed, reason) = match outcome {
             Outcome::Pass(reason) => (true, reason),
-            Outcome::Fail(reason) => (false, reason),
-            Outcome::Silent(_) if in_doubt => return,
-            Outcome::Silent(reason) => {
-                entry.silent_us = now_us;
-                (false, reason)
-            }
+            Outcome::Fail(reason) | Outcome::Silent(reason) => (false, reason),
             Outcome::Unable(reason) => {
                 let backend = entry.target.backend;
                 return self.warn(|_| format!("cannot check backend {backend}: {reason}"));
@@ -211,56 +258,84 @@ impl Scheduler {
         };
         let Some(healthy) = entry.machine.record(passed) else { return };
         // What an answer has decided is not in doubt.
-        entry.fell_us = if !healthy && entry.silent_us == now_us { now_us } else { 0 };
-        let change = entry.change(healthy, reason);
+        entry.fell_us = if !healthy && is_silent { now_us } else { 0 };
+        let change = entry.change(Some(healthy), reason);
         // Without a receiver, the loop ends before its next turn.
         let _ = self.changes.send(change);
     }
 
-    /// Checks without an answer between then and then tell nothing; nor did they.
-    fn doubt_silence(&mut self, doubt: Option<(u64, u64)>) {
+    /// A worker was stuck then.
+    fn note_stall(&mut self, stall: Option<(u64, u64)>) {
         let now_us = self.now_us();
-        let Some((began_ms, ended_ms)) = doubt else {
+        let Some((began_ms, ended_ms)) = stall else {
             // That it is over was not heard.
-            if let Some(Doubt { until_us: until_us @ None, .. }) = &mut self.doubt {
-                *until_us = Some(now_us);
-            }
+            self.doubts.end(&Cause::Stall, now_us);
             return;
         };
         let ago = |ms: u64| now_us.saturating_sub(ms.saturating_mul(1_000));
-        let mut new =
-            Doubt { from_us: ago(began_ms), until_us: (ended_ms > 0).then(|| ago(ended_ms)) };
-        if let Some(old) = self.doubt.filter(|old| old.until_us.is_none_or(|us| us >= new.from_us))
-        {
-            new.from_us = new.from_us.min(old.from_us);
-        }
-        self.doubt = Some(new);
-        for entry in self.entries.values_mut().filter(|entry| entry.silent_us > new.from_us) {
+        self.doubt_silence(Cause::Stall, ago(began_ms), (ended_ms > 0).then(|| ago(ended_ms)));
+    }
+
+    /// Checks without an answer between then and then tell nothing; nor did they.
+    fn doubt_silence(&mut self, cause: Cause, from_us: u64, until_us: Option<u64>) {
+        let from_us = self.doubts.note(cause.clone(), from_us, until_us);
+        let entries = self.entries.values_mut();
+        for entry in entries.filter(|e| e.silent_us > from_us && cause.concerns(&e.via)) {
             entry.silent_us = 0;
-            if std::mem::take(&mut entry.fell_us) > new.from_us {
-                entry.machine.restore();
-                let reason = "no answer, but a worker of the data plane was stuck: taken back";
-                let _ = self.changes.send(entry.change(true, reason.to_owned()));
+            entry.undecided = true;
+            let reason = format!("no answer, but {cause}");
+            self.last_checks.note(&entry.target, CheckResult::Undecided, &reason, now_ms());
+            if std::mem::take(&mut entry.fell_us) > from_us {
+                let healthy = entry.machine.restore();
+                let _ = self.changes.send(entry.change(healthy, format!("{reason}: taken back")));
             } else if entry.machine.healthy() != Some(false) {
                 entry.machine.forget();
             }
         }
     }
 
-    /// Go on: all targets are due anew, spread as new ones are.
-    fn resume(&mut self) {
-        if !std::mem::take(&mut self.paused) {
-            return;
-        }
+    /// Take note of which ways are open. Until `since` they were as noted before.
+    fn set_ways(&mut self, ways: Ways, since: Instant) {
         let now_us = self.now_us();
-        self.resumed_us = now_us;
-        let waiting: Vec<EntryId> = self.due.drain().map(|Reverse((_, id))| id).collect();
-        let count = waiting.len();
-        for id in waiting {
-            let Some(entry) = self.entries.get(&id) else { continue };
-            let due_us = phase::first_due(entry.phase, entry.interval_us(), now_us, count);
-            self.due.push(Reverse((due_us, id)));
+        let start = self.start;
+        let us = |at: Instant| at.saturating_duration_since(start).as_micros() as u64;
+        let mut opened = false;
+        match &ways.contact {
+            Contact::Away { since, .. } => self.doubt_silence(Cause::Dataplane, us(*since), None),
+            Contact::Answers(_) => {
+                opened |= self.doubts.end(&Cause::Dataplane, now_us);
+                opened |= self.ways.contact == Contact::NotMet;
+            }
+            Contact::NotMet => {}
         }
+        for (name, interface) in &ways.interfaces {
+            let cause = Cause::Interface(name.clone());
+            if interface.fault.is_some() {
+                self.doubt_silence(cause, us(since), None);
+            } else {
+                opened |= self.doubts.end(&cause, now_us);
+            }
+        }
+        self.ways = Arc::new(ways);
+        if opened {
+            self.ways_opened_us = now_us;
+            self.ask_undecided();
+        }
+    }
+
+    /// Who could not be asked is due now, spread as new targets are.
+    fn ask_undecided(&mut self) {
+        let now_us = self.now_us();
+        let undecided = |id: &EntryId| self.entries.get(id).filter(|entry| entry.undecided);
+        let count = self.due.iter().filter(|Reverse((_, id))| undecided(id).is_some()).count();
+        let soon = |id: EntryId| {
+            let entry = undecided(&id)?;
+            Some(phase::first_due(entry.phase, entry.interval_us(), now_us, count))
+        };
+        let moved = std::mem::take(&mut self.due).into_iter().map(|Reverse((due_us, id))| {
+            Reverse((soon(id).map_or(due_us, |soon_us| soon_us.min(due_us)), id))
+        });
+        self.due = moved.collect();
     }
 
     fn set_targets(&mut self, targets: Vec<(Target, Option<bool>)>) {
@@ -285,11 +360,14 @@ impl Scheduler {
             new.push((key, target, believed));
         }
         self.forget_all_but(&kept);
+        self.last_checks.retain(|service, backend| kept.contains(&(service.to_owned(), backend)));
         let (now_us, count) = (self.now_us(), new.len());
         for (key, target, believed) in new {
             let entry = Entry {
                 machine: Machine::new(believed, target.check.rise, target.check.fall),
                 phase: phase::phase(&target.service, target.backend),
+                via: Via::Unknown,
+                undecided: false,
                 silent_us: 0,
                 fell_us: 0,
                 target,
@@ -325,6 +403,48 @@ impl Scheduler {
     }
 }
 
+/// A check about to be made.
+struct Asking {
+    kernel: Kernel,
+    ways: Arc<Ways>,
+    last: Via,
+    backend: BackendId,
+    check: HealthCheck,
+    deadline: Duration,
+}
+
+impl Asking {
+    /// Ask if that can be done. By what way, and what came of it.
+    async fn ask(self) -> (Option<Via>, Outcome) {
+        let Asking { kernel, ways, last, backend, check, deadline } = self;
+        let way = kernel.way(backend.address).await;
+        let via = match ways.admit(&last, &way) {
+            Ok(via) => via,
+            Err(reason) => return (None, Outcome::Unable(reason)),
+        };
+        let mut outcome = probe(backend, &check, deadline).await;
+        if matches!(outcome, Outcome::Silent(_)) && kernel.way(backend.address).await != way {
+            outcome = Outcome::Unable("no answer, but this host's route has changed".to_owned());
+        }
+        (Some(via), outcome)
+    }
+}
+
+/// Why checks are late.
+fn late(late_ms: u64, limit: usize, waited_its_turn: bool) -> String {
+    if !waited_its_turn {
+        return format!(
+            "health checks are late by {late_ms} ms: control did not get to run: it was stopped, or \
+             its host is overloaded"
+        );
+    }
+    let most = match limit {
+        MAX_IN_FLIGHT => "the most at all",
+        _ => "the most that half of the open file limit (LimitNOFILE=) allows",
+    };
+    format!("health checks are late by {late_ms} ms: {limit} run at once, {most}")
+}
+
 /// Half of the process's soft limit of open files, within bounds: a check holds one, and the API
 /// and the data plane need theirs.
 pub(super) fn in_flight_limit() -> usize {
@@ -337,14 +457,10 @@ pub(super) fn in_flight_limit() -> usize {
     (open_files / 2).clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT)
 }
 
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::way::Interface;
     use super::*;
-    use sluice_api::service::HealthCheck;
 
     fn entry(interval_ms: u32, timeout_ms: u32) -> Entry {
         let check = HealthCheck { interval_ms, timeout_ms, ..HealthCheck::default() };
@@ -353,6 +469,8 @@ mod tests {
             target: Target { service: "web".into(), backend, check },
             machine: Machine::new(None, 1, 1),
             phase: 0,
+            via: Via::Unknown,
+            undecided: false,
             silent_us: 0,
             fell_us: 0,
         }
@@ -405,6 +523,19 @@ mod tests {
     struct One {
         scheduler: Scheduler,
         changes: tokio::sync::mpsc::UnboundedReceiver<HealthChange>,
+        via: Via,
+    }
+
+    fn ago(ms: u64) -> Instant {
+        Instant::now() - Duration::from_millis(ms)
+    }
+
+    fn away(since_ms: u64) -> Contact {
+        Contact::Away { since: ago(since_ms), why: "no answer".into() }
+    }
+
+    fn answers() -> Contact {
+        Contact::Answers(vec![])
     }
 
     impl One {
@@ -415,7 +546,7 @@ mod tests {
             target.check.fall = fall;
             target.check.rise = 1;
             scheduler.set_targets(vec![(target, Some(true))]);
-            One { scheduler, changes }
+            One { scheduler, changes, via: Via::Port("sl-lan".into()) }
         }
 
         /// Let so much time have passed.
@@ -427,12 +558,32 @@ mod tests {
         fn ends(&mut self, took_ms: u64, outcome: Outcome) -> Option<bool> {
             let started_us = self.scheduler.now_us().saturating_sub(took_ms * 1_000);
             let id = self.scheduler.last_id;
-            self.scheduler.finish(Ok(Finished { id, started_us, outcome }));
+            let via = Some(self.via.clone());
+            self.scheduler.due.clear();
+            self.scheduler.finish(Ok(Finished { id, started_us, via, outcome }));
             self.change()
         }
 
         fn change(&mut self) -> Option<bool> {
-            self.changes.try_recv().ok().map(|change| change.healthy)
+            self.changes.try_recv().ok().map(|change| change.healthy.expect("it is known"))
+        }
+
+        /// The port's interface has this fault, or none; until so many ms ago it was as before.
+        fn ways(&mut self, contact: Contact, fault: Option<&str>, since_ms: u64) {
+            let interface = Interface { index: Some(7), fault: fault.map(str::to_owned) };
+            let ways = Ways { contact, interfaces: HashMap::from([("sl-lan".into(), interface)]) };
+            self.scheduler.set_ways(ways, ago(since_ms));
+        }
+
+        /// In how many ms the next check is due.
+        fn due_in_ms(&self) -> u64 {
+            let Some(Reverse((due_us, _))) = self.scheduler.due.peek() else { panic!("not due") };
+            due_us.saturating_sub(self.scheduler.now_us()) / 1_000
+        }
+
+        fn last_check(&self) -> super::super::LastCheck {
+            let target = &self.scheduler.entries[&self.scheduler.last_id].target;
+            self.scheduler.last_checks.of(&target.service, target.backend).expect("it was checked")
         }
     }
 
@@ -444,13 +595,13 @@ mod tests {
     fn silence_tells_nothing_while_a_worker_is_stuck() {
         let mut one = One::new(1);
         one.pass(10_000);
-        one.scheduler.doubt_silence(Some((200, 0)));
+        one.scheduler.note_stall(Some((200, 0)));
         assert_eq!(one.ends(100, silent()), None);
         one.pass(5_000);
         assert_eq!(one.ends(100, silent()), None, "it lasts until it is said to be over");
         assert_eq!(one.ends(100, Outcome::Fail("refused".into())), Some(false), "an answer counts");
         assert_eq!(one.ends(100, Outcome::Pass("ok".into())), Some(true), "and so does this one");
-        one.scheduler.doubt_silence(Some((7_000, 500)));
+        one.scheduler.note_stall(Some((7_000, 500)));
         assert_eq!(one.ends(600, silent()), None, "it began before");
         assert_eq!(one.ends(400, silent()), Some(false), "it began after");
     }
@@ -461,16 +612,16 @@ mod tests {
         one.pass(10_000);
         assert_eq!(one.ends(100, silent()), Some(false));
         one.pass(200);
-        one.scheduler.doubt_silence(Some((150, 0)));
+        one.scheduler.note_stall(Some((150, 0)));
         assert_eq!(one.change(), None, "that was before");
-        one.scheduler.doubt_silence(Some((250, 0)));
+        one.scheduler.note_stall(Some((250, 0)));
         assert_eq!(one.change(), Some(true));
-        one.scheduler.doubt_silence(Some((260, 0)));
+        one.scheduler.note_stall(Some((260, 0)));
         assert_eq!(one.change(), None, "once");
 
         // What an answer has decided stays.
         assert_eq!(one.ends(100, Outcome::Fail("refused".into())), Some(false));
-        one.scheduler.doubt_silence(Some((5_000, 0)));
+        one.scheduler.note_stall(Some((5_000, 0)));
         assert_eq!(one.change(), None);
     }
 
@@ -479,10 +630,127 @@ mod tests {
         let mut one = One::new(2);
         one.pass(10_000);
         assert_eq!(one.ends(100, silent()), None);
-        one.scheduler.doubt_silence(Some((50, 0)));
-        one.scheduler.doubt_silence(None);
+        one.scheduler.note_stall(Some((50, 0)));
+        one.scheduler.note_stall(None);
         one.pass(1_000);
         assert_eq!(one.ends(100, silent()), None, "the first one");
         assert_eq!(one.ends(100, silent()), Some(false));
+    }
+
+    #[test]
+    fn silence_tells_nothing_while_the_data_plane_does_not_answer() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        one.ways(answers(), None, 0);
+        // It hangs; control takes half a second to see that, and silence has decided by then.
+        one.pass(1_000);
+        assert_eq!(one.ends(100, silent()), Some(false));
+        one.pass(100);
+        one.ways(away(600), None, 0);
+        assert_eq!(one.change(), Some(true), "taken back");
+        assert_eq!(one.last_check().result, CheckResult::Undecided);
+        one.pass(6_000);
+        assert_eq!(one.ends(100, silent()), None);
+        assert_eq!(one.last_check().reason, "no answer, but the data plane did not answer");
+
+        one.ways(answers(), None, 0);
+        assert!(one.due_in_ms() <= 200, "asked at once: {}", one.due_in_ms());
+        one.pass(90);
+        assert_eq!(one.ends(100, silent()), None, "it began while the data plane hung");
+        assert!(one.due_in_ms() <= 200, "asked at once: {}", one.due_in_ms());
+        one.pass(200);
+        assert_eq!(one.ends(100, silent()), Some(false), "it began after");
+    }
+
+    #[test]
+    fn an_interface_that_is_down_decides_nothing_for_its_backends_only() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        one.ways(answers(), None, 0);
+        one.pass(1_000);
+        assert_eq!(one.ends(100, silent()), Some(false));
+        one.pass(50);
+        one.ways(answers(), Some("interface sl-lan is down"), 100);
+        assert_eq!(one.change(), Some(true), "taken back");
+        one.pass(4_000);
+        assert_eq!(one.ends(100, silent()), None);
+        assert_eq!(one.last_check().reason, "no answer, but interface sl-lan was not in order");
+        one.via = Via::Port("sl-wan".into());
+        assert_eq!(one.ends(100, silent()), Some(false), "another port's backend");
+        assert_eq!(one.ends(100, Outcome::Pass("ok".into())), Some(true));
+        one.via = Via::Port("sl-lan".into());
+        one.ends(100, silent());
+        one.ways(answers(), None, 0);
+        assert!(one.due_in_ms() <= 200, "asked at once: {}", one.due_in_ms());
+    }
+
+    #[test]
+    fn what_cannot_be_asked_says_so_and_changes_nothing() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        let unable = || Outcome::Unable("network unreachable".into());
+        assert_eq!(one.ends(0, unable()), None);
+        let first = one.last_check();
+        assert_eq!(one.ends(0, unable()), None);
+        assert_eq!(one.last_check(), first, "since the first one");
+        assert_eq!(
+            (first.result, first.reason.as_str()),
+            (CheckResult::Undecided, "network unreachable")
+        );
+        assert_eq!(
+            one.scheduler.last_checks.undecided(),
+            (vec![("network unreachable".into(), 1)], 1)
+        );
+        assert_eq!(one.ends(5, Outcome::Pass("ok".into())), None);
+        assert_eq!(one.last_check().result, CheckResult::Passed);
+        assert_eq!(one.scheduler.last_checks.undecided(), (vec![], 1));
+    }
+
+    #[test]
+    fn a_first_verdict_that_was_silence_is_unknown_again() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        let target = entry(1_000, 100).target;
+        one.scheduler.set_targets(vec![(Target { service: "new".into(), ..target }, None)]);
+        assert_eq!(one.ends(100, silent()), Some(false));
+        one.scheduler.note_stall(Some((50, 0)));
+        assert_eq!(one.changes.try_recv().unwrap().healthy, None);
+    }
+
+    #[test]
+    fn a_check_that_this_host_held_up_tells_nothing() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        assert_eq!(one.ends(3_000, silent()), None, "its deadline was 100 ms");
+        assert_eq!(one.ends(300, silent()), Some(false));
+    }
+
+    #[test]
+    fn late_checks_blame_who_is_to_blame() {
+        let limited = late(900, 512, true);
+        assert!(
+            limited.contains("512 run at once") && limited.contains("LimitNOFILE"),
+            "{limited}"
+        );
+        let most = late(900, MAX_IN_FLIGHT, true);
+        assert!(most.contains("4096 run at once") && !most.contains("LimitNOFILE"), "{most}");
+        let stopped = late(900, 512, false);
+        assert!(
+            stopped.contains("did not get to run") && !stopped.contains("LimitNOFILE"),
+            "{stopped}"
+        );
+    }
+
+    #[tokio::test]
+    async fn nine_backends_do_not_reach_the_limit() {
+        let (changes, _receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut scheduler = Scheduler::new(changes, 64);
+        let target = |n| Target { service: format!("s{n}"), ..entry(100, 100).target };
+        scheduler.set_targets((1..=9).map(|n| (target(n), None)).collect());
+        // Control was stopped for a second.
+        scheduler.start -= Duration::from_secs(1);
+        scheduler.start_due();
+        assert_eq!((scheduler.running.len(), scheduler.full_us), (9, 0));
+        assert!(scheduler.warned.is_some(), "they were late");
     }
 }

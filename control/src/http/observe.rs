@@ -145,6 +145,12 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
     warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
     warnings.extend(app.manager.state().services.iter().filter_map(counts_the_dead));
+    let (undecided, checks) = app.manager.last_checks().undecided();
+    warnings.extend(undecided.iter().map(|(reason, count)| {
+        format!(
+            "health checks of {count} of {checks} backends tell nothing, health stays: {reason}"
+        )
+    }));
     Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
 }
 

@@ -22,6 +22,7 @@ use sluice_api::{Problem, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::health::Contact;
 use crate::manager::Manager;
 use crate::model::ApiProblem;
 
@@ -184,6 +185,8 @@ pub(crate) struct Publisher {
     boot_id: Option<u64>,
     /// The last of its events that was merged into the log.
     events_since: u64,
+    /// When a question was sent that it has answered: it was there then.
+    alive_at: Instant,
     /// The snapshot that it refused last.
     refused: Option<Snapshot>,
     /// Set, and emptied, when the first try to reach the data plane has ended either way.
@@ -193,6 +196,15 @@ pub(crate) struct Publisher {
 impl Publisher {
     fn update_link(&self, change: impl FnOnce(&mut Link)) {
         self.link.send_modify(change);
+    }
+
+    /// It does not answer: checks through its ports would fail for every backend. Before the first
+    /// contact nothing is known of such ports, and the checker waits on its own.
+    fn is_away(&self, why: &str) {
+        if self.boot_id.is_some() {
+            let (since, why) = (self.alive_at, why.to_owned());
+            self.manager.dataplane_is(Contact::Away { since, why });
+        }
     }
 
     fn first_contact_made(&mut self) {
@@ -236,6 +248,7 @@ pub fn start(
         link,
         boot_id: None,
         events_since: 0,
+        alive_at: Instant::now(),
         refused: None,
         first_contact: Some(made),
     };
@@ -281,11 +294,7 @@ fn lost(publisher: &mut Publisher, error: &str) {
     if news {
         publisher.manager.events().note("dataplane-unreachable", error);
     }
-    // Checks go through the data plane's ports: without it they would fail for every backend, and
-    // the next one would start without any. Before the first contact nothing is known of such ports.
-    if publisher.boot_id.is_some() {
-        publisher.manager.freeze_health(true);
-    }
+    publisher.is_away(error);
     publisher.first_contact_made();
 }
 

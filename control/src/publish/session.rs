@@ -1,22 +1,28 @@
 //! What is done over one connection: look, compare, repair, repeat.
 
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::time::Duration;
 
 use sluice_api::message::{FrameError, Request, Response};
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{Problem, Snapshot};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::announce::Announcer;
 use super::connection::Connection;
 use super::{POLL, Publisher, Question, addresses};
 use crate::events::{self, Event};
+use crate::health::{Contact, PortInterface};
 use crate::model::Environment;
 
 /// Time between the first two looks at workers that have a snapshot to take over.
 const SOON: Duration = Duration::from_millis(1);
+/// After so long without an answer the data plane may hang, and health checks wait for it.
+const ANSWERING: Duration = Duration::from_millis(300);
+/// The same while it applies a snapshot.
+const APPLYING: Duration = Duration::from_secs(3);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,8 @@ pub(super) struct Session<'a> {
     next_look: Instant,
     /// How long after the last look that is.
     pause: Duration,
+    /// Whether it is known who is there and what it forwards by.
+    has_met: bool,
 }
 
 impl<'a> Session<'a> {
@@ -55,6 +63,7 @@ impl<'a> Session<'a> {
             announcer: Announcer::default(),
             next_look: Instant::now(),
             pause: POLL,
+            has_met: false,
         }
     }
 
@@ -90,8 +99,10 @@ impl<'a> Session<'a> {
         self.recognise(&status);
         self.learn_in_force(&status).await?;
         self.publisher.first_contact_made();
+        // Checks need not wait until the snapshot is in force.
+        self.has_met = true;
+        self.publisher.manager.dataplane_is(Contact::Answers(exception_ports(&status)));
         self.publish().await?;
-        self.publisher.manager.freeze_health(false);
         self.look().await
     }
 
@@ -310,6 +321,9 @@ impl<'a> Session<'a> {
         self.publisher.manager.set_environment(environment(&status));
         let doubt = status.doubt.map(|doubt| (doubt.began_ms, doubt.ended_ms));
         self.publisher.manager.doubt_silence(doubt);
+        if self.has_met {
+            self.publisher.manager.dataplane_is(Contact::Answers(exception_ports(&status)));
+        }
         let latest = status.clone();
         self.publisher.update_link(|link| {
             link.connected = true;
@@ -341,7 +355,22 @@ impl<'a> Session<'a> {
     }
 
     async fn ask(&mut self, request: &Request) -> Result<Response, SessionError> {
-        match self.connection.ask(request).await? {
+        // A snapshot takes its time; all else is answered within a round of the main thread.
+        let patience = if matches!(request, Request::Apply { .. }) { APPLYING } else { ANSWERING };
+        let asked = Instant::now();
+        let answer = {
+            let mut answer = pin!(self.connection.ask(request));
+            match timeout(patience, &mut answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let silent = format!("no answer for {} ms", patience.as_millis());
+                    self.publisher.is_away(&silent);
+                    answer.await
+                }
+            }
+        }?;
+        self.publisher.alive_at = asked;
+        match answer {
             Response::Error { message } => Err(SessionError::Refused(message)),
             response => Ok(response),
         }
@@ -358,15 +387,29 @@ fn listed(addresses: &[Ipv4Addr]) -> String {
     }
 }
 
+/// The exception ports, as health checks go by them.
+fn exception_ports(status: &DataplaneStatus) -> Vec<PortInterface> {
+    let ports = status.ports.iter().filter_map(|port| {
+        let name = port.exception.as_deref()?.into();
+        let addresses = port.addresses.iter().filter_map(|text| address_of(text)).collect();
+        Some(PortInterface { name, addresses })
+    });
+    ports.collect()
+}
+
+/// The address of one with prefix length.
+fn address_of(text: &str) -> Option<Ipv4Addr> {
+    text.split('/').next()?.parse().ok()
+}
+
 /// What requests are validated against from now on.
 fn environment(status: &DataplaneStatus) -> Environment {
-    let address = |text: &String| text.split('/').next().and_then(|a| a.parse().ok());
     Environment {
         limits: status.limits,
         port_addresses: status
             .ports
             .iter()
-            .flat_map(|p| p.addresses.iter().filter_map(address))
+            .flat_map(|p| p.addresses.iter().filter_map(|text| address_of(text)))
             .collect(),
     }
 }

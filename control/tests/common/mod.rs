@@ -52,6 +52,8 @@ pub struct Memory {
     pub stuck_ms: u64,
     /// When a worker was stuck.
     pub doubt: Option<Doubt>,
+    /// The kernel's interface of its port with `port_address`.
+    pub exception: Option<String>,
 }
 
 impl Memory {
@@ -69,6 +71,7 @@ impl Memory {
             queues: 1,
             mtu: 1500,
             link_up: true,
+            exception: self.exception.clone(),
             steering: "single-worker".into(),
             steering_reason: "there is one worker".into(),
             ..PortStatus::default()
