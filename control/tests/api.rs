@@ -235,6 +235,10 @@ async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() 
     no_pool["mode"] = json!("full-nat");
     let mut check = dr("x", "198.51.100.9");
     check["health_check"] = json!({"interval_ms": 50, "rise": 0, "kind": "http", "path": "alive"});
+    let mut badly_closed = dr("x", "198.51.100.9");
+    badly_closed["health_check"] = json!({"kind": "http", "close": "rst"});
+    let mut cut = dr("x", "198.51.100.9");
+    cut["health_check"] = json!({"kind": "http", "path": "/alive#top"});
     let same = json!({
         "name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"
     });
@@ -256,6 +260,8 @@ async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() 
             "services[x].health_check.timeout_ms is 1000: expected 10 ms to interval_ms, which is 50 ms".into(),
             "services[x].health_check.path is \"alive\": expected a path that starts with '/'".into(),
         ]),
+        ("POST", "/services", badly_closed, vec!["services[x].health_check.close is \"rst\": expected \"reset\" or \"fin\"".into()]),
+        ("POST", "/services", cut, vec!["services[x].health_check.path is \"/alive#top\": expected a path that starts with '/', of at most 1024 visible ASCII characters other than # < > `".into()]),
         ("POST", "/services", json!({"name": "X!", "color": 1}), vec![
             "services[X!].vip is absent".into(), "services[X!].port is absent".into(),
             "services[X!].color is 1: expected a known field: name, vip, port,".into(),

@@ -280,12 +280,13 @@ fn a_services_life() {
     lab.ok(
         "service set web --scheduler maglev --hash-on source --timeout tcp_established_ms=60000",
     );
-    lab.ok("service set web --check-kind http --check-path /alive --check-status 200,204");
+    lab.ok("service set web --check-kind http --check-path /alive --check-status 200,204 --check-close fin");
     let web = lab.json("service show web");
     assert_eq!((&web["scheduler"], &web["hash_on"]), (&json!("maglev"), &json!("source")));
     assert_eq!(web["timeouts"]["tcp_established_ms"], 60_000);
     assert_eq!(web["timeouts"]["tcp_fin_wait_ms"], 60_000, "others stay");
     assert_eq!(web["health_check"]["path"], "/alive");
+    assert_eq!(web["health_check"]["close"], "fin");
     let show = lab.ok("service show web");
     for part in
         ["maglev on source, 65537 slots", "GET /alive, expects 200, 204", "established 60000"]

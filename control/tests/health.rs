@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_api::BackendId;
-use sluice_api::service::{HealthCheck, HealthCheckKind};
+use sluice_api::service::{CheckClose, HealthCheck, HealthCheckKind};
 use sluice_control::health::{Checker, HealthChange, Target};
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -150,6 +150,79 @@ async fn checks_close_with_a_reset() {
     assert!(first_verdict(id, tcp_check(1_000, 1, 1)).await.0);
     let read = tokio::task::spawn_blocking(|| reading.join().unwrap()).await.unwrap();
     assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// How a server sees its connections end: by each kind of check, closed in each way.
+#[tokio::test]
+async fn checks_close_with_a_fin_where_that_is_wanted() {
+    let body = "x".repeat(30_000);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let reset = Err(std::io::ErrorKind::ConnectionReset);
+    for (check, close, expected) in [
+        (tcp_check(1_000, 1, 1), CheckClose::Fin, Ok(0)),
+        (http_check(1_000, 1, 1), CheckClose::Fin, Ok(0)),
+        (tcp_check(1_000, 1, 1), CheckClose::Reset, reset),
+        (http_check(1_000, 1, 1), CheckClose::Reset, reset),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let id = backend(listener.local_addr().unwrap().port());
+        let (kind, answer) = (check.kind, answer.clone());
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept()?.0;
+            if kind == HealthCheckKind::Http {
+                let read = stream.read(&mut [0; 1_024])?;
+                assert!(read > 0);
+                stream.write_all(answer.as_bytes())?;
+            }
+            stream.read(&mut [0; 1])
+        });
+        let check = HealthCheck { close, ..check };
+        assert!(first_verdict(id, check).await.0);
+        let end = tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap();
+        assert_eq!(end.map_err(|error| error.kind()), expected, "{kind:?} {close:?}");
+    }
+}
+
+/// Servers as they are: each with the verdict that curl's exit code and status give.
+#[tokio::test]
+async fn odd_servers_are_judged_as_curl_does() {
+    let many = "X-H: v\r\n".repeat(101);
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let cases = [
+        ("more than 100 headers", format!("{ok}{many}\r\n"), true),
+        ("a folded header", format!("{ok}X-A: a\r\n b\r\n\r\n"), true),
+        ("a blank before the colon", format!("{ok}Server : bar\r\n\r\n"), true),
+        ("a long header", format!("{ok}X: {}\r\n\r\n", "a".repeat(20_000)), true),
+        ("another version", "HTTP/2.0 200 OK\r\n\r\n".to_owned(), true),
+        ("lower case", "http/1.1 200 ok\r\n\r\n".to_owned(), true),
+        ("an interim answer", format!("HTTP/1.1 103 Early Hints\r\n\r\n{ok}\r\n"), true),
+        ("a head that closing ends", format!("{ok}Content-Length: 0\r\n"), true),
+        ("chunks that are none", format!("{ok}Transfer-Encoding: chunked\r\n\r\nzz\r\n"), true),
+        ("no colon", format!("{ok}junk line\r\n\r\n"), false),
+        ("a negative length", format!("{ok}Content-Length: -1\r\n\r\nok"), false),
+        ("blank lines first", format!("\r\n\r\n{ok}\r\n"), false),
+        ("an upgrade", "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(), false),
+        ("HTTP/0.9", "hello there\n".to_owned(), false),
+    ];
+    for (what, answer, expected) in cases {
+        // One that reads the request first, and one that does not.
+        for reads in [true, false] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let id = backend(listener.local_addr().unwrap().port());
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                if reads {
+                    let _ = stream.read(&mut [0; 1_024]);
+                }
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read(&mut [0; 1_024]);
+            });
+            let verdict = first_verdict(id, http_check(1_000, 1, 1)).await;
+            assert_eq!(verdict.0, expected, "{what}, reads first: {reads}: {}", verdict.1);
+        }
+    }
 }
 
 #[tokio::test]

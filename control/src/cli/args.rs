@@ -226,9 +226,12 @@ pub(super) struct CheckFields {
     /// HTTP: the status codes that pass, as 200,204.
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     pub(super) check_status: Vec<u16>,
+    /// How a check's connection is closed: reset or fin.
+    #[arg(long, value_name = "HOW")]
+    pub(super) check_close: Option<String>,
 }
 
-const FIELD_IDS: [&str; 22] = [
+const FIELD_IDS: [&str; 23] = [
     "vip",
     "port",
     "protocol",
@@ -251,8 +254,9 @@ const FIELD_IDS: [&str; 22] = [
     "check_path",
     "check_host",
     "check_status",
+    "check_close",
 ];
-const CHECK_IDS: [&str; 9] = [
+const CHECK_IDS: [&str; 10] = [
     "check_kind",
     "check_interval_ms",
     "check_timeout_ms",
@@ -262,6 +266,7 @@ const CHECK_IDS: [&str; 9] = [
     "check_path",
     "check_host",
     "check_status",
+    "check_close",
 ];
 
 #[derive(Debug, Subcommand)]

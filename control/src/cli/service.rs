@@ -151,6 +151,7 @@ fn check_object(fields: &CheckFields) -> Value {
         ("path", json!(fields.check_path)),
         ("host", json!(fields.check_host)),
         ("expected_status", if status.is_empty() { Value::Null } else { json!(status) }),
+        ("close", json!(fields.check_close)),
     ]);
     if check.is_empty() { Value::Null } else { Value::Object(check) }
 }

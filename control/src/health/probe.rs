@@ -1,34 +1,32 @@
 //! One check of one backend: a TCP handshake, or an HTTP `GET` of which only status line and
 //! headers are read.
 //!
-//! Every check is a connection of its own, closed with a reset (`SO_LINGER` 0). That leaves no
-//! TIME_WAIT socket on either side, which at thousands of checks a second would use up the load
-//! balancer's local ports. The backend has answered by then; what it loses is the rest of a body
-//! that nobody wants.
+//! Every check is a connection of its own, closed with a reset (`SO_LINGER` 0) unless it is to be
+//! closed with a FIN. A reset leaves no TIME_WAIT socket on either side, which at thousands of checks
+//! a second would use up the load balancer's local ports. The backend has answered by then; what it
+//! loses is the rest of a body that nobody wants.
 
-use std::error::Error as _;
 use std::io;
 use std::net::SocketAddrV4;
-use std::pin::pin;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use sluice_api::BackendId;
-use sluice_api::service::{HealthCheck, HealthCheckKind};
+use sluice_api::service::{CheckClose, HealthCheck, HealthCheckKind};
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::head::HeadReader;
 
 /// What the checks call themselves.
 const AGENT: &str = concat!("sluice-health/", env!("CARGO_PKG_VERSION"));
 /// EINPROGRESS on Linux: the SYN is on its way.
 const IN_PROGRESS: i32 = 115;
-/// Longest answer head that is read, in bytes. Hyper takes no less than 8 KiB.
-const MAX_HEAD_BYTES: usize = 16 << 10;
+/// How long a check that closes with a FIN reads on, so that the FIN is not followed by a reset.
+const FAREWELL: Duration = Duration::from_millis(50);
+/// How much of a body it reads then, in bytes.
+const FAREWELL_BYTES: u64 = 64 << 10;
 
 /// What a check found, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,30 +41,45 @@ pub(super) enum Outcome {
     Unable(String),
 }
 
-/// Checks a backend once. Takes at most `deadline`, connecting included.
+/// Checks a backend once. Takes at most `deadline`, connecting included; and [`FAREWELL`] if it is to
+/// close with a FIN.
 pub(super) async fn probe(backend: BackendId, check: &HealthCheck, deadline: Duration) -> Outcome {
     let to = SocketAddrV4::new(backend.address, check.port.unwrap_or(backend.port));
     let asked = async {
-        match check.kind {
-            HealthCheckKind::Tcp => tcp(to).await,
-            HealthCheckKind::Http => http(to, check).await,
-        }
+        let mut stream = match connect(to, check.close).await {
+            Ok(stream) => stream,
+            Err(outcome) => return (outcome, None),
+        };
+        let outcome = match check.kind {
+            HealthCheckKind::Tcp => Outcome::Pass("TCP handshake completed".to_owned()),
+            HealthCheckKind::Http => http(&mut stream, to, check).await,
+        };
+        (outcome, Some(stream))
     };
-    tokio::time::timeout(deadline, asked).await.unwrap_or_else(|_| {
-        Outcome::Silent(format!("no answer within {} ms", deadline.as_millis()))
-    })
-}
-
-async fn tcp(to: SocketAddrV4) -> Outcome {
-    match connect(to).await {
-        Ok(_) => Outcome::Pass("TCP handshake completed".to_owned()),
-        Err(outcome) => outcome,
+    match timeout(deadline, asked).await {
+        Ok((outcome, stream)) => {
+            if let (Some(stream), CheckClose::Fin) = (stream, check.close) {
+                say_farewell(stream).await;
+            }
+            outcome
+        }
+        Err(_) => Outcome::Silent(format!("no answer within {} ms", deadline.as_millis())),
     }
 }
 
+/// Closes with a FIN: the kernel sends a reset instead if anything is left unread.
+async fn say_farewell(mut stream: TcpStream) {
+    let read_on = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await
+    };
+    // The verdict stands, whatever becomes of this.
+    let _ = timeout(FAREWELL, read_on).await;
+}
+
 /// Connects, or says what became of it.
-async fn connect(to: SocketAddrV4) -> Result<TcpStream, Outcome> {
-    let stream = begin_to_connect(to).map_err(|error| not_sent(&error))?;
+async fn connect(to: SocketAddrV4, close: CheckClose) -> Result<TcpStream, Outcome> {
+    let stream = begin_to_connect(to, close).map_err(|error| not_sent(&error))?;
     let connected = async {
         stream.writable().await?;
         stream.take_error()?.map_or(Ok(()), Err)
@@ -76,9 +89,11 @@ async fn connect(to: SocketAddrV4) -> Result<TcpStream, Outcome> {
 }
 
 /// Has the kernel send a SYN. What it tells at once, it tells by itself: nothing was sent.
-fn begin_to_connect(to: SocketAddrV4) -> io::Result<TcpStream> {
+fn begin_to_connect(to: SocketAddrV4, close: CheckClose) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-    socket.set_linger(Some(Duration::ZERO))?;
+    if close == CheckClose::Reset {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
         _ => TcpStream::from_std(socket.into()),
@@ -94,73 +109,46 @@ fn not_sent(error: &io::Error) -> Outcome {
     }
 }
 
-async fn http(to: SocketAddrV4, check: &HealthCheck) -> Outcome {
-    let host = check.host.clone().unwrap_or_else(|| to.to_string());
-    let request = Request::get(&check.path)
-        .header(HOST, host)
-        .header(USER_AGENT, AGENT)
-        .header(ACCEPT, "*/*")
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new());
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => return Outcome::Fail(format!("cannot ask for {:?}: {error}", check.path)),
-    };
-    let stream = match connect(to).await {
-        Ok(stream) => stream,
+async fn http(stream: &mut TcpStream, to: SocketAddrV4, check: &HealthCheck) -> Outcome {
+    let status = match status(stream, &request(to, check)).await {
+        Ok(status) => status,
         Err(outcome) => return outcome,
     };
-    match status(stream, request).await {
-        Ok(status) if check.expected_status.contains(&status.as_u16()) => {
-            Outcome::Pass(format!("HTTP {}", status.as_u16()))
-        }
-        Ok(status) => {
-            let expected = any_of(&check.expected_status);
-            Outcome::Fail(format!("HTTP {}, expected {expected}", status.as_u16()))
-        }
-        Err(error) => from_http(&error),
+    if check.expected_status.contains(&status) {
+        Outcome::Pass(format!("HTTP {status}"))
+    } else {
+        Outcome::Fail(format!("HTTP {status}, expected {}", any_of(&check.expected_status)))
     }
+}
+
+/// What is sent. Validation lets only through what can stand in it.
+fn request(to: SocketAddrV4, check: &HealthCheck) -> String {
+    let path = &check.path;
+    let host = check.host.clone().unwrap_or_else(|| to.to_string());
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\
+         Connection: close\r\n\r\n"
+    )
 }
 
 /// Sends the request and reads the answer's head.
-async fn status(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Result<StatusCode> {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-        .await?;
-    let mut connection = Box::pin(connection);
-    let mut response = pin!(sender.send_request(request));
-    tokio::select! {
-        response = &mut response => response.map(|response| response.status()),
-        ended = &mut connection => {
-            // The answer may have come before the end. Dropping the connection wakes a request
-            // that it never took.
-            drop(connection);
-            match (response.await, ended) {
-                (Ok(response), _) => Ok(response.status()),
-                (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
-            }
+async fn status(stream: &mut TcpStream, request: &str) -> Result<u16, Outcome> {
+    // A server may answer without reading the request and close: its answer counts.
+    let sent = stream.write_all(request.as_bytes()).await;
+    let mut reader = HeadReader::default();
+    let mut bytes = [0; 4_096];
+    let head = loop {
+        match stream.read(&mut bytes).await {
+            Ok(0) => break reader.end(),
+            Ok(read) => match reader.take(&bytes[..read]) {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            },
+            Err(error) => return Err(from_io(&sent.err().unwrap_or(error))),
         }
-    }
-}
-
-fn from_http(error: &hyper::Error) -> Outcome {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return from_io(io);
-        }
-        source = cause.source();
-    }
-    Outcome::Fail(if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        "connection closed without an answer".to_owned()
-    } else if error.is_parse_too_large() {
-        format!("answer's headers exceed {MAX_HEAD_BYTES} bytes")
-    } else if error.is_parse() {
-        "answer is not HTTP".to_owned()
-    } else {
-        error.to_string()
-    })
+    };
+    head.map_err(|error| Outcome::Fail(error.to_string()))
 }
 
 fn from_io(error: &io::Error) -> Outcome {

@@ -20,6 +20,8 @@ pub const RISE_FALL: RangeInclusive<u8> = 1..=100;
 pub const STATUS: RangeInclusive<u16> = 100..=599;
 /// Longest path of an HTTP check, and longest `Host`, in bytes.
 pub const MAX_HTTP_TEXT: usize = 1_024;
+/// What cannot stand in a request's path (RFC 3986, 3.3 and 3.4); `#` would end it.
+const NOT_IN_PATH: [char; 4] = ['#', '<', '>', '`'];
 /// Longest name of a zone, in bytes.
 pub const MAX_ZONE: usize = 63;
 
@@ -109,12 +111,14 @@ fn check_health(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
 }
 
 fn check_http(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
-    if !check.path.starts_with('/') || !is_text(&check.path, MAX_HTTP_TEXT) {
+    let can_be_sent = is_text(&check.path, MAX_HTTP_TEXT) && !check.path.contains(NOT_IN_PATH);
+    if !check.path.starts_with('/') || !can_be_sent {
         problems.push(Problem::new(
             format!("{path}.path"),
             format!("{:?}", check.path),
             format!(
-                "a path that starts with '/', of at most {MAX_HTTP_TEXT} visible ASCII characters"
+                "a path that starts with '/', of at most {MAX_HTTP_TEXT} visible ASCII characters \
+                 other than # < > `: those, blanks and all else as %XX"
             ),
         ));
     }

@@ -237,6 +237,7 @@ fn read_check(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<H
         expected_status: fields
             .list("expected_status", Some(default.expected_status), number, &codes)
             .unwrap_or_default(),
+        close: fields.or_default("close", word, "\"reset\" or \"fin\""),
     };
     fields.close();
     Some(check)
@@ -465,7 +466,7 @@ mod tests {
             "health_check": {
                 "kind": "http", "interval_ms": 500, "timeout_ms": 200, "rise": 1, "fall": 2,
                 "port": 8080, "path": "/alive", "host": "web.example",
-                "expected_status": [200, 204]
+                "expected_status": [200, 204], "close": "fin"
             },
             "backends": [
                 {"address": "10.0.0.1", "port": 80, "weight": 7, "max_conns": 1, "zone": "a",

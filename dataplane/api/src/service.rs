@@ -312,6 +312,20 @@ pub struct HealthCheck {
     /// HTTP: the status codes that pass (100 to 599).
     #[serde(default = "HealthCheck::default_expected_status")]
     pub expected_status: Vec<u16>,
+    /// How a check's connection is closed.
+    #[serde(default)]
+    pub close: CheckClose,
+}
+
+/// How the connection of a health check is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckClose {
+    /// With RST: neither side keeps anything of it.
+    #[default]
+    Reset,
+    /// With FIN, as most clients do: for servers that log a reset as an error.
+    Fin,
 }
 
 /// Kind of a health check.
@@ -358,6 +372,7 @@ impl Default for HealthCheck {
             path: Self::default_path(),
             host: None,
             expected_status: Self::default_expected_status(),
+            close: CheckClose::default(),
         }
     }
 }
