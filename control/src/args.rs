@@ -4,13 +4,20 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it was stopped by a signal; with --check: the file is good
+  1  it cannot start
+  2  the command line is wrong
+  78  the file is wrong, cannot be read, or does not go together with the state there is: starting
+      again does not help
+";
+
 /// Sluice's control process: HTTP API, desired state, health checks.
 ///
 /// Prints READY once it serves, then runs until SIGTERM or SIGINT.
-/// Exit status: 0 stopped by a signal or the file is good, 1 it cannot start, 2 usage, 78 the file is
-/// wrong.
 #[derive(Debug, Parser)]
-#[command(name = "sluice-control", version)]
+#[command(name = "sluice-control", version, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]

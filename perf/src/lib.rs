@@ -16,9 +16,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  measured
+  1  it could not be measured; count --check: something got worse
+  2  the command line is wrong
+";
+
 /// Measure Sluice's packet path.
 #[derive(Parser)]
-#[command(name = "sluice-perf", version)]
+#[command(name = "sluice-perf", version, after_help = EXIT_CODES)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
