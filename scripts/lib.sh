@@ -1,5 +1,7 @@
-# What scripts/demo and scripts/test share. Sourced by bash.
+# What the scripts share. Sourced by bash.
 # shellcheck shell=bash
+
+script=$PWD/scripts/${0##*/}
 
 # Programs or files that must be there, and the Debian package that brings each.
 build_needs=(
@@ -9,6 +11,8 @@ build_needs=(
     "/usr/lib/*/pkgconfig/libdpdk.pc /usr/local/lib/*/pkgconfig/libdpdk.pc:libdpdk-dev"
     "/usr/lib/llvm-*/lib/libclang.so /usr/lib/llvm-*/lib/libclang-[0-9]*.so:libclang-dev"
 )
+package_needs=("dh:debhelper" "dpkg-shlibdeps:dpkg-dev" "lintian:lintian")
+manual_needs=("mandoc:mandoc")
 count_needs=("valgrind:valgrind")
 lab_needs=(
     "ip:iproute2"
@@ -35,6 +39,20 @@ blackbox_needs=(
 
 say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Print the comment that a script begins with, and end, when it is asked for help: before anything is
+# installed or built.
+help_first() {
+    local argument
+    for argument in "$@"; do
+        case $argument in
+            -h | --help)
+                sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$script"
+                exit 0
+                ;;
+        esac
+    done
+}
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
@@ -103,4 +121,9 @@ release_dir() { printf '%s/release\n' "${CARGO_TARGET_DIR:-target}"; }
 build_release() {
     say "Building (release)"
     cargo build --release --locked --workspace --bins >&2
+}
+
+# Hold the man pages of a directory against mandoc: whatever it says is an error.
+lint_manual() {
+    mandoc -T lint "$1"/*.[1-9] >&2
 }
