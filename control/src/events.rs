@@ -18,8 +18,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use serde::Serialize;
-use sluice_api::BackendId;
 use sluice_api::event_limit::{EventLimits, Kept, Rate, and_before, last_of};
+use sluice_api::{BackendId, Severity};
 
 use crate::clock::now_ms;
 
@@ -44,6 +44,8 @@ pub struct Event {
     pub source: &'static str,
     /// A word for programs: `backend-unhealthy`, `service-created`, `dataplane-connected`, …
     pub kind: String,
+    /// How much it matters.
+    pub severity: Severity,
     /// The service it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
@@ -107,6 +109,7 @@ impl EventLog {
             at_ms: now_ms(),
             source: "control",
             kind: kind.to_owned(),
+            severity: Severity::of(kind),
             service: service.map(str::to_owned),
             backend: backend.map(|b| b.to_string()),
             message: message.into(),
@@ -149,15 +152,24 @@ impl EventLog {
         }
     }
 
-    /// The newest `limit` events with a sequence number above `since`, oldest first. A `since`
-    /// above the newest is from before a restart of control: all events count then.
-    pub fn page(&self, since: u64, limit: usize) -> Page {
+    /// At most `limit` events, oldest first: those that follow on `since`, so that who goes on with the
+    /// last number misses none; without `since` the newest. A `since` above the newest is from before
+    /// a restart of control: all events count then.
+    pub fn page(&self, since: Option<u64>, limit: usize) -> Page {
         self.tell_left_out();
         let ring = self.ring();
-        let since = if since > ring.last_seq { 0 } else { since };
-        let newest = ring.events.iter().rev().take_while(|e| e.seq > since).take(limit);
-        let mut events: Vec<Event> = newest.cloned().collect();
-        events.reverse();
+        let events: Vec<Event> = match since {
+            Some(since) => {
+                let since = if since > ring.last_seq { 0 } else { since };
+                ring.events.iter().filter(|e| e.seq > since).take(limit).cloned().collect()
+            }
+            None => {
+                let newest = ring.events.iter().rev().take(limit);
+                let mut events: Vec<Event> = newest.cloned().collect();
+                events.reverse();
+                events
+            }
+        };
         Page { events, last_seq: ring.last_seq }
     }
 
@@ -174,14 +186,24 @@ impl Ring {
     fn record(&mut self, mut event: Event) {
         self.last_seq += 1;
         event.seq = self.last_seq;
-        tracing::info!(
-            source = event.source,
-            kind = event.kind,
-            service = event.service,
-            backend = event.backend,
-            "{}",
-            event.message
-        );
+        // The level of a line is part of where it is made.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    source = event.source,
+                    kind = event.kind,
+                    service = event.service,
+                    backend = event.backend,
+                    "{}",
+                    event.message
+                )
+            };
+        }
+        match event.severity {
+            Severity::Info => log!(info),
+            Severity::Warning => log!(warn),
+            Severity::Error => log!(error),
+        }
         self.events.push(&event.kind.clone(), event);
     }
 }
@@ -201,6 +223,7 @@ mod tests {
             at_ms: 0,
             source,
             kind: kind.to_owned(),
+            severity: Severity::of(kind),
             service: service.map(str::to_owned),
             backend: None,
             message: message.into(),
@@ -216,13 +239,13 @@ mod tests {
             let message = format!("unhealthy {tick}");
             log.push_at(tick * 100, event("control", "backend-unhealthy", Some("web"), message));
         }
-        let page = log.page(0, usize::MAX);
+        let page = log.page(None, usize::MAX);
         assert!((360..=400).contains(&page.last_seq), "{}", page.last_seq);
         assert_eq!(page.events[0].kind, "service-created");
         let told = &page.events.last().unwrap().message;
         assert!(told.ends_with("(and 99 more like this before)"), "{told}");
         log.tell_left_out_at(3_610_000);
-        let left_out = log.page(page.last_seq, 10).events;
+        let left_out = log.page(Some(page.last_seq), 10).events;
         assert!(left_out[0].message.starts_with("unhealthy 35999 (the last of "), "{left_out:?}");
         assert_eq!(left_out[0].service.as_deref(), Some("web"));
         // A thousand backends that fail at once are told of, each.
@@ -230,25 +253,27 @@ mod tests {
             let (service, message) = (format!("s{n}"), "unhealthy");
             log.push_at(4_000_000, event("control", "backend-unhealthy", Some(&service), message));
         }
-        assert_eq!(log.page(0, 1_000).events[0].service.as_deref(), Some("s0"));
+        assert_eq!(log.page(None, 1_000).events[0].service.as_deref(), Some("s0"));
     }
 
     #[test]
     fn keeps_the_newest_and_pages_oldest_first() {
         let log = EventLog::default();
-        assert_eq!(log.page(0, 10), Page { events: vec![], last_seq: 0 });
+        assert_eq!(log.page(Some(0), 10), Page { events: vec![], last_seq: 0 });
         for n in 1..=KEPT + 5 {
             let event = event(DATAPLANE, "test", None, format!("event {n}"));
             log.push(event);
         }
-        let all = log.page(0, usize::MAX);
+        let all = log.page(Some(0), usize::MAX);
         assert_eq!(all.events.len(), KEPT);
         assert_eq!(all.events[0].seq, 6);
         assert_eq!(all.last_seq, KEPT as u64 + 5);
         let seqs = |page: Page| page.events.iter().map(|e| e.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(log.page(0, 2)), [4100, 4101]);
-        assert_eq!(seqs(log.page(4099, 100)), [4100, 4101]);
-        assert!(seqs(log.page(4101, 100)).is_empty());
-        assert_eq!(seqs(log.page(9999, 1)), [4101], "since from before a restart");
+        assert_eq!(seqs(log.page(None, 2)), [4100, 4101], "the newest");
+        assert_eq!(seqs(log.page(Some(0), 2)), [6, 7], "the oldest");
+        assert_eq!(seqs(log.page(Some(4000), 2)), [4001, 4002], "what follows");
+        assert_eq!(seqs(log.page(Some(4099), 100)), [4100, 4101]);
+        assert!(seqs(log.page(Some(4101), 100)).is_empty());
+        assert_eq!(seqs(log.page(Some(9999), 1)), [6], "since from before a restart");
     }
 }

@@ -410,7 +410,7 @@ mod tests {
             note(now, "10.0.0.1:80");
             assert!(changes.has_changed().unwrap());
             assert_eq!(healthy(&manager), now);
-            let event = manager.events().page(0, 1).events.remove(0);
+            let event = manager.events().page(None, 1).events.remove(0);
             assert_eq!((event.kind.as_str(), event.service.as_deref()), (kind, Some("web")));
             assert_eq!(event.backend.as_deref(), Some("10.0.0.1:80"));
             assert!(event.message.ends_with("the reason"), "{}", event.message);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Api, FakeDataplane, Lab, WEB, eventually};
 use serde_json::{Value, json};
 use sluice_api::stats::DataplaneEvent;
-use sluice_api::{AdminState, Snapshot};
+use sluice_api::{AdminState, Severity, Snapshot};
 
 const WEIGHT: &str = "/services/web/backends/10.0.0.1:8080/weight";
 
@@ -235,6 +235,7 @@ async fn events_of_the_data_plane_are_merged_once() {
         seq,
         at_ms: 1_000 + seq,
         kind: "neighbour-moved".into(),
+        severity: Severity::Warning,
         message: format!("event {seq}"),
     };
     fake.with(|m| m.events = vec![event(1), event(2)]);

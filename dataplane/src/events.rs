@@ -3,6 +3,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use sluice_api::Severity;
 use sluice_api::event_limit::{EventLimits, Kept, Rate, and_before, last_of};
 use sluice_api::stats::DataplaneEvent;
 
@@ -69,13 +70,19 @@ impl EventLog {
     }
 
     fn record(&mut self, kind: &str, message: String) {
-        tracing::info!(kind, "{message}");
+        let severity = Severity::of(kind);
+        match severity {
+            Severity::Info => tracing::info!(kind, "{message}"),
+            Severity::Warning => tracing::warn!(kind, "{message}"),
+            Severity::Error => tracing::error!(kind, "{message}"),
+        }
         self.last_seq += 1;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let event = DataplaneEvent {
             seq: self.last_seq,
             at_ms: since_epoch.as_millis() as u64,
             kind: kind.to_owned(),
+            severity,
             message,
         };
         self.events.push(kind, event);

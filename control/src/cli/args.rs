@@ -442,7 +442,7 @@ pub(super) struct EventsArgs {
     /// Only events after the one with this sequence number.
     #[arg(long, value_name = "SEQ")]
     pub(super) since: Option<u64>,
-    /// At most so many events per request.
+    /// At most so many events: the newest, or with --since those that follow.
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<u32>,
     /// Go on and print events as they come, until interrupted. With --json, one event a line.

@@ -149,8 +149,8 @@ async fn query<S: Send + Sync>(
 
 /// `since` and `limit` of the event log.
 pub struct EventQuery {
-    /// The last event already seen, 0 for none.
-    pub since: u64,
+    /// The last event already seen, if the client goes on from one.
+    pub since: Option<u64>,
     /// Most events to return.
     pub limit: usize,
 }
@@ -164,11 +164,11 @@ impl<S: Send + Sync> FromRequestParts<S> for EventQuery {
             Err(HttpProblem::BadRequest(Problem::new(field, format!("{value:?}"), expected)))
         };
         let fields = query(parts, state, "since=SEQ&limit=N").await?;
-        let mut parsed = EventQuery { since: 0, limit: MOST };
+        let mut parsed = EventQuery { since: None, limit: MOST };
         for (name, value) in &fields {
             match name.as_str() {
                 "since" => match value.parse() {
-                    Ok(since) => parsed.since = since,
+                    Ok(since) => parsed.since = Some(since),
                     Err(_) => return wrong(name, value, "a sequence number, from 0".to_owned()),
                 },
                 "limit" => match value.parse() {

@@ -306,6 +306,7 @@ impl<'a> Session<'a> {
                 at_ms: event.at_ms,
                 source: events::DATAPLANE,
                 kind: event.kind,
+                severity: event.severity,
                 service: None,
                 backend: None,
                 message: event.message,

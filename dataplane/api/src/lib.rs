@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod drop_reason;
+pub mod event;
 pub mod event_limit;
 pub mod message;
 pub mod service;
@@ -16,6 +17,7 @@ pub mod stats;
 pub mod validate;
 
 pub use drop_reason::DropReason;
+pub use event::Severity;
 pub use service::{
     AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
     Service, Timeouts,

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Severity;
 use crate::service::Protocol;
 
 /// Who the data plane is and what it took at start-up.
@@ -394,6 +395,9 @@ pub struct DataplaneEvent {
     pub at_ms: u64,
     /// A word for programs: `neighbour-moved`, `neighbour-failed`, `link-up`, `link-down`, `table-80-percent`, …
     pub kind: String,
+    /// How much it matters.
+    #[serde(default)]
+    pub severity: Severity,
     /// A sentence for people.
     pub message: String,
 }

@@ -263,7 +263,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         announcer,
         batch: Batch::default(),
         keeper,
-        boot_id: random_u64()?,
+        // 53 bits: whoever reads numbers as IEEE doubles, as JSON may (RFC 8259, 6), reads it whole.
+        boot_id: random_u64()? >> 11,
         conn_table_bytes,
         mempool,
         clock,
