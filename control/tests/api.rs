@@ -49,7 +49,7 @@ async fn services_are_made_read_changed_and_deleted() {
 
     let gone = api.delete("/services/dns").await;
     assert_eq!(gone.status, 200);
-    assert_eq!(gone.body, json!({"change": {"outcome": "applied", "generation": 4}}));
+    assert_eq!(gone.body, json!({"change": {"outcome": "applied", "generation": 6}}));
     api.get("/services/dns").await.problem(404);
     let kinds = ["service-created", "service-changed", "service-deleted"];
     for kind in kinds {
@@ -462,40 +462,6 @@ async fn a_limit_of_conns_in_dr_is_a_warning() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn metrics_speak_the_words_of_the_api() {
-    let lab = Lab::new();
-    let (server, api) = lab.start(WEB).await;
-    let alone = api.get("//metrics").await.ok(200);
-    let alone = alone.as_str().unwrap();
-    assert!(alone.contains("sluice_dataplane_up 0\n") && alone.ends_with("# EOF\n"), "{alone}");
-
-    let _fake = FakeDataplane::start(&lab.socket());
-    api.ready(200).await;
-    let answer = api.get("//metrics").await;
-    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
-    let text = answer.ok(200);
-    let text = text.as_str().unwrap();
-    for line in [
-        "# TYPE sluice_drops counter",
-        "sluice_drops_total{reason=\"no_backend\"} 3",
-        "sluice_drops_total{reason=\"no_route\"} 0",
-        "sluice_dataplane_up 1",
-        "sluice_worker_stuck{worker=\"0\"} 0",
-        "sluice_worker_stalls_total{worker=\"0\"} 3",
-        "sluice_worker_stalled_milliseconds_total{worker=\"0\"} 4567",
-        "sluice_port_queue_rx_packets_total{port=\"wan\",queue=\"0\"} 9",
-        "sluice_port_queue_mis_steered_packets_total{port=\"wan\",queue=\"0\"} 2",
-        "sluice_backend_weight{service=\"web\",backend=\"10.0.0.2:8080\"} 50",
-        "sluice_service_packets_total{service=\"web\",direction=\"in\"} 7",
-        "sluice_backend_packets_total{service=\"web\",backend=\"10.0.0.1:8080\",direction=\"in\"} 7",
-        "sluice_backend_conns{service=\"web\",backend=\"10.0.0.1:8080\"} 0",
-    ] {
-        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
-    }
-    server.stop().await;
-}
-
 /// A data plane that hangs costs an answer, after 2 s, and nothing else.
 #[tokio::test]
 async fn a_silent_data_plane_does_not_stop_the_api() {
@@ -595,5 +561,100 @@ async fn a_change_says_what_became_of_it() {
         assert!(problem.contains(expected), "{problem}");
     }
     assert_eq!(api.get(&WEIGHT.replace("/weight", "")).await.body["weight"], 14);
+    server.stop().await;
+}
+
+/// What nobody reads is refused, on every path.
+#[tokio::test]
+async fn unknown_parameters_are_refused_everywhere() {
+    let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    let backend = "/services/web/backends/10.0.0.1:8080";
+    let reads = [
+        "/services",
+        "/services/web",
+        "/services/web/backends",
+        backend,
+        "/pools",
+        "/pools/local",
+        "/stats",
+        "/stats/services/web",
+        "/ports",
+        "/events",
+        "/status",
+        "/neighbours",
+        "//healthz",
+        "//readyz",
+        "//metrics",
+    ];
+    for path in reads {
+        let says = api.get(&format!("{path}?limt=5")).await.problem(400);
+        assert!(says.contains("limt is \"5\": expected "), "{path}: {says}");
+    }
+    let before = api.get("/services").await.ok(200);
+    for (method, path) in [
+        ("PUT", "/services/web".to_owned()),
+        ("PATCH", "/services/web".to_owned()),
+        ("DELETE", "/services/web".to_owned()),
+        ("POST", format!("{backend}/drain")),
+        ("PUT", format!("{backend}/weight")),
+        ("POST", "/pools".to_owned()),
+    ] {
+        let says = api.send(method, &format!("{path}?force=1"), json!({"weight": 3})).await;
+        assert!(says.problem(400).contains("force is \"1\""), "{method} {path}");
+    }
+    assert_eq!(api.get("/services").await.ok(200), before, "nothing was done");
+    server.stop().await;
+}
+
+/// Whoever goes on from the last event that was seen misses none, however small the pages are.
+#[tokio::test]
+async fn events_are_read_page_by_page() {
+    let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    for n in 1..=7 {
+        let pool = json!({"name": format!("p{n}"), "addresses": [format!("10.0.9.{n}")]});
+        api.send("POST", "/pools", pool).await.ok(201);
+    }
+    let page = async |query: &str| -> Vec<u64> {
+        let page = api.get(&format!("/events?{query}")).await.ok(200);
+        page["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect()
+    };
+    let all = page("").await;
+    assert!(all.len() >= 8 && all.is_sorted(), "{all:?}");
+    let (mut seen, mut since) = (Vec::new(), 0);
+    loop {
+        let next = page(&format!("since={since}&limit=3")).await;
+        let Some(last) = next.last() else { break };
+        assert!(next.len() <= 3);
+        since = *last;
+        seen.extend(next);
+    }
+    assert_eq!(seen, all);
+    assert_eq!(page("limit=2").await, all[all.len() - 2..], "without since the newest");
+    let events = api.get("/events").await.ok(200)["events"].clone();
+    let started = &events[0];
+    assert_eq!(
+        (&started["kind"], &started["severity"]),
+        (&json!("control-started"), &json!("info"))
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_are_read_as_they_are_meant_also_by_readers_of_doubles() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| m.boot_id = u64::MAX);
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    let status = api.get("/status").await.ok(200);
+    assert_eq!(status["dataplane"]["boot_id"], u64::MAX.to_string());
+    assert_eq!(api.get("/stats").await.ok(200)["boot_id"], u64::MAX.to_string());
+    fake.with(|m| m.boot_id = (1 << 53) - 1);
+    assert_eq!(api.get("/stats").await.ok(200)["boot_id"], (1_u64 << 53) - 1);
     server.stop().await;
 }

@@ -76,16 +76,37 @@ async fn read(context: &Context, args: &StatsArgs) -> Result<(Value, Reading), C
         None => "/stats".to_owned(),
     };
     let body = context.client.get(&path).await?.body;
+    let numbers = with_numbers(body.clone());
     let reading = if args.service.is_some() {
-        serde_json::from_value(body.clone()).map(Reading::One)
+        serde_json::from_value(numbers).map(Reading::One)
     } else {
-        serde_json::from_value(body.clone()).map(Reading::All)
+        serde_json::from_value(numbers).map(Reading::All)
     };
     let reading = reading.map_err(|error| CliError::Answer {
         request: format!("GET {path}"),
         reason: error.to_string(),
     })?;
     Ok((body, reading))
+}
+
+/// Statistics whose numbers are numbers again: the API sends those beyond 2^53 as strings.
+fn with_numbers(value: Value) -> Value {
+    match value {
+        Value::String(text) => match text.parse::<u64>() {
+            Ok(number) if number >= 1 << 53 => Value::from(number),
+            _ => Value::String(text),
+        },
+        Value::Array(items) => items.into_iter().map(with_numbers).collect(),
+        Value::Object(fields) => {
+            let number = |(name, value): (String, Value)| {
+                // A service may be called anything.
+                let value = if name == "name" { value } else { with_numbers(value) };
+                (name, value)
+            };
+            Value::Object(fields.into_iter().map(number).collect())
+        }
+        other => other,
+    }
 }
 
 /// Which row of the traffic table: a service, and a backend within it.

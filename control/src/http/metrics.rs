@@ -1,4 +1,5 @@
-//! `/metrics`: what Prometheus reads (OpenMetrics 1.0 text), with the words of the API.
+//! `/metrics`: what Prometheus reads, with the words of the API: as OpenMetrics 1.0 where it is asked for
+//! by `Accept`, else as text of version 0.0.4, which everything else reads.
 //!
 //! Everything is fetched once per scrape, and nothing is kept between two. Without the data plane
 //! its own metrics are absent and `sluice_dataplane_up` is 0.
@@ -7,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::State as Shared;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -25,10 +26,14 @@ use crate::model::State;
 use crate::observed::{Health, Observation};
 use crate::publish::Link;
 
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answer a scrape.
-pub async fn metrics(Shared(app): Shared<App>) -> Result<Response, HttpProblem> {
+pub async fn metrics(
+    Shared(app): Shared<App>,
+    headers: HeaderMap,
+) -> Result<Response, HttpProblem> {
     let state = app.manager.state();
     let scrape = Scrape {
         health: state.services.iter().map(|s| app.manager.observe(s)).collect(),
@@ -41,7 +46,60 @@ pub async fn metrics(Shared(app): Shared<App>) -> Result<Response, HttpProblem> 
     registry.register_collector(Box::new(scrape));
     let mut body = String::new();
     text::encode(&mut body, &registry).map_err(|e| HttpProblem::Internal(e.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+    if wants_open_metrics(&headers) {
+        Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], body).into_response())
+    } else {
+        Ok(([(header::CONTENT_TYPE, PLAIN)], plain(&body)).into_response())
+    }
+}
+
+/// Whether a client prefers OpenMetrics (RFC 9110, 12.5.1): it names it, and not less than plain text.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT);
+    let accepted = accepted.iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
+    let accepted = accepted.join(",");
+    let quality = |wanted: &str| {
+        let ranges = accepted.split(',').map(|range| range.split(';').map(str::trim));
+        let qualities = ranges.filter_map(|mut range| {
+            let named = range.next().is_some_and(|kind| kind.eq_ignore_ascii_case(wanted));
+            let quality = range.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+            named.then_some(quality.unwrap_or(1.0))
+        });
+        qualities.fold(0.0, f32::max)
+    };
+    let open_metrics = quality("application/openmetrics-text");
+    open_metrics > 0.0 && open_metrics >= quality("text/plain")
+}
+
+/// OpenMetrics as text of version 0.0.4, where a counter's name ends in `_total` everywhere.
+fn plain(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            // Its type comes next.
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let total = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, help)) = help.take() {
+                text += &format!("# HELP {name}{total} {help}\n");
+            }
+            text += &format!("# TYPE {name}{total} {kind}\n");
+        } else if line != "# EOF" {
+            text += line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A value: a number of things, or a time.
+#[derive(Clone, Copy)]
+enum Sample {
+    Count(u64),
+    Seconds(f64),
 }
 
 /// All that one scrape shows.
@@ -61,13 +119,25 @@ type Labels<'a> = &'a [(&'a str, &'a str)];
 struct Output<'a>(DescriptorEncoder<'a>);
 
 impl Output<'_> {
-    /// One metric with a value per set of labels; nothing when there is none.
+    /// One metric with a count per set of labels; nothing when there is none.
     fn family<'v>(
         &mut self,
         kind: MetricType,
         name: &str,
         help: &str,
         values: impl IntoIterator<Item = (Vec<(&'v str, &'v str)>, u64)>,
+    ) -> fmt::Result {
+        let counts = values.into_iter().map(|(labels, count)| (labels, Sample::Count(count)));
+        self.samples(kind, name, help, counts)
+    }
+
+    /// One metric with a value per set of labels; nothing when there is none.
+    fn samples<'v>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Vec<(&'v str, &'v str)>, Sample)>,
     ) -> fmt::Result {
         let mut values = values.into_iter().peekable();
         if values.peek().is_none() {
@@ -91,7 +161,7 @@ impl Output<'_> {
 
     /// One metric with one value and no labels.
     fn single(&mut self, kind: MetricType, name: &str, help: &str, value: u64) -> fmt::Result {
-        one(kind, value, self.0.encode_descriptor(name, help, None, kind)?)
+        one(kind, Sample::Count(value), self.0.encode_descriptor(name, help, None, kind)?)
     }
 
     /// Traffic of many services or backends, metric by metric as the format wants it.
@@ -131,10 +201,14 @@ impl Output<'_> {
     }
 }
 
-fn one(kind: MetricType, value: u64, encoder: MetricEncoder) -> fmt::Result {
-    match kind {
-        MetricType::Counter => ConstCounter::new(value).encode(encoder),
-        _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
+fn one(kind: MetricType, value: Sample, encoder: MetricEncoder) -> fmt::Result {
+    match (kind, value) {
+        (MetricType::Counter, Sample::Count(count)) => ConstCounter::new(count).encode(encoder),
+        (MetricType::Counter, Sample::Seconds(time)) => ConstCounter::new(time).encode(encoder),
+        (_, Sample::Count(count)) => {
+            ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(encoder)
+        }
+        (_, Sample::Seconds(time)) => ConstGauge::new(time).encode(encoder),
     }
 }
 
@@ -276,12 +350,20 @@ fn main_thread(output: &mut Output, stats: &Stats) -> fmt::Result {
         main.late_rounds,
     )?;
     let times = [("round", main.longest_round_us), ("wake-up", main.latest_wake_us)];
-    output.family(
+    output.samples(
         MetricType::Gauge,
-        "main_thread_longest_microseconds",
+        "main_thread_longest_seconds",
         "The longest round of the last 10 to 20 s, and how late it was woken at the worst",
-        times.map(|(of, value)| (vec![("of", of)], value)),
+        times.map(|(of, us)| (vec![("of", of)], Sample::Seconds(us as f64 / 1e6))),
     )
+}
+
+/// A table's name as labels: some tables there are once per pool.
+fn table_labels(name: &str) -> Vec<(&str, &str)> {
+    match name.split_once('/') {
+        Some((table, pool)) => vec![("table", table), ("pool", pool)],
+        None => vec![("table", name)],
+    }
 }
 
 fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {
@@ -292,7 +374,7 @@ fn tables_and_ports(output: &mut Output, stats: &Stats) -> fmt::Result {
         stats.pools.iter().map(|p| (vec![("pool", p.name.as_str())], p.reused)),
     )?;
     let tables = |pick: fn(&sluice_api::stats::TableUsage) -> u64| {
-        stats.tables.iter().map(move |t| (vec![("table", t.table.as_str())], pick(t)))
+        stats.tables.iter().map(move |t| (table_labels(&t.table), pick(t)))
     };
     output.family(MetricType::Gauge, "table_used", "Entries in use", tables(|t| t.used))?;
     output.family(
@@ -347,11 +429,11 @@ fn workers(output: &mut Output, stats: &Stats) -> fmt::Result {
         "How often the worker has not come round for 100 ms or more",
         workers(|w| w.stalls),
     )?;
-    output.family(
+    output.samples(
         MetricType::Counter,
-        "worker_stalled_milliseconds",
+        "worker_stalled_seconds",
         "How long that was in all",
-        workers(|w| w.stalled_ms),
+        workers(|w| w.stalled_ms).map(|(labels, ms)| (labels, Sample::Seconds(ms as f64 / 1e3))),
     )
 }
 
@@ -379,4 +461,46 @@ fn queues(output: &mut Output, stats: &Stats) -> fmt::Result {
         "Packets that came to another queue than the port's RSS key and table say",
         queues(|q| q.mis_steered),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_one_asked_for() {
+        let prefers = |accept: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(header::ACCEPT, header::HeaderValue::from_static(value));
+            }
+            wants_open_metrics(&headers)
+        };
+        // As Prometheus 2.42 asks.
+        assert!(prefers(&["application/openmetrics-text;version=1.0.0,\
+            application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"]));
+        assert!(prefers(&["text/plain; q=0.5", "application/openmetrics-text"]));
+        // Browsers, curl, and who cannot read OpenMetrics.
+        for plain in ["text/html, */*;q=0.8", "*/*", "text/plain;version=0.0.4", ""] {
+            assert!(!prefers(&[plain]), "{plain}");
+        }
+        assert!(!prefers(&[]));
+        assert!(!prefers(&["application/openmetrics-text; q=0.2, text/plain"]));
+        assert!(!prefers(&["application/openmetrics-text; q=0"]));
+    }
+
+    #[test]
+    fn counters_have_their_whole_name_in_plain_text() {
+        let open = "# HELP a_b Help a_b.\n# TYPE a_b counter\na_b_total{x=\"y z\"} 3\n\
+                    # HELP c Help.\n# TYPE c gauge\nc 1\n# EOF\n";
+        let text = "# HELP a_b_total Help a_b.\n# TYPE a_b_total counter\n\
+                    a_b_total{x=\"y z\"} 3\n# HELP c Help.\n# TYPE c gauge\nc 1\n";
+        assert_eq!(plain(open), text);
+    }
+
+    #[test]
+    fn a_table_of_a_pool_has_two_labels() {
+        assert_eq!(table_labels("local_ports/lan"), [("table", "local_ports"), ("pool", "lan")]);
+        assert_eq!(table_labels("conns"), [("table", "conns")]);
+    }
 }

@@ -12,7 +12,7 @@
 //! | `/pools` | GET `{"pools": [..]}`, POST |
 //! | `/pools/{name}` | GET, PUT, PATCH, DELETE |
 //! | `/stats`, `/stats/services/{name}` | GET |
-//! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: the newest N, oldest first |
+//! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: N that follow on SEQ, without it the newest |
 //! | `/ports`, `/ports/{name}` | GET |
 //! | `/status`, `/neighbours` | GET |
 //! | `/confirm` | POST, no body: publish the state though it takes services away |
@@ -30,10 +30,12 @@
 mod backends;
 mod body;
 mod extract;
+mod json;
 mod metrics;
 mod observe;
 mod pools;
 mod problem_json;
+mod query;
 mod services;
 mod state;
 mod view;
@@ -41,9 +43,9 @@ mod view;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post, put};
+use axum::{Router, middleware};
 use tower_http::trace::TraceLayer;
 
 use crate::manager::{Committed, Manager};
@@ -150,6 +152,7 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(observe::healthz))
         .route("/readyz", get(observe::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route_layer(middleware::from_fn(query::check))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(TraceLayer::new_for_http())

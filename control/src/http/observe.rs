@@ -2,7 +2,6 @@
 
 use std::process;
 
-use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use sluice_api::stats::{TableUsage, WorkerStatus};
 use sluice_api::{Mode, Protocol, Service};
 
 use super::extract::{EventQuery, Segments};
+use super::json::Json;
 use super::{App, HttpProblem};
 use crate::model::{ApiProblem, Kind};
 use crate::publish::pending;

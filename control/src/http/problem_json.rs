@@ -1,12 +1,12 @@
 //! Every error as `application/problem+json` (RFC 9457): the one place that decides the status.
 
-use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sluice_api::Problem;
 
 use super::body::MAX_BODY;
+use super::json::Json;
 use crate::model::ApiProblem;
 
 /// Why a request got no success.
@@ -145,6 +145,10 @@ impl IntoResponse for HttpProblem {
             "detail": detail,
             "problems": problems,
         });
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
+        // Written over that of a plain body.
+        let kind = HeaderValue::from_static("application/problem+json");
+        let mut response = (status, Json(body)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
     }
 }

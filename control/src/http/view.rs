@@ -1,13 +1,13 @@
 //! Resources as they are read: the configured fields, and beside them, under the one key `observed`,
 //! what was observed. Whoever reads a resource ignores that key, so that an answer is also a body.
 
-use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_api::{AdminState, Backend, Pool, Service};
 
+use super::json::Json;
 use super::{Done, HttpProblem};
 use crate::manager::Manager;
 use crate::model::{State, entity_tag};
