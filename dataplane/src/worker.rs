@@ -7,16 +7,16 @@ use crossbeam_queue::ArrayQueue;
 use sluice_api::DropReason;
 
 use crate::backoff::Backoff;
-use crate::burst::{BURST, Burst, Meta};
-use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Mbuf, Mempool, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk};
-use crate::host_flows::KernelLane;
 use crate::orders::Orders;
-use crate::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
-use crate::resolver::NeighbourUpdate;
-use crate::snapshot::Compiled;
-use crate::table::wheel::Millis;
-use crate::tally::WorkerView;
+use sluice_path::burst::{BURST, Burst, Meta};
+use sluice_path::counters::WorkerCounters;
+use sluice_path::host_flows::KernelLane;
+use sluice_path::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
+use sluice_path::resolver::NeighbourUpdate;
+use sluice_path::snapshot::Compiled;
+use sluice_path::table::wheel::Millis;
+use sluice_path::tally::WorkerView;
 
 /// Neighbour updates taken in one round.
 const UPDATES_PER_ROUND: usize = 64;

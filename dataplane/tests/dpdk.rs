@@ -15,8 +15,8 @@ use sluice_dataplane::dpdk::{
     PortConfig, PortError, PortErrorCause, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk,
     spsc,
 };
-use sluice_dataplane::frame::{ChecksumStatus, Frame, NoRoom};
-use sluice_dataplane::table::toeplitz::{Reta, RssKey};
+use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_path::table::toeplitz::{Reta, RssKey};
 
 const BURST: usize = 32;
 const MBUFS: u32 = 1023;

@@ -4,17 +4,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotService};
-use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::dpdk::Pages;
-use sluice_dataplane::frame::Frame;
-use sluice_dataplane::host_flows::HostFlows;
-use sluice_dataplane::pipeline::{Pipeline, PipelineConfig, Steering};
-use sluice_dataplane::slots::{self, Slots};
-use sluice_dataplane::snapshot::Compiled;
-use sluice_dataplane::table::route::RouteTable;
-use sluice_dataplane::table::wheel::Millis;
-use sluice_dataplane::tally::WorkerView;
-use sluice_dataplane::testkit;
+use sluice_path::counters::WorkerCounters;
+use sluice_path::frame::Frame;
+use sluice_path::host_flows::HostFlows;
+use sluice_path::memory::Pages;
+use sluice_path::pipeline::{Pipeline, PipelineConfig, Steering};
+use sluice_path::slots::{self, Slots};
+use sluice_path::snapshot::Compiled;
+use sluice_path::table::wheel::Millis;
+use sluice_path::tally::WorkerView;
+use sluice_path::testkit;
 
 /// Local addresses of the pool: enough local ports for 16 million conns to four backends.
 const LOCAL_ADDRESSES: u32 = 64;
@@ -66,16 +65,15 @@ impl<F: Frame> Setup<F> {
         let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
         let pools = vec![Pool::new("lan", locals.collect())];
         let snapshot = Snapshot { generation: 1, services, pools, no_service: Refusal::Drop };
-        let config = testkit::config();
         let mut slots = Slots::new(limits.0, limits.1);
         slots.assign(&snapshot).expect("the slots were made for these services");
-        let own = sluice_dataplane::runtime::port_addresses(&config);
+        let own = testkit::own_addresses();
         let own_ports = steering.owners.all_own_ports(workers);
-        let routes = testkit::routes(&config);
-        let empty = Compiled::empty(&own, own_ports, 0x5eed, routes);
+        let routes = testkit::routes();
+        let empty = Compiled::empty(&own, own_ports, 0x5eed, Arc::clone(&routes));
         let compiled = Compiled::new(&snapshot, &slots, &own, &empty);
         let backend_slots = slots::backend_slots(limits.1) as usize;
-        let ports = testkit::ports(&config);
+        let ports = testkit::ports();
         let pipeline_config = PipelineConfig {
             worker,
             workers,
@@ -85,7 +83,7 @@ impl<F: Frame> Setup<F> {
             service_slots: slots::service_slots(limits.0) as usize,
             backend_slots,
             ports,
-            routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
+            routes,
             seed: 0x5eed,
             host_flows: Arc::new(HostFlows::new(0x5eed)),
             verify_l4_checksum: true,

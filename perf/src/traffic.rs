@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use sluice_api::Protocol;
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::testkit::{self, PORT_MACS, Random, VIP};
+use sluice_path::flow::FlowKey;
+use sluice_path::testkit::{self, PORT_MACS, Random, VIP};
 use sluice_wire::checksum::Delta;
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;

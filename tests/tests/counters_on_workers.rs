@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 
 use sluice_api::stats::Traffic;
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, SnapshotService};
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::table::wheel::SLOT_MS;
-use sluice_dataplane::testkit::{
+use sluice_path::flow::FlowKey;
+use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, PEER_MAC, PORT_MACS, Random, Team, VIP, flow, packet,
 };
 use sluice_wire::tcp::TcpFlags;

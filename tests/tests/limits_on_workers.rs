@@ -7,9 +7,9 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, Snapshot, SnapshotService};
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::table::wheel::SLOT_MS;
-use sluice_dataplane::testkit::{self, BACKEND_PORT, PORT_MACS, Random, Team, VIP, flow, packet};
+use sluice_path::flow::FlowKey;
+use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::testkit::{self, BACKEND_PORT, PORT_MACS, Random, Team, VIP, flow, packet};
 use sluice_wire::tcp::TcpFlags;
 
 const WORKERS: [u16; 4] = [1, 2, 4, 8];

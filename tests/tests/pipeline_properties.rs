@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use sluice_api::{DropReason, Mode, Protocol};
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::frame::{Frame, MemFrame};
-use sluice_dataplane::testkit::{
+use sluice_path::flow::FlowKey;
+use sluice_path::frame::{Frame, MemFrame};
+use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, GATEWAY, Harness, LOCAL, PEER_MAC, PORT_MACS, Random, VIP,
     flow, mac_of, packet, snapshot,
 };

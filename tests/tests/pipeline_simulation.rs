@@ -7,13 +7,11 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use sluice_api::{DropReason, Mode, Protocol, SnapshotService, Timeouts};
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::table::conn_state::{
-    ConnState, Fins, Segment, StateTimeouts, state_timeouts,
-};
-use sluice_dataplane::table::local_port::OwnPorts;
-use sluice_dataplane::table::wheel::{Millis, SLOT_MS, at_or_after};
-use sluice_dataplane::testkit::{
+use sluice_path::flow::FlowKey;
+use sluice_path::table::conn_state::{ConnState, Fins, Segment, StateTimeouts, state_timeouts};
+use sluice_path::table::local_port::OwnPorts;
+use sluice_path::table::wheel::{Millis, SLOT_MS, at_or_after};
+use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, Random, VIP, flow, packet, segment,
     snapshot,
 };

@@ -6,9 +6,9 @@
 use std::net::Ipv4Addr;
 
 use sluice_api::{Mode, Protocol, Scheduler, SnapshotService};
-use sluice_dataplane::scheduler::{Wrr, WrrTable, pick_least_connections};
-use sluice_dataplane::tally::Reading;
-use sluice_dataplane::testkit::{self, PORT_MACS, Random, Team, VIP, flow, packet, snapshot};
+use sluice_path::scheduler::{Wrr, WrrTable, pick_least_connections};
+use sluice_path::tally::Reading;
+use sluice_path::testkit::{self, PORT_MACS, Random, Team, VIP, flow, packet, snapshot};
 use sluice_wire::tcp::TcpFlags;
 
 const WORKERS: [u16; 4] = [1, 2, 4, 8];

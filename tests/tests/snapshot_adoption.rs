@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_api::{Mode, Protocol, Scheduler, Snapshot};
-use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::ledger::Ledger;
-use sluice_dataplane::slots::{self, Slots};
-use sluice_dataplane::snapshot::Compiled;
-use sluice_dataplane::tally::{Tally, WorkerView};
-use sluice_dataplane::testkit;
+use sluice_path::counters::WorkerCounters;
+use sluice_path::ledger::Ledger;
+use sluice_path::slots::{self, Slots};
+use sluice_path::snapshot::Compiled;
+use sluice_path::tally::{Tally, WorkerView};
+use sluice_path::testkit;
 
 /// What a round of the main thread may take.
 const ROUND: Duration = Duration::from_millis(3);

@@ -6,7 +6,6 @@
 
 mod driver;
 mod file;
-mod network;
 mod report;
 mod rules;
 
@@ -18,11 +17,10 @@ use std::path::{Path, PathBuf};
 use sluice_api::stats::Limits;
 
 pub use driver::most_queues;
-pub use network::{InterfaceAddress, NetworkError, Prefix};
 pub use report::FileProblem;
+pub use sluice_path::network::{InterfaceAddress, MAX_PORTS, NetworkError, Prefix};
+pub use sluice_path::table::route::Route;
 
-/// Most ports: with an exception port beside each, DPDK's own limit of 32 is reached.
-pub const MAX_PORTS: usize = 16;
 /// Most workers: one less than DPDK's limit of 128 lcores, as the main thread is one too.
 pub const MAX_WORKERS: usize = 127;
 /// Longest name of a kernel interface, in bytes: IFNAMSIZ less its terminating zero.
@@ -177,17 +175,6 @@ impl Port {
     pub fn is_af_xdp(&self) -> bool {
         self.device.starts_with("net_af_xdp")
     }
-}
-
-/// A static route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Where to.
-    pub destination: Prefix,
-    /// The gateway: a host in a port's network.
-    pub via: Ipv4Addr,
-    /// Index in [`Config::ports`] of the port behind which the gateway is.
-    pub port: u16,
 }
 
 /// The way to the kernel of packets for the host's own addresses.

@@ -5,7 +5,7 @@ use std::slice;
 
 use dpdk_sys::{mbuf as field, rte_mbuf};
 
-use crate::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
 
 /// A packet in one of DPDK's buffers. Dropping it gives the buffer back to its mempool.
 ///

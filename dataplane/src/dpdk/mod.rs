@@ -21,7 +21,6 @@ mod queue;
 mod ring;
 mod rss;
 mod signals;
-mod table_memory;
 
 pub use capabilities::{CapabilityError, limit_capabilities};
 pub use clock::Clock;
@@ -35,7 +34,6 @@ pub use port_config::{OtherDriver, PortConfig, PortError, PortErrorCause, port_n
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingReceiver, RingSender, spsc};
 pub use rss::{NoRss, Rss};
-pub use table_memory::{Pages, TableMemory};
 
 /// DPDK's words for an error number (positive or negative).
 fn strerror(errno: i32) -> String {

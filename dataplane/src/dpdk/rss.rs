@@ -8,7 +8,7 @@ use dpdk_sys::{
 };
 
 use super::PortConfig;
-use crate::table::toeplitz::Reta;
+use sluice_path::table::toeplitz::Reta;
 
 /// What must be hashed with addresses and L4 ports.
 const BOTH: u64 = SLUICE_RSS_IPV4_TCP | SLUICE_RSS_IPV4_UDP;

@@ -19,9 +19,9 @@ use sluice_api::{Problem, Snapshot, validate};
 use super::thresholds::{Crossing, SmallPools, Thresholds};
 use super::usage;
 use crate::control_socket::Reply;
-use crate::counters::WorkerCounters;
-use crate::slots::{Freed, Slots};
-use crate::snapshot::Compiled;
+use sluice_path::counters::WorkerCounters;
+use sluice_path::slots::{Freed, Slots};
+use sluice_path::snapshot::Compiled;
 
 /// How often it looks at retired slots, and at what fills up.
 const LOOK: Duration = Duration::from_secs(1);
@@ -239,7 +239,8 @@ impl Work {
         let adopted = workers.iter().map(|w| w.generation.observe()).min().unwrap_or_default();
         if adopted >= self.latest.generation && self.slots.has_retired() {
             let freed = &mut self.freed;
-            self.slots.reclaim(|slot| crate::ledger::references(workers, slot), |f| freed.push(f));
+            self.slots
+                .reclaim(|slot| sluice_path::ledger::references(workers, slot), |f| freed.push(f));
         }
     }
 
@@ -280,14 +281,14 @@ fn refuse(reply: Reply, problems: Vec<Problem>) {
 mod tests {
     use super::*;
     use crate::control_socket::Receipt;
-    use crate::testkit::{self, own_addresses, test_limits};
     use sluice_api::{Mode, Protocol, Scheduler, SnapshotService};
+    use sluice_path::testkit::{self, test_limits};
 
     fn parts() -> Parts {
         let (services, backends) = (192, 8_256);
         let workers =
             (0..2).map(|_| Arc::new(WorkerCounters::new(services, backends, 2))).collect();
-        let port_addresses = own_addresses(&testkit::config());
+        let port_addresses = testkit::own_addresses();
         Parts { limits: test_limits(), port_addresses, workers }
     }
 

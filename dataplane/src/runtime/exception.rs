@@ -3,9 +3,9 @@
 
 use sluice_api::DropReason;
 
-use crate::burst::BURST;
 use crate::dpdk::{Mbuf, Port, RxQueue, TxQueue};
-use crate::frame::Frame;
+use sluice_path::burst::BURST;
+use sluice_path::frame::Frame;
 
 /// What the host takes of packets that it has not asked for, in packets per second over all workers:
 /// well below what keeps the main thread busy, and more than anybody needs to log in.

@@ -22,21 +22,21 @@ use super::rounds::{Rounds, Step};
 use super::steering::PortRss;
 use super::thresholds::Thresholds;
 use crate::backoff::Backoff;
-use crate::burst::BURST;
 use crate::config::Config;
 use crate::control_socket::{ControlSocket, Reply};
-use crate::counters::WorkerCounters;
 use crate::dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortCounters, RingReceiver, RingSender};
 use crate::events::EventLog;
-use crate::frame::Frame;
-use crate::host_flows::{HostFlows, KernelLane};
 use crate::kernel::Keeper;
-use crate::ledger::Ledger;
 use crate::orders::Orders;
-use crate::pipeline::ToMain;
-use crate::resolver::{Action, NeighbourUpdate, Resolver};
-use crate::snapshot::Compiled;
-use crate::tally::{Adoption, Tally};
+use sluice_path::burst::BURST;
+use sluice_path::counters::WorkerCounters;
+use sluice_path::frame::Frame;
+use sluice_path::host_flows::{HostFlows, KernelLane};
+use sluice_path::ledger::Ledger;
+use sluice_path::pipeline::ToMain;
+use sluice_path::resolver::{Action, NeighbourUpdate, Resolver};
+use sluice_path::snapshot::Compiled;
+use sluice_path::tally::{Adoption, Tally};
 
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.

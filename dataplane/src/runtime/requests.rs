@@ -12,9 +12,9 @@ use sluice_api::stats::{
 use super::main_loop::{Adopting, MainLoop};
 use super::{pulse, usage};
 use crate::control_socket::Reply;
-use crate::ledger::{self, Books};
-use crate::slots;
-use crate::snapshot::Compiled;
+use sluice_path::ledger::{self, Books};
+use sluice_path::slots;
+use sluice_path::snapshot::Compiled;
 
 /// A stall is told for so long after it, in ms: to whoever asks more often than that, each one.
 const DOUBT_TOLD_MS: u64 = 5_000;
@@ -252,7 +252,7 @@ impl MainLoop {
 
     /// How full the tables are, but for local ports.
     pub fn tables(&self) -> Vec<TableUsage> {
-        let sum = |read: fn(&crate::counters::WorkerCounters) -> u64| {
+        let sum = |read: fn(&sluice_path::counters::WorkerCounters) -> u64| {
             self.workers.iter().map(|w| read(&w.counters)).sum::<u64>()
         };
         let workers = self.workers.len() as u64;

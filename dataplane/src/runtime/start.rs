@@ -26,25 +26,26 @@ use super::{vf, warnings};
 use crate::backoff::{Backoff, LONGEST_NAP, nap_exactly};
 use crate::config::{self, Config, SourceCheck, VerifyL4Checksum};
 use crate::control_socket::{ControlSocket, SocketError};
-use crate::counters::WorkerCounters;
 use crate::dpdk::{
     CapabilityError, Clock, Eal, EalConfig, EalError, Lcore, LcoreError, Mempool, MempoolError,
-    Pages, Port, PortConfig, PortCounters, PortError, RingError, RingReceiver, RingSender, RxQueue,
+    Port, PortConfig, PortCounters, PortError, RingError, RingReceiver, RingSender, RxQueue,
     TxQueue, port_name, spsc,
 };
 use crate::events::EventLog;
-use crate::host_flows::{HostFlows, KernelLane};
 use crate::kernel::{Keeper, KernelError, KernelPort};
-use crate::ledger::Ledger;
 use crate::orders::Orders;
-use crate::pipeline::{HELD, PipelineConfig, PortInfo};
-use crate::resolver::Resolver;
-use crate::slots;
-use crate::snapshot::Compiled;
-use crate::table::route::RouteTable;
-use crate::table::toeplitz::RssKey;
-use crate::tally::{Tally, WorkerView};
 use crate::worker::{Worker, WorkerParts};
+use sluice_path::counters::WorkerCounters;
+use sluice_path::host_flows::{HostFlows, KernelLane};
+use sluice_path::ledger::Ledger;
+use sluice_path::memory::Pages;
+use sluice_path::pipeline::{HELD, PipelineConfig, PortInfo};
+use sluice_path::resolver::Resolver;
+use sluice_path::slots;
+use sluice_path::snapshot::Compiled;
+use sluice_path::table::route::RouteTable;
+use sluice_path::table::toeplitz::RssKey;
+use sluice_path::tally::{Tally, WorkerView};
 
 /// Mbufs that a ring between two threads holds.
 const RING: u32 = 1_024;

@@ -7,9 +7,9 @@ use sluice_api::stats::{PortStatus, QueueStats};
 
 use super::main_loop::MainLoop;
 use crate::dpdk::{NoRss, Rss};
-use crate::pipeline::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust};
-use crate::table::owner::{Owners, Spread};
-use crate::table::toeplitz::RssKey;
+use sluice_path::pipeline::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust};
+use sluice_path::table::owner::{Owners, Spread};
+use sluice_path::table::toeplitz::RssKey;
 
 /// What was found out about a port's RSS, to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl MainLoop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::toeplitz::Reta;
+    use sluice_path::table::toeplitz::Reta;
 
     fn rss(seed: u64, entries: usize, workers: u16) -> Rss {
         let key = RssKey::generate(seed).bytes()[..40].into();

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use sluice_api::Pool;
 use sluice_api::stats::{PoolStats, TableUsage};
 
-use crate::counters::WorkerCounters;
-use crate::ledger;
-use crate::snapshot::Compiled;
-use crate::table::port_space::PortSpace;
+use sluice_path::counters::WorkerCounters;
+use sluice_path::ledger;
+use sluice_path::snapshot::Compiled;
+use sluice_path::table::port_space::PortSpace;
 
 /// Use of each pool's local ports.
 pub fn local_ports(compiled: &Compiled) -> Vec<TableUsage> {

@@ -2,10 +2,10 @@
 //! bytes on lines of their own, and dropping it costs nothing. What it held is leaked: a scenario
 //! is one short process.
 
-use sluice_dataplane::frame::{ChecksumStatus, Frame, NoRoom};
-use sluice_dataplane::host_flows::KernelLane;
-use sluice_dataplane::intrinsics::prefetch;
-use sluice_dataplane::pipeline::Sink;
+use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_path::host_flows::KernelLane;
+use sluice_path::intrinsics::prefetch;
+use sluice_path::pipeline::Sink;
 
 const CAPACITY: usize = 256;
 

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn own_costs_are_added_up_and_calls_belong_to_their_stage() {
         let text = "version: 1\nevents: Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw\n\n\
-            ob=/somewhere/sluice-perf\nfl=x.rs\nfn=sluice_dataplane::pipeline::parse::parse\n\
+            ob=/somewhere/sluice-perf\nfl=x.rs\nfn=sluice_path::pipeline::parse::parse\n\
             0 100 5 5 0 3 1 0 2 1\ncfn=memcpy\ncob=/lib/libc.so.6\ncalls=4 0\n0 40 1 1\n\n\
             ob=/lib/libc.so.6\nfn=memcpy\n0 40 1 1\n\n\
             ob=/somewhere/sluice-perf\nfn=other\n0 7\n";

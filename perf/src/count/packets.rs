@@ -1,10 +1,10 @@
 //! Whole packets through the whole pipeline, burst by burst.
 
 use sluice_api::Mode;
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
-use sluice_dataplane::table::wheel::SLOT_MS;
-use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
+use sluice_path::flow::FlowKey;
+use sluice_path::pipeline::EXPIRE_PER_ROUND;
+use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
 use super::inside::counted;

@@ -1,10 +1,10 @@
 //! A pipeline that is fed burst by burst, and counted or not.
 
 use sluice_api::Mode;
-use sluice_dataplane::burst::{BURST, Burst, Meta};
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::pipeline::{Steering, ToMain};
-use sluice_dataplane::testkit::{self, BACKEND_PORT, CLIENT_PORT};
+use sluice_path::burst::{BURST, Burst, Meta};
+use sluice_path::flow::FlowKey;
+use sluice_path::pipeline::{Steering, ToMain};
+use sluice_path::testkit::{self, BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::tcp::TcpFlags;
 
 use super::buffer::{Buffer, Lane};

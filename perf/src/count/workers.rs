@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use sluice_dataplane::burst::Meta;
-use sluice_dataplane::flow::{FlowKey, Tuple};
-use sluice_dataplane::pipeline::{Steering, Trust};
-use sluice_dataplane::table::owner::{Owners, Spread};
-use sluice_dataplane::table::toeplitz::{Reta, RssKey};
-use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT};
+use sluice_path::burst::Meta;
+use sluice_path::flow::{FlowKey, Tuple};
+use sluice_path::pipeline::{Steering, Trust};
+use sluice_path::table::owner::{Owners, Spread};
+use sluice_path::table::toeplitz::{Reta, RssKey};
+use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::tcp::TcpFlags;
 
 use super::buffer::Buffer;

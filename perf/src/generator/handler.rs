@@ -3,7 +3,7 @@
 //! The usual case, a packet of the load that came back, is one comparison. Everything else (probes,
 //! requests for our servers, handshakes, ARP) takes the longer way.
 
-use sluice_dataplane::frame::Frame;
+use sluice_path::frame::Frame;
 use sluice_wire::arp;
 use sluice_wire::ether::{HEADER_BYTES, MacAddr};
 use sluice_wire::tcp::TcpFlags;
@@ -274,7 +274,7 @@ mod tests {
     use super::super::scenario::Scenario;
     use super::super::template::{Kind, Target, Template};
     use super::*;
-    use sluice_dataplane::frame::MemFrame;
+    use sluice_path::frame::MemFrame;
 
     const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
     const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);

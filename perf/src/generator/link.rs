@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::dpdk::{Eal, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue, free_bulk};
-use sluice_dataplane::frame::Frame;
+use sluice_path::frame::Frame;
 use sluice_wire::ether::MacAddr;
 
 use super::GenError;

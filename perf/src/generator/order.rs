@@ -1,6 +1,6 @@
 //! In which order flows send: computed once, so that the packet loop only reads on.
 
-use sluice_dataplane::testkit::Random;
+use sluice_path::testkit::Random;
 
 use super::GenError;
 use super::flows::FlowSpace;

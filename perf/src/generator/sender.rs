@@ -1,7 +1,7 @@
 //! The load: builds packets in bursts from prepared templates, in a prepared order.
 
 use sluice_dataplane::dpdk::{Mbuf, Mempool, TxQueue};
-use sluice_dataplane::frame::Frame;
+use sluice_path::frame::Frame;
 
 use super::flows::{Client, FlowSpace};
 use super::handler::Handler;

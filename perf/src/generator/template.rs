@@ -214,7 +214,7 @@ fn l4_header(kind: Kind, dst_port: u16, l4_len: u16) -> Vec<u8> {
 mod tests {
     use super::super::packet;
     use super::*;
-    use sluice_dataplane::testkit::Random;
+    use sluice_path::testkit::Random;
     use sluice_wire::Ipv4Frame;
 
     const TARGET: Target = Target {

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use sluice_api::BackendId;
-use sluice_dataplane::scheduler::{MaglevTable, flow_hash};
+use sluice_path::scheduler::{MaglevTable, flow_hash};
 
 use super::Piece;
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use sluice_api::Protocol;
-use sluice_dataplane::testkit::{self, PORT_MACS, VIP};
+use sluice_path::testkit::{self, PORT_MACS, VIP};
 use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::tcp::TcpFlags;
 use sluice_wire::{checksum, ipv4, tcp, udp};

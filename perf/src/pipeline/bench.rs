@@ -1,12 +1,12 @@
 //! The bench: mbufs, a pipeline with its services, and the loop that times bursts.
 
-use sluice_dataplane::burst::{BURST, Burst, Meta};
 use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
-use sluice_dataplane::frame::Frame;
-use sluice_dataplane::host_flows::KernelLane;
-use sluice_dataplane::pipeline::{Sink, ToMain};
-use sluice_dataplane::table::wheel::Millis;
-use sluice_dataplane::testkit;
+use sluice_path::burst::{BURST, Burst, Meta};
+use sluice_path::frame::Frame;
+use sluice_path::host_flows::KernelLane;
+use sluice_path::pipeline::{Sink, ToMain};
+use sluice_path::table::wheel::Millis;
+use sluice_path::testkit;
 
 use super::PerfError;
 use crate::setup;

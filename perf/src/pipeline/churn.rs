@@ -7,12 +7,12 @@
 //! the table is about 90 % full.
 
 use sluice_api::Mode;
-use sluice_dataplane::burst::BURST;
 use sluice_dataplane::dpdk::Mbuf;
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::frame::Frame;
-use sluice_dataplane::table::wheel::{Millis, SLOT_MS};
-use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT};
+use sluice_path::burst::BURST;
+use sluice_path::flow::FlowKey;
+use sluice_path::frame::Frame;
+use sluice_path::table::wheel::{Millis, SLOT_MS};
+use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
@@ -21,7 +21,7 @@ use super::goal::{self, Goal};
 use super::report::{Row, round};
 use super::scenario::{Rounds, bring_up, clients};
 use crate::traffic::{Template, client};
-use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
+use sluice_path::pipeline::EXPIRE_PER_ROUND;
 
 /// Packets of a life.
 const STEPS: usize = 6;

@@ -11,9 +11,9 @@
 //! long), and that time is taken off again: both are hit alike.
 
 use serde::Serialize;
-use sluice_dataplane::burst::BURST;
-use sluice_dataplane::table::wheel::SLOT_MS;
-use sluice_dataplane::testkit::{CLIENT_PORT, Random};
+use sluice_path::burst::BURST;
+use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::testkit::{CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
 use super::bench::{Bench, Setup, Traffic};
@@ -23,7 +23,7 @@ use super::report::{Row, round};
 use super::scenario::{Rounds, bring_up, send};
 use super::services::{SERVICES, flow, many};
 use crate::traffic::{Template, below};
-use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
+use sluice_path::pipeline::EXPIRE_PER_ROUND;
 
 /// Established flows.
 const BUSY: u32 = 10_000;

@@ -4,10 +4,10 @@
 //! the first ones lead to, then writes to these. Both are as large as the conn table's, in pages of
 //! the same kind, and visited in random order. Nothing is parsed, compared or rewritten.
 
-use sluice_dataplane::burst::BURST;
-use sluice_dataplane::dpdk::{Pages, TableMemory};
-use sluice_dataplane::intrinsics::prefetch_index;
-use sluice_dataplane::testkit::Random;
+use sluice_path::burst::BURST;
+use sluice_path::intrinsics::prefetch_index;
+use sluice_path::memory::{Pages, TableMemory};
+use sluice_path::testkit::Random;
 
 use super::measure::{Figures, Samples};
 

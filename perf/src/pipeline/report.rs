@@ -136,7 +136,7 @@ impl Report {
             goals: Vec::new(),
             bursts_per_row: options.bursts,
             rounds_per_row: options.rounds,
-            burst: sluice_dataplane::burst::BURST,
+            burst: sluice_path::burst::BURST,
             cpu: options.cpu,
             tsc_hz,
             hugepages: options.hugepages,

@@ -1,10 +1,10 @@
 //! The scenarios: which packets, in which order, over which conns.
 
 use sluice_api::Mode;
-use sluice_dataplane::burst::BURST;
-use sluice_dataplane::dpdk::Pages;
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
+use sluice_path::burst::BURST;
+use sluice_path::flow::FlowKey;
+use sluice_path::memory::Pages;
+use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
 use super::bench::{Bench, Setup, Traffic};

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use sluice_api::{Mode, Protocol, SnapshotService};
-use sluice_dataplane::flow::FlowKey;
-use sluice_dataplane::testkit;
+use sluice_path::flow::FlowKey;
+use sluice_path::testkit;
 
 use crate::setup::SERVICE_PORT;
 use crate::traffic::client;

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use serde::Serialize;
 use sluice_api::Snapshot;
-use sluice_dataplane::burst::BURST;
-use sluice_dataplane::slots::Slots;
-use sluice_dataplane::snapshot::Compiled;
-use sluice_dataplane::testkit::{CLIENT_PORT, Random};
+use sluice_path::burst::BURST;
+use sluice_path::slots::Slots;
+use sluice_path::snapshot::Compiled;
+use sluice_path::testkit::{CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 
 use super::Options;
@@ -34,7 +34,7 @@ use super::report::{Row, round};
 use super::scenario::{Rounds, bring_up};
 use super::services::{BACKENDS, SERVICES, flow, many};
 use crate::traffic::{Template, below};
-use sluice_dataplane::pipeline::EXPIRE_PER_ROUND;
+use sluice_path::pipeline::EXPIRE_PER_ROUND;
 
 /// Established flows.
 pub const FLOWS: u32 = 100_000;

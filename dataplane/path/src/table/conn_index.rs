@@ -6,8 +6,8 @@
 //! cuckoo hashing, Fan et al., CoNEXT 2014). A bucket counts the entries that had to go elsewhere:
 //! while that is zero, a miss costs one cache line.
 
-use crate::dpdk::{Pages, TableMemory};
 use crate::intrinsics::{match_tags, prefetch_far};
+use crate::memory::{Pages, TableMemory};
 
 /// Lanes of a bucket.
 const LANES: usize = 8;

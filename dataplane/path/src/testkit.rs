@@ -19,18 +19,18 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
 
 use crate::burst::{BURST, Burst, Meta};
-use crate::config::{Config, SourceCheck};
 use crate::counters::WorkerCounters;
-use crate::dpdk::Pages;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
 use crate::host_flows::{HostFlows, KernelLane};
+use crate::memory::Pages;
+use crate::network::InterfaceAddress;
 use crate::pipeline::{Pipeline, PipelineConfig, PortInfo, Sink, Steering, ToMain};
 use crate::resolver::{NeighbourState, NeighbourUpdate};
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::owner::Owners;
-use crate::table::route::RouteTable;
+use crate::table::route::{Route, RouteTable};
 use crate::table::wheel::Millis;
 use crate::tally::WorkerView;
 
@@ -51,22 +51,8 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 /// The first local address of pool `lan`.
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 255, 1);
 
-const FILE: &str = r#"
-[runtime]
-main_cpu = 0
-worker_cpus = [0]
-[[port]]
-name = "wan"
-device = "net_null0"
-addresses = ["192.0.2.1/24"]
-[[port]]
-name = "lan"
-device = "net_null1"
-addresses = ["10.0.0.1/16"]
-[[route]]
-destination = "0.0.0.0/0"
-via = "192.0.2.254"
-"#;
+/// The ports' addresses, in their order.
+const PORT_ADDRESSES: [&str; 2] = ["192.0.2.1/24", "10.0.0.1/16"];
 
 /// xorshift64*: the same sequence for the same seed, everywhere. The seed is not 0.
 pub struct Random(pub u64);
@@ -116,24 +102,36 @@ pub fn is_reachable(port: u16, address: Ipv4Addr) -> NeighbourUpdate {
     NeighbourUpdate { port, address: address.to_bits(), state }
 }
 
-/// The file behind the ports, routes and addresses here.
-pub fn config() -> Config {
-    Config::parse(FILE, &[0]).expect("the test's own file is valid")
+fn port_addresses() -> impl Iterator<Item = InterfaceAddress> {
+    PORT_ADDRESSES.iter().map(|text| text.parse().expect("an address and its prefix length"))
 }
 
-/// The ports of that file, as a pipeline knows them.
-pub fn ports(config: &Config) -> Vec<PortInfo> {
-    let ports = config.ports.iter().zip(PORT_MACS);
+/// The two ports.
+pub fn ports() -> Vec<PortInfo> {
+    let ports = port_addresses().zip(PORT_MACS);
     ports
-        .map(|(port, mac)| PortInfo {
+        .map(|(address, mac)| PortInfo {
             mac,
-            mtu: port.mtu,
-            address: port.addresses[0].address(),
-            broadcasts: port.broadcasts(),
+            mtu: 1_500,
+            address: address.address(),
+            broadcasts: [address.network().last().to_bits()].into(),
             has_exception: true,
-            checks_source: port.source_check == SourceCheck::Strict,
+            checks_source: true,
         })
         .collect()
+}
+
+/// The ports' networks, and a route to everywhere else by [`GATEWAY`].
+pub fn routes() -> Arc<RouteTable> {
+    let networks = (0..).zip(port_addresses().map(|address| address.network()));
+    let destination = "0.0.0.0/0".parse().expect("a network");
+    let route = Route { destination, via: GATEWAY, port: CLIENT_PORT };
+    Arc::new(RouteTable::new(networks, &[route]))
+}
+
+/// Addresses of the ports, each with its port's number.
+pub fn own_addresses() -> Vec<(Ipv4Addr, u16)> {
+    port_addresses().map(|address| address.address()).zip(0..).collect()
 }
 
 /// A flow from an address and port to another.
@@ -303,7 +301,6 @@ pub struct Harness {
     pub resolves: bool,
     /// Messages to the main thread other than wants that were answered.
     pub messages: Vec<ToMain>,
-    config: Config,
     burst: Burst<MemFrame>,
 }
 
@@ -325,13 +322,12 @@ impl Harness {
         (worker, workers): (u16, u16),
         steering: Steering,
     ) -> Self {
-        let config = config();
         let limits = test_limits();
         let backend_slots = slots::backend_slots(limits.backends) as usize;
         let service_slots = slots::service_slots(limits.services) as usize;
         let counters = Arc::new(WorkerCounters::new(service_slots, backend_slots, PORT_MACS.len()));
         let view = Arc::new(WorkerView::new(service_slots, backend_slots));
-        let ports = ports(&config);
+        let ports = ports();
         let own_ports = steering.owners.all_own_ports(workers);
         let host_flows = Arc::new(HostFlows::new(7));
         let pipeline_config = PipelineConfig {
@@ -343,7 +339,7 @@ impl Harness {
             service_slots,
             backend_slots,
             ports,
-            routes: routes(&config),
+            routes: routes(),
             seed: 7,
             host_flows: Arc::clone(&host_flows),
             verify_l4_checksum: true,
@@ -356,7 +352,7 @@ impl Harness {
                 Arc::clone(&view),
                 1_000,
             ),
-            compiled: Compiled::empty(&own_addresses(&config), own_ports, 7, routes(&config)),
+            compiled: Compiled::empty(&own_addresses(), own_ports, 7, routes()),
             slots: Slots::new(limits.services, limits.backends),
             counters,
             view,
@@ -364,7 +360,6 @@ impl Harness {
             now: 1_000,
             resolves: true,
             messages: Vec::new(),
-            config,
             burst: Burst::default(),
         };
         harness.apply(snapshot);
@@ -373,11 +368,9 @@ impl Harness {
 
     /// Forward by another snapshot, which must be valid.
     pub fn apply(&mut self, snapshot: &Snapshot) {
-        let own = self.config.port_addresses();
-        let limits = test_limits();
-        assert_eq!(validate::snapshot(snapshot, &limits, &own), []);
+        assert_valid(snapshot);
         self.slots.assign(snapshot).expect("there is room for the test's services");
-        let own = own_addresses(&self.config);
+        let own = own_addresses();
         self.compiled = Compiled::new(snapshot, &self.slots, &own, &self.compiled);
     }
 
@@ -444,24 +437,20 @@ impl Harness {
 }
 
 /// Table sizes of all pipelines here.
-pub(crate) fn test_limits() -> Limits {
+pub fn test_limits() -> Limits {
     Limits { services: 64, backends: 4_096, ..Limits::default() }
+}
+
+/// That a snapshot is one that the data plane takes.
+fn assert_valid(snapshot: &Snapshot) {
+    let own: Vec<Ipv4Addr> = own_addresses().into_iter().map(|(address, _)| address).collect();
+    assert_eq!(validate::snapshot(snapshot, &test_limits(), &own), []);
 }
 
 /// What a worker, the only one, forwards by before the first snapshot.
 pub fn nothing_compiled() -> Compiled {
     let own_ports = Owners::Arithmetic { workers: 1 }.all_own_ports(1);
-    let config = config();
-    Compiled::empty(&own_addresses(&config), own_ports, 7, routes(&config))
-}
-
-/// The routes of a file.
-pub fn routes(config: &Config) -> Arc<RouteTable> {
-    Arc::new(RouteTable::new(config.networks(), &config.routes))
-}
-
-pub(crate) fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
-    crate::runtime::port_addresses(config)
+    Compiled::empty(&own_addresses(), own_ports, 7, routes())
 }
 
 /// Where a slice lies.

@@ -1,11 +1,14 @@
 //! IPv4 addresses with a prefix length, checked when they are made: text goes in, values that
-//! cannot be wrong come out. Owns nothing.
+//! cannot be wrong come out; and how many ports there can be. Owns nothing.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use sluice_api::validate::is_host;
+
+/// Most ports: with an exception port beside each, DPDK's own limit of 32 is reached.
+pub const MAX_PORTS: usize = 16;
 
 /// The mask of a prefix length of at most 32, in host order.
 const fn mask(prefix_len: u8) -> u32 {

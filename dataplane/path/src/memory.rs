@@ -2,6 +2,7 @@
 //!
 //! A random access to a table of hundreds of megabytes in pages of 4 KiB misses the TLB as surely
 //! as the cache, and walks page tables that have left the cache themselves.
+#![allow(unsafe_code)]
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};

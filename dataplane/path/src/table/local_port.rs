@@ -193,9 +193,8 @@ impl OwnPorts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::toeplitz::tests::real_keys;
+    use crate::table::toeplitz::tests::{real_keys, soft_rss};
     use crate::testkit::Random;
-    use dpdk_sys::soft_rss;
     use std::collections::{HashMap, HashSet};
 
     const ONE: Towards = Towards { backend: 0x0a00_0101, port: 80, local_addresses: &[1] };

@@ -5,7 +5,20 @@
 //! A lookup is one binary search over the ranges' first addresses, however many prefix lengths
 //! there are: with 10,000 routes about 15 steps, of which the last four share a cache line.
 
-use crate::config::{Prefix, Route};
+use std::net::Ipv4Addr;
+
+use crate::network::Prefix;
+
+/// A static route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub destination: Prefix,
+    /// The gateway: a host in a port's network.
+    pub via: Ipv4Addr,
+    /// Number of the port behind which the gateway is.
+    pub port: u16,
+}
 
 /// Where to send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

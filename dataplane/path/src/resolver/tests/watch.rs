@@ -7,7 +7,7 @@ use super::*;
 /// Backends' next hops on the one port, which has 10.0.0.0/24; others go by `GATEWAY`.
 fn backends(addresses: impl IntoIterator<Item = u32>) -> Arc<BackendHops> {
     let network = "10.0.0.0/24".parse().unwrap();
-    let route = crate::config::Route {
+    let route = crate::table::route::Route {
         destination: "172.16.0.0/12".parse().unwrap(),
         via: Ipv4Addr::from_bits(GATEWAY),
         port: PORT,

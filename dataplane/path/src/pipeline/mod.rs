@@ -42,11 +42,11 @@ use sluice_wire::tcp::TcpFlags;
 
 use crate::burst::{BURST, Burst, Class, Meta, Verdict};
 use crate::counters::WorkerCounters;
-use crate::dpdk::Pages;
 use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::frame::Frame;
 use crate::host_flows::{HostFlows, KernelLane};
 use crate::leaving::Census;
+use crate::memory::Pages;
 use crate::resolver::{NeighbourState, NeighbourUpdate, Purpose};
 use crate::scheduler::Wrr;
 use crate::snapshot::Compiled;

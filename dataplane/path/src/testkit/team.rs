@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice_api::{Snapshot, validate};
+use sluice_api::Snapshot;
 
 use super::{BACKEND_PORT, CLIENT_PORT, Harness, Out, own_addresses, test_limits};
 use crate::burst::Meta;
@@ -59,15 +59,14 @@ impl Team {
 
     /// Make a snapshot ready; workers go by it once they [adopt](Self::adopt) it.
     pub fn publish(&mut self, snapshot: &Snapshot) {
-        let own = super::config().port_addresses();
-        assert_eq!(validate::snapshot(snapshot, &test_limits(), &own), []);
+        super::assert_valid(snapshot);
         let tally = &mut self.tally;
         let adopted = |w: &Harness| w.counters.generation.get() >= self.snapshot.generation;
         if self.workers.iter().all(adopted) {
             self.ledger.reclaim(&mut self.slots, |freed| tally.release(freed));
         }
         self.slots.assign(snapshot).expect("there is room for the test's services");
-        let own = own_addresses(&super::config());
+        let own = own_addresses();
         self.compiled = Compiled::new(snapshot, &self.slots, &own, &self.compiled);
         tally.adopt(&self.compiled);
         self.ledger.adopt(&self.compiled);
@@ -78,7 +77,7 @@ impl Team {
     pub fn adopt(&mut self, worker: usize) {
         let h = &mut self.workers[worker];
         if h.compiled.generation < self.snapshot.generation {
-            let own = own_addresses(&h.config);
+            let own = own_addresses();
             h.compiled = Compiled::new(&self.snapshot, &self.slots, &own, &h.compiled);
         }
     }

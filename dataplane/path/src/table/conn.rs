@@ -7,10 +7,10 @@ use super::conn_seq::Seqs;
 use super::conn_state::{ConnState, Fins, StateTimeouts};
 use super::neighbour::NextHopRef;
 use super::wheel::{Link, Links, Millis, NIL, Wheel, at_or_after};
-use crate::config::MAX_PORTS;
-use crate::dpdk::{Pages, TableMemory};
 use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::intrinsics::{prefetch_far, prefetch_index};
+use crate::memory::{Pages, TableMemory};
+use crate::network::MAX_PORTS;
 
 /// What is fixed when a conn is made.
 #[derive(Clone, Copy, Debug)]
