@@ -14,11 +14,19 @@ use tokio::sync::watch;
 use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::health::{Checker, Contact, HealthChange, LastChecks};
-use crate::model::{self, Action, ApiProblem, Environment, Precondition, State};
+use crate::model::diff::{Change, Difference, FieldChange};
+use crate::model::{self, Action, ApiProblem, Batch, Environment, Precondition, State};
 use crate::observed::{Observation, Observed};
-use crate::origin::FileRecord;
+use crate::origin::{self, FileRecord, Merged};
 use crate::publish::taken_away;
 use crate::store::{Content, Saved, Store, StoreError};
+
+/// What is written together.
+struct Disk {
+    store: Store,
+    /// What the TOML file said when it was read last.
+    file: FileRecord,
+}
 
 /// A change that is on disk.
 #[derive(Clone, Debug)]
@@ -41,9 +49,7 @@ pub struct Writes {
 /// Desired state, observed health, and what follows from them.
 pub struct Manager {
     /// Held during a commit.
-    store: Mutex<Store>,
-    /// What the TOML file says.
-    file: FileRecord,
+    disk: Mutex<Disk>,
     /// What the TOML file says of VIPs where no service is.
     no_service: Refusal,
     state: RwLock<Arc<State>>,
@@ -81,8 +87,7 @@ impl Manager {
         let mut observed = Observed::default();
         observed.retarget(&State::default(), &state, now_ms());
         Manager {
-            store: Mutex::new(store),
-            file,
+            disk: Mutex::new(Disk { store, file }),
             no_service: Refusal::default(),
             state: RwLock::new(Arc::new(state)),
             observed: Mutex::new(observed),
@@ -129,30 +134,117 @@ impl Manager {
         action: Action,
         wanted: Option<&Precondition>,
     ) -> Result<Committed, ApiProblem> {
-        let store = lock(&self.store);
+        let mut disk = lock(&self.disk);
         let old = self.state();
         if let Some(wanted) = wanted {
             wanted.check(old.version)?;
         }
         let (kind, message) = action.describe();
         let (service, backend) = action.subject();
-        let environment = self.environment.read().unwrap_or_else(|e| e.into_inner()).clone();
-        let mut next = model::apply(&old, action, &environment)?;
-        if next == *old {
-            return Ok(Committed { state: old, revision: self.revision() });
+        let next = model::apply(&old, action, &self.environment())?;
+        let committed = self.change(&mut disk, &old, next, None)?;
+        if committed.state.version != old.version {
+            self.events.note_about(kind, service.as_deref(), backend, message);
         }
-        next.version = old.version + 1;
+        Ok(committed)
+    }
+
+    /// Make many resources be as they are given, in one change; or only tell what that would do.
+    /// Returns what became of each of them, and nothing of a change that was not made.
+    ///
+    /// # Errors
+    /// [`ApiProblem`]; the state is as before then.
+    pub fn apply(
+        &self,
+        batch: Batch,
+        wanted: Option<&Precondition>,
+        dry_run: bool,
+    ) -> Result<(Vec<Difference>, Option<Committed>), ApiProblem> {
+        let mut disk = lock(&self.disk);
+        let old = self.state();
+        if let Some(wanted) = wanted {
+            wanted.check(old.version)?;
+        }
+        let next = model::apply(&old, Action::Apply(batch.clone()), &self.environment())?;
+        let effect = batch.effect(&old, &next);
+        if dry_run {
+            return Ok((effect, None));
+        }
+        let committed = self.change(&mut disk, &old, next, None)?;
+        self.tell(&effect, "applied");
+        Ok((effect, Some(committed)))
+    }
+
+    /// Take over what is new in the TOML file since it was read last, in one change; see
+    /// `docs/adr/0003-file-and-api-state.md`. Returns what that was.
+    ///
+    /// # Errors
+    /// [`ApiProblem`]; state and file are as before then.
+    pub fn reload(&self, file: FileRecord) -> Result<(Vec<Difference>, Committed), ApiProblem> {
+        let mut disk = lock(&self.disk);
+        let old = self.state();
+        let Merged { state: next, changes } = origin::merge(State::clone(&old), &disk.file, &file);
+        model::check_next(&old, &next, &self.environment())?;
+        let file = (disk.file != file).then_some(file);
+        let committed = self.change(&mut disk, &old, next, file)?;
+        for line in changes.iter().flat_map(Difference::lines) {
+            self.events.note("file-changed", line);
+        }
+        Ok((changes, committed))
+    }
+
+    /// Write and adopt the next state, which has been checked; nothing when it is the same.
+    fn change(
+        &self,
+        disk: &mut Disk,
+        old: &State,
+        mut next: State,
+        file: Option<FileRecord>,
+    ) -> Result<Committed, ApiProblem> {
+        next.version = old.version;
+        let is_same = next == *old;
+        if is_same && file.is_none() {
+            return Ok(Committed { state: self.state(), revision: self.revision() });
+        }
+        if !is_same {
+            next.version += 1;
+        }
         let unconfirmed = self.unconfirmed.load(Ordering::Relaxed);
-        let next = Arc::new(self.write(&store, next, unconfirmed)?);
-        let revision = self.adopt(&old, &next);
-        self.events.note_about(kind, service.as_deref(), backend, message);
+        let file = file.unwrap_or_else(|| disk.file.clone());
+        let next = Arc::new(self.write(disk, next, file, unconfirmed)?);
+        let revision = if is_same { self.revision() } else { self.adopt(old, &next) };
         Ok(Committed { state: next, revision })
     }
 
-    fn write(&self, store: &Store, state: State, unconfirmed: bool) -> Result<State, ApiProblem> {
+    /// An event for each resource that changed.
+    fn tell(&self, effect: &[Difference], how: &str) {
+        for difference in effect.iter().filter(|d| d.change != Change::Unchanged) {
+            let Difference { kind, name, change, fields } = difference;
+            let fields: Vec<String> = fields.iter().map(FieldChange::to_string).collect();
+            let what =
+                if fields.is_empty() { String::new() } else { format!(": {}", fields.join("; ")) };
+            let message = format!("{kind} {name} {change}, {how}{what}");
+            let service = (*kind == "service").then_some(name.as_str());
+            self.events.note_about(&format!("{kind}-{change}"), service, None, message);
+        }
+    }
+
+    fn environment(&self) -> Environment {
+        self.environment.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    fn write(
+        &self,
+        disk: &mut Disk,
+        state: State,
+        file: FileRecord,
+        unconfirmed: bool,
+    ) -> Result<State, ApiProblem> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let content = Content { state, file: self.file.clone(), generation, unconfirmed };
-        self.note_write(store.save(&content)).map_err(|e| ApiProblem::NotStored(e.to_string()))?;
+        let content = Content { state, file, generation, unconfirmed };
+        self.note_write(disk.store.save(&content))
+            .map_err(|e| ApiProblem::NotStored(e.to_string()))?;
+        disk.file = content.file;
         Ok(content.state)
     }
 
@@ -211,10 +303,11 @@ impl Manager {
     /// # Errors
     /// [`ApiProblem::NotStored`]; nothing is confirmed then.
     pub fn confirm(&self) -> Result<Committed, ApiProblem> {
-        let store = lock(&self.store);
+        let mut disk = lock(&self.disk);
         let state = self.state();
         if self.unconfirmed.load(Ordering::Relaxed) {
-            self.write(&store, State::clone(&state), false)?;
+            let file = disk.file.clone();
+            self.write(&mut disk, State::clone(&state), file, false)?;
             self.unconfirmed.store(false, Ordering::Relaxed);
             let message = format!("state version {} may be published as it is", state.version);
             self.events.note("state-confirmed", message);
@@ -283,7 +376,7 @@ impl Manager {
 
     /// Wait until no commit is running.
     pub fn settle(&self) {
-        drop(lock(&self.store));
+        drop(lock(&self.disk));
     }
 
     /// Take a change of the checker's: an event, and a new snapshot.

@@ -1,15 +1,19 @@
 //! Who wins, the TOML file or what the API changed: see `docs/adr/0003-file-and-api-state.md`.
 //!
 //! The file is the initial state. Whatever the API does to it stays, until the file itself says
-//! something new: a resource whose definition in the file changed since the last start is taken
-//! from the file, one that left the file is deleted, and all others stay as they are.
+//! something new: three versions of each field are compared (what the file said before, what it says
+//! now, what the state has), and a field that is the same in both files stays as the state has it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sluice_api::{Pool, Service};
 
 use crate::model::State;
+use crate::model::diff::{self, Change, Difference, as_value, by_id, id_of, member, names};
+use crate::model::read::shown;
 
 /// What a TOML file held. The definitions themselves, not their hashes: a later version that knows
 /// more fields reads old definitions with its defaults and does not take them for changed.
@@ -22,70 +26,169 @@ pub struct FileRecord {
     pub pools: Vec<Pool>,
 }
 
-/// A state, and in words what the file changed in it.
+/// A state, and what the file changed in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// The state to go on with.
     pub state: State,
-    /// One sentence per resource; empty when the file has nothing new to say.
-    pub changes: Vec<String>,
+    /// What the file changed; empty when it has nothing new to say.
+    pub changes: Vec<Difference>,
 }
 
-/// The stored state with what is new in `file` since the start when it held `before`.
+/// The stored state with what is new in `file` since it was read last, when it held `before`.
 pub fn merge(stored: State, before: &FileRecord, file: &FileRecord) -> Merged {
-    let mut merged = Merged { state: stored, changes: Vec::new() };
-    let Merged { state, changes } = &mut merged;
-    take("pool", &mut state.pools, &before.pools, &file.pools, |p| &p.name, changes);
-    take("service", &mut state.services, &before.services, &file.services, |s| &s.name, changes);
-    if !changes.is_empty() {
-        state.version += 1;
+    let mut state = State {
+        version: stored.version,
+        services: take(&stored.services, &before.services, &file.services, |s| &s.name),
+        pools: take(&stored.pools, &before.pools, &file.pools, |p| &p.name),
+    };
+    // An address that is removed takes its state with it.
+    for Pool { addresses, drained, .. } in &mut state.pools {
+        drained.retain(|address| addresses.contains(address));
+    }
+    let changes = diff::diff(&stored, &state);
+    if changes.is_empty() {
+        return Merged { state: stored, changes };
+    }
+    state.version += 1;
+    Merged { state, changes }
+}
+
+/// What the state has otherwise than the file says, in words: set at run time, it stays.
+pub fn kept(state: &State, file: &FileRecord) -> Vec<String> {
+    let pools = diff::compare("pool", &file.pools, &state.pools, |pool| &pool.name);
+    let services = diff::compare("service", &file.services, &state.services, |s| &s.name);
+    let mut lines = Vec::new();
+    for Difference { kind, name, change, fields } in pools.into_iter().chain(services) {
+        match change {
+            Change::Created => lines.push(format!("{kind} {name}: stays, made at run time")),
+            Change::Deleted => lines.push(format!("{kind} {name}: stays deleted at run time")),
+            Change::Unchanged => {}
+            Change::Changed => lines.extend(fields.iter().map(|f| match (&f.from, &f.to) {
+                (Value::Null, Value::Object(_)) => {
+                    format!("{kind} {name}: {}: stays, made at run time", f.field)
+                }
+                (Value::Object(_), Value::Null) => {
+                    format!("{kind} {name}: {}: stays removed at run time", f.field)
+                }
+                (said, is) => format!(
+                    "{kind} {name}: {}: stays {}, set at run time (the file says {})",
+                    f.field,
+                    shown(is),
+                    shown(said)
+                ),
+            })),
+        }
+    }
+    lines
+}
+
+fn take<T: Clone + PartialEq + Serialize + DeserializeOwned>(
+    held: &[T],
+    before: &[T],
+    file: &[T],
+    name: impl Fn(&T) -> &String,
+) -> Vec<T> {
+    let by_name = |list: &'_ [T]| -> HashMap<String, T> {
+        list.iter().map(|item| (name(item).clone(), item.clone())).collect()
+    };
+    let (in_file, before) = (by_name(file), by_name(before));
+    let mut names_held = HashSet::new();
+    let mut taken = Vec::new();
+    for item in held {
+        names_held.insert(name(item).clone());
+        match (before.get(name(item)), in_file.get(name(item))) {
+            // It left the file.
+            (Some(_), None) => {}
+            (None, None) => taken.push(item.clone()),
+            (before, Some(now)) if before == Some(now) => taken.push(item.clone()),
+            (before, Some(now)) => taken.push(merged(before, now, item)),
+        }
+    }
+    // New in the file; or deleted at run time, and the file has something new to say of it.
+    let is_new =
+        |item: &&T| !names_held.contains(name(item)) && before.get(name(item)) != Some(item);
+    taken.extend(file.iter().filter(is_new).cloned());
+    taken
+}
+
+/// One resource of three: fields that the file says otherwise than before are as it says now.
+fn merged<T: Clone + PartialEq + Serialize + DeserializeOwned>(
+    before: Option<&T>,
+    now: &T,
+    held: &T,
+) -> T {
+    // New in the file and there already: all that it says is new.
+    let Some(before) = before else { return now.clone() };
+    let (before, now_value, held) = (as_value(before), as_value(now), as_value(held));
+    // Each part is one that was read; should they not fit, the file is right.
+    serde_json::from_value(merge_value("", &before, &now_value, &held))
+        .unwrap_or_else(|_| now.clone())
+}
+
+fn merge_value(field: &str, before: &Value, now: &Value, held: &Value) -> Value {
+    if before == now {
+        return held.clone();
+    }
+    match (before, now, held) {
+        (Value::Object(before), Value::Object(now), Value::Object(held)) => {
+            Value::Object(merge_members(before, now, held))
+        }
+        (Value::Array(before), Value::Array(now), Value::Array(held)) if field == "backends" => {
+            let mut merged = merge_members(&by_id(before), &by_id(now), &by_id(held));
+            // In the order of the state, then of the file.
+            let order = held.iter().chain(now).map(id_of);
+            Value::Array(order.filter_map(|id| merged.remove(&id)).collect())
+        }
+        (Value::Array(before), Value::Array(now), Value::Array(held))
+            if matches!(field, "addresses" | "drained") =>
+        {
+            Value::Array(merge_sets(before, now, held))
+        }
+        // `drained` is absent when it is empty.
+        (_, _, _) if field == "drained" => {
+            let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+            Value::Array(merge_sets(&list(before), &list(now), &list(held)))
+        }
+        _ => now.clone(),
+    }
+}
+
+fn merge_members(
+    before: &Map<String, Value>,
+    now: &Map<String, Value>,
+    held: &Map<String, Value>,
+) -> Map<String, Value> {
+    let mut merged = Map::new();
+    for name in names(&[held, now]) {
+        let value = merge_value(name, member(before, name), member(now, name), member(held, name));
+        if !value.is_null() {
+            merged.insert(name.to_owned(), value);
+        }
     }
     merged
 }
 
-fn take<T: Clone + PartialEq>(
-    kind: &str,
-    held: &mut Vec<T>,
-    before: &[T],
-    file: &[T],
-    name: impl Fn(&T) -> &str,
-    changes: &mut Vec<String>,
-) {
-    let file_by_name: HashMap<&str, &T> = file.iter().map(|item| (name(item), item)).collect();
-    let before: HashMap<&str, &T> = before.iter().map(|item| (name(item), item)).collect();
-    held.retain(|item| {
-        let name = name(item);
-        let gone = before.contains_key(name) && !file_by_name.contains_key(name);
-        if gone {
-            changes.push(format!("{kind} {name} has left the file: deleted"));
-        }
-        !gone
-    });
-    for item in file {
-        let name_in_file = name(item);
-        if before.get(name_in_file) == Some(&item) {
-            continue;
-        }
-        match held.iter_mut().find(|held| name(held) == name_in_file) {
-            Some(same) if same == item => {}
-            Some(old) => {
-                *old = item.clone();
-                changes.push(format!("{kind} {name_in_file} has changed in the file: replaced"));
-            }
-            None => {
-                held.push(item.clone());
-                changes.push(format!("{kind} {name_in_file} is new in the file: created"));
-            }
-        }
-    }
+/// What is held, without what left the file and with what came to it.
+fn merge_sets(before: &[Value], now: &[Value], held: &[Value]) -> Vec<Value> {
+    let stays = |item: &&Value| !before.contains(item) || now.contains(item);
+    let mut merged: Vec<Value> = held.iter().filter(stays).cloned().collect();
+    let is_new = |item: &&Value| !before.contains(item) && !held.contains(item);
+    merged.extend(now.iter().filter(is_new).cloned());
+    merged
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn pool(name: &str, last: u8) -> Pool {
         Pool::new(name, vec![[10, 0, 0, last].into()])
+    }
+
+    fn lines(changes: &[Difference]) -> Vec<String> {
+        changes.iter().flat_map(Difference::lines).collect()
     }
 
     #[test]
@@ -104,19 +207,129 @@ mod tests {
 
         let now =
             file(&[pool("kept", 1), pool("edited", 22), pool("deleted-by-api", 3), pool("new", 6)]);
-        let changed = merge(stored, &before, &now);
+        let changed = merge(stored.clone(), &before, &now);
         assert_eq!(changed.state.version, 10);
         assert_eq!(
             changed.state.pools,
             [pool("kept", 11), pool("edited", 22), pool("api", 5), pool("new", 6)]
         );
         assert_eq!(
-            changed.changes,
+            lines(&changed.changes),
             [
-                "pool gone has left the file: deleted",
-                "pool edited has changed in the file: replaced",
-                "pool new is new in the file: created",
+                "pool edited: addresses: [\"10.0.0.2\"] -> [\"10.0.0.22\"]",
+                "pool new: created",
+                "pool gone: deleted",
             ]
         );
+        assert_eq!(
+            kept(&changed.state, &now),
+            [
+                "pool kept: addresses: stays [\"10.0.0.11\"], set at run time (the file says \
+                 [\"10.0.0.1\"])",
+                "pool api: stays, made at run time",
+                "pool deleted-by-api: stays deleted at run time",
+            ]
+        );
+        // What was deleted at run time comes back once the file says something new of it.
+        let again = file(&[pool("deleted-by-api", 33)]);
+        let merged = merge(State::default(), &file(&[pool("deleted-by-api", 3)]), &again);
+        assert_eq!(merged.state.pools, again.pools);
+    }
+
+    fn web(changes: &[(&str, Value)]) -> Value {
+        let mut value = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "health_check": {"interval_ms": 1_000},
+            "backends": [
+                {"address": "10.0.0.1", "port": 80, "weight": 50},
+                {"address": "10.0.0.2", "port": 80}
+            ]
+        });
+        for (pointer, change) in changes {
+            let (parent, name) = pointer.rsplit_once('/').unwrap();
+            match value.pointer_mut(parent).unwrap() {
+                Value::Array(list) => list.push(change.clone()),
+                parent => parent[name] = change.clone(),
+            }
+        }
+        value
+    }
+
+    fn service(changes: &[(&str, Value)]) -> Service {
+        serde_json::from_value(web(changes)).unwrap()
+    }
+
+    /// The table of cases: what the file said, says, what the state has, and what comes of it.
+    #[test]
+    fn a_field_is_taken_from_the_file_only_if_the_file_changed_it() {
+        let third = || ("/backends/-", json!({"address": "10.0.0.3", "port": 80}));
+        let drained = || ("/backends/1/state", json!("drain"));
+        let weight = |w: u16| ("/backends/0/weight", json!(w));
+        let cases = [
+            // A new backend undoes neither a drain nor a weight.
+            (
+                vec![],
+                vec![third()],
+                vec![drained(), weight(7)],
+                vec![drained(), weight(7), third()],
+            ),
+            // The file changes the very field that was set at run time.
+            (vec![], vec![weight(60)], vec![weight(7), drained()], vec![weight(60), drained()]),
+            (vec![drained()], vec![], vec![drained(), weight(7)], vec![weight(7)]),
+            // A backend that leaves the file goes; one that was made at run time stays.
+            (vec![third()], vec![], vec![third(), weight(7)], vec![weight(7)]),
+            (vec![], vec![weight(60)], vec![third()], vec![weight(60), third()]),
+            // Fields of the service and of its parts, one by one.
+            (
+                vec![],
+                vec![("/port", json!(81))],
+                vec![("/max_conns", json!(5)), ("/health_check/rise", json!(9))],
+                vec![
+                    ("/port", json!(81)),
+                    ("/max_conns", json!(5)),
+                    ("/health_check/rise", json!(9)),
+                ],
+            ),
+            (
+                vec![],
+                vec![("/health_check/interval_ms", json!(3_000))],
+                vec![("/health_check/rise", json!(9))],
+                vec![("/health_check/interval_ms", json!(3_000)), ("/health_check/rise", json!(9))],
+            ),
+            // Taken out of the file: absent.
+            (
+                vec![("/max_conns", json!(5))],
+                vec![],
+                vec![("/max_conns", json!(6)), weight(7)],
+                vec![weight(7)],
+            ),
+            (
+                vec![],
+                vec![("/health_check", Value::Null)],
+                vec![("/health_check/rise", json!(9)), weight(7)],
+                vec![("/health_check", Value::Null), weight(7)],
+            ),
+        ];
+        for (before, now, held, expected) in cases {
+            let file =
+                |changes: &[_]| FileRecord { services: vec![service(changes)], pools: vec![] };
+            let state = State { version: 1, services: vec![service(&held)], pools: vec![] };
+            let merged = merge(state, &file(&before), &file(&now));
+            assert_eq!(merged.state.services, [service(&expected)], "{now:?} with {held:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_a_pool_come_and_go_one_by_one() {
+        let pool = |addresses: &[u8], drained: &[u8]| {
+            let all = |list: &[u8]| list.iter().map(|n| [10, 0, 0, *n].into()).collect::<Vec<_>>();
+            Pool { drained: all(drained), ..Pool::new("p", all(addresses)) }
+        };
+        let file = |pool: Pool| FileRecord { services: vec![], pools: vec![pool] };
+        let state = State { version: 1, services: vec![], pools: vec![pool(&[1, 2, 7], &[2])] };
+        let merged = merge(state, &file(pool(&[1, 2], &[])), &file(pool(&[2, 3], &[])));
+        assert_eq!(merged.state.pools, [pool(&[2, 7, 3], &[2])]);
+        let merged = merge(merged.state, &file(pool(&[2, 3], &[])), &file(pool(&[2, 3], &[3])));
+        assert_eq!(merged.state.pools, [pool(&[2, 7, 3], &[2, 3])]);
     }
 }

@@ -19,6 +19,7 @@ use crate::events::EventLog;
 use crate::health::Checker;
 use crate::http::{self, App};
 use crate::manager::Manager;
+use crate::model::diff::Difference;
 use crate::model::{Environment, State, check};
 use crate::origin::{self, FileRecord};
 use crate::publish;
@@ -112,8 +113,8 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
         }
     };
     let merged = origin::merge(stored.state, &stored.file, &file);
-    for change in &merged.changes {
-        notes.push(("file-changed", change.clone()));
+    for line in merged.changes.iter().flat_map(Difference::lines) {
+        notes.push(("file-changed", line));
     }
     let problems = check::state(&merged.state, &Environment::default());
     if !problems.is_empty() {
@@ -133,13 +134,15 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
 }
 
 /// Whether control would start with this file and the state there is, without touching anything.
-/// Returns what the file would change in the state.
+/// Returns what the file would change in the state, and what stays otherwise than it says.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let beginning = begin(config, store::read(&config.state_file)?)?;
-    Ok(beginning.notes.into_iter().map(|(_, message)| message).collect())
+    let Content { state, file, .. } = &beginning.content;
+    let notes = beginning.notes.into_iter().map(|(_, message)| message);
+    Ok(notes.chain(origin::kept(state, file)).collect())
 }
 
 /// A running control process.

@@ -478,6 +478,74 @@ async fn a_silent_data_plane_does_not_stop_the_api() {
     server.stop().await;
 }
 
+/// Many resources at once: all or none, one version, an event for each that changed.
+#[tokio::test]
+async fn apply_is_all_or_nothing() {
+    let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    let version = async || api.get("/status").await.ok(200)["control"]["state_version"].clone();
+    let web = api.get("/services/web").await.ok(200);
+    let bad = json!({
+        "pools": [{"name": "p", "addresses": ["10.0.0.9"]}, {"name": "p", "addresses": ["x"]}],
+        "services": [dr("a", "198.51.100.1"), {"name": "b", "port": 65_536}],
+    });
+    let problem = api.send("POST", "/apply", bad).await.problem(422);
+    for part in ["pools[p].addresses", "services[b].port is 65536", "services[b].vip is absent"] {
+        assert!(problem.contains(part), "no {part} in {problem}");
+    }
+    let cases = [
+        (json!({"colour": 1}), "colour is 1: expected pools or services"),
+        (json!({"pools": {}}), "pools is {}: expected a list"),
+        (json!([]), "(the body) is []: expected an object with the lists"),
+        (
+            json!({"services": [dr("a", "198.51.100.2"), dr("a", "198.51.100.3")]}),
+            "services[a].name is \"a\": expected each name once",
+        ),
+        (
+            json!({"services": [dr("a", "198.51.100.2"), dr("b", "198.51.100.2")]}),
+            "services[b].port is 198.51.100.2:53/udp",
+        ),
+    ];
+    for (body, expected) in cases {
+        let problem = api.send("POST", "/apply", body).await.problem(422);
+        assert!(problem.contains(expected), "no {expected} in {problem}");
+    }
+    assert_eq!(version().await, 1, "nothing was done");
+
+    let mut changed = web.clone();
+    changed["scheduler"] = json!("wrr");
+    let batch = json!({"services": [dr("a", "198.51.100.2"), changed], "pools": []});
+    let dry = api.send("POST", "/apply?dry_run=true", batch.clone()).await.ok(200);
+    assert_eq!(dry.get("change"), None, "nothing became of it");
+    assert_eq!(version().await, 1);
+    let done = api.send("POST", "/apply", batch.clone()).await.ok(200);
+    assert_eq!(done["changes"], dry["changes"]);
+    assert_eq!(
+        done["changes"],
+        json!([
+            {"kind": "service", "name": "web", "change": "changed",
+             "fields": [{"field": "scheduler", "from": "maglev", "to": "wrr"}]},
+            {"kind": "service", "name": "a", "change": "created"},
+        ])
+    );
+    assert_eq!(done["change"]["outcome"], "applied");
+    assert_eq!(version().await, 2);
+    assert_eq!(api.events("service-created").await, ["service a created, applied"]);
+    assert_eq!(
+        api.events("service-changed").await,
+        ["service web changed, applied: scheduler: \"maglev\" -> \"wrr\""]
+    );
+    let again = api.send("POST", "/apply", batch).await.ok(200);
+    assert_eq!(again["changes"][0]["change"], "unchanged");
+    assert_eq!(version().await, 2);
+    let problem = api.send("POST", "/apply?dry_run=1", json!({})).await.problem(400);
+    assert!(problem.contains("dry_run is \"1\": expected true or false"), "{problem}");
+    let problem = api.send("PUT", &format!("{WEIGHT}?dry_run=true"), json!({})).await.problem(400);
+    assert!(problem.contains("expected a known parameter: wait_ms"), "{problem}");
+    server.stop().await;
+}
+
 const WEIGHT: &str = "/services/web/backends/10.0.0.1:8080/weight";
 
 /// Every change says whether packets are treated by it, and why not.

@@ -644,7 +644,10 @@ fn apply_makes_it_so_and_says_what_changed() {
     assert_eq!(apply("a.toml", FILE).stdout, "pool local unchanged\nservice web unchanged\n");
 
     let heavier = FILE.replace("address = \"10.0.0.1\"", "address = \"10.0.0.1\"\nweight = 5");
-    assert_eq!(apply("a.toml", &heavier).stdout, "pool local unchanged\nservice web replaced\n");
+    assert_eq!(
+        apply("a.toml", &heavier).stdout,
+        "pool local unchanged\nservice web changed\n  backends[10.0.0.1:80].weight: 100 -> 5\n"
+    );
     assert_eq!(lab.json("backend list web")["backends"][0]["weight"], 5);
 
     // Wrong files: all mistakes at once, by themselves (2) or with what is there (1); nothing done.
@@ -691,6 +694,98 @@ fn apply_makes_it_so_and_says_what_changed() {
     let other = lab
         .run(&format!("service create x --file {}", lab.file("x.toml", "name = \"y\"").display()));
     assert_eq!(other.code, 2, "{}", other.stderr);
+}
+
+/// One change: what is right only as a whole, and what operators have set meanwhile.
+#[test]
+fn apply_is_one_change() {
+    let lab = Lab::start().with_web();
+    lab.ok("service create api --vip 198.51.100.2 --port 80 --pool local --backend 10.0.0.9:80");
+    lab.ok("backend drain web 10.0.0.1:80");
+    lab.ok("backend weight web 10.0.0.2:8080 7");
+    let backend = |address: &str, port: u16, more: &str| {
+        format!("[[service.backend]]\naddress = \"{address}\"\nport = {port}\n{more}")
+    };
+    let service = |name: &str, vip: u8, backends: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"198.51.100.{vip}\"\nport = 80\n\
+             protocol = \"tcp\"\nmode = \"full-nat\"\npool = \"local\"\n{backends}"
+        )
+    };
+    let api = service("api", 1, &backend("10.0.0.9", 80, ""));
+    let web = |first: &str, more: &str| {
+        let backends = backend("10.0.0.1", 80, first) + &backend("10.0.0.2", 8080, "") + more;
+        service("web", 2, &format!("scheduler = \"wrr\"\n{backends}"))
+    };
+    let version = || lab.json("status")["control"]["state_version"].as_u64().unwrap();
+    let before = version();
+    let file = lab.file("swap.toml", &(web("", &backend("10.0.0.3", 80, "")) + &api));
+    let web_changes =
+        "  backends[10.0.0.3:80]: added\n  vip: \"198.51.100.1\" -> \"198.51.100.2\"\n";
+    let api_changes = "  vip: \"198.51.100.2\" -> \"198.51.100.1\"\n";
+    assert_eq!(
+        lab.ok(&format!("apply {} --dry-run", file.display())),
+        format!(
+            "service web would be changed\n{web_changes}service api would be changed\n{api_changes}"
+        )
+    );
+    assert_eq!(version(), before, "a dry run changes nothing");
+    assert_eq!(
+        lab.ok(&format!("apply {}", file.display())),
+        format!("service web changed\n{web_changes}service api changed\n{api_changes}")
+    );
+    assert_eq!(version(), before + 1);
+    let shown = lab.json("service show web");
+    let of = |n: usize, name: &str| shown["backends"][n][name].clone();
+    assert_eq!((of(0, "state"), of(1, "weight")), (json!("drain"), json!(7)), "they stay");
+    assert_eq!(shown["vip"], "198.51.100.2");
+    // A file that names the very field changes it.
+    let file = lab.file("up.toml", &(web("state = \"up\"\n", "") + &api));
+    let said = lab.ok(&format!("apply {}", file.display()));
+    assert!(said.contains("backends[10.0.0.1:80].state: \"drain\" -> \"up\""), "{said}");
+    assert!(said.contains("backends[10.0.0.3:80]: removed"), "{said}");
+}
+
+fn thousand() -> String {
+    let service = |n: usize| {
+        json!({
+            "name": format!("s{n}"), "vip": format!("198.51.{}.{}", n / 250, n % 250 + 1), "port": 80,
+            "protocol": "tcp", "mode": "dr", "scheduler": "wrr",
+            "backends": [{"address": "10.0.0.1", "port": 80}, {"address": "10.0.0.2", "port": 80}]
+        })
+    };
+    json!({"services": (0..1_000).map(service).collect::<Vec<_>>()}).to_string()
+}
+
+#[test]
+fn a_thousand_services_are_applied_at_once() {
+    let lab = Lab::start();
+    let file = lab.file("many.json", &thousand());
+    let began = Instant::now();
+    let said = lab.ok(&format!("apply {}", file.display()));
+    let took = began.elapsed();
+    eprintln!("1,000 services applied in {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(said.lines().count(), 1_000);
+    assert!(said.starts_with("service s0 created\n"), "{}", &said[..40]);
+}
+
+/// Ctrl-C at any moment leaves all or nothing.
+#[test]
+fn an_interrupted_apply_leaves_all_or_nothing() {
+    let lab = Lab::start();
+    let file = lab.file("many.json", &thousand());
+    for round in 0..6_u64 {
+        let mut applying = lab.command(&format!("apply {}", file.display()));
+        let mut child = applying.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round * 12));
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        child.wait().unwrap();
+        // The request may be under way still.
+        std::thread::sleep(Duration::from_millis(400));
+        let services = lab.json("service list")["services"].as_array().unwrap().len();
+        assert!(matches!(services, 0 | 1_000), "{services} services in round {round}");
+    }
 }
 
 /// What `--json` prints is a file for `apply` and `create --file`.

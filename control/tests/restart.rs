@@ -35,12 +35,40 @@ async fn what_the_api_changed_survives_a_restart() {
     // The file says something new about `web` and nothing about the pool of the API.
     let (server, api) = lab.start(&WEB.replace("weight = 50", "weight = 51")).await;
     let web = api.get("/services/web").await.ok(200);
-    assert_eq!(web["backends"][0]["weight"], 100);
+    assert_eq!(web["backends"][0]["weight"], 7, "the file says nothing new of this field");
     assert_eq!(web["backends"][1]["weight"], 51);
     api.get("/pools/api").await.ok(200);
     let events = api.events("file-changed").await;
-    assert_eq!(events, ["service web has changed in the file: replaced"]);
+    assert_eq!(events, ["service web: backends[10.0.0.2:8080]: added"]);
     server.stop().await;
+}
+
+/// `--check` tells the effect of the file, field by field, and what it leaves as it is.
+#[tokio::test]
+async fn check_tells_what_a_start_would_change_and_what_stays() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
+    api.post_empty("/services/web/backends/10.0.0.2:8080/drain").await.ok(202);
+    server.stop().await;
+    let stored = fs::read(lab.path("state.json")).unwrap();
+    let third = "[[service.backend]]\naddress = \"10.0.0.3\"\nport = 8080\n";
+    let toml = lab.toml(&format!("{}{third}", WEB.replace("weight = 50", "weight = 51")));
+    let (code, out, error) = run(&lab, &toml, &["--check"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = out.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "service web: backends[10.0.0.2:8080].weight: 50 -> 51",
+            "service web: backends[10.0.0.3:8080]: added",
+            "service web: backends[10.0.0.1:8080].weight: stays 7, set at run time (the file says \
+             100)",
+            "service web: backends[10.0.0.2:8080].state: stays \"drain\", set at run time (the file \
+             says \"up\")",
+        ]
+    );
+    assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
 }
 
 #[tokio::test]

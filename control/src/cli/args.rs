@@ -82,10 +82,15 @@ pub(super) enum Command {
     /// Make the pools and services of a file be as they are in the file. Others stay untouched.
     ///
     /// The file is TOML with [[pool]], [[service]] and [[service.backend]] tables, or JSON
-    /// {"pools": [...], "services": [...]}. All of it is checked before anything is changed.
+    /// {"pools": [...], "services": [...]}. All of it is applied in one change, or nothing. A
+    /// backend's weight and state and a pool's drained addresses stay as they are where the file does
+    /// not name them; other fields that it does not name get their defaults.
     Apply {
         /// The file; `-` is standard input.
         file: PathBuf,
+        /// Only print what would change, field by field.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Publish the state though it takes services away from the data plane.
     ///

@@ -127,7 +127,8 @@ impl Client {
         let is_change = method != Method::GET;
         let (mut target, mut patience) = (path.to_owned(), REQUEST_TIMEOUT);
         if let (true, Some(wait)) = (is_change, self.wait) {
-            target = format!("{path}?wait_ms={}", wait.as_millis());
+            let sign = if path.contains('?') { '&' } else { '?' };
+            target = format!("{path}{sign}wait_ms={}", wait.as_millis());
             patience += wait;
         }
         let described = format!("{method} {path}");

@@ -97,7 +97,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Status => status::status(context).await,
         Command::Neighbours => status::neighbours(context).await,
         Command::Confirm => apply::confirm(context).await,
-        Command::Apply { file } => apply::run(context, &file).await,
+        Command::Apply { file, dry_run } => apply::run(context, &file, dry_run).await,
         Command::Completions { .. } | Command::Doctor(_) => Ok(()),
     }
 }

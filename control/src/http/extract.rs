@@ -100,12 +100,14 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// On what terms a client makes a change: `If-Match` and `wait_ms`.
+/// On what terms a client makes a change.
 pub struct Terms {
-    /// What the client believes is there, if it says so.
+    /// What the client believes is there, if it says so: `If-Match`.
     pub wanted: Option<Precondition>,
-    /// How long it waits to learn what became of the change.
+    /// How long it waits to learn what became of the change: `wait_ms`.
     pub patience: Patience,
+    /// Whether the change shall only be told of: `dry_run`, where the path takes it.
+    pub dry_run: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Terms {
@@ -113,22 +115,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
         let IfMatch(wanted) = IfMatch::from_request_parts(parts, state).await?;
-        let mut patience = Patience::default();
+        let mut terms = Terms { wanted, patience: Patience::default(), dry_run: false };
         for (name, value) in query(parts, state, "wait_ms=N").await? {
             let wrong = |expected| {
                 HttpProblem::BadRequest(Problem::new(&name, format!("{value:?}"), expected))
             };
-            if name != "wait_ms" {
-                return Err(wrong("a known parameter: wait_ms".to_owned()));
-            }
-            patience = match value.parse() {
-                Ok(ms) if ms <= MAX_WAIT_MS => {
-                    Patience { wait: Duration::from_millis(ms), for_unreachable: true }
+            match (name.as_str(), value.parse()) {
+                ("wait_ms", Ok(ms)) if ms <= MAX_WAIT_MS => {
+                    let wait = Duration::from_millis(ms);
+                    terms.patience = Patience { wait, for_unreachable: true };
                 }
-                _ => return Err(wrong(format!("0 to {MAX_WAIT_MS}"))),
-            };
+                ("wait_ms", _) => return Err(wrong(format!("0 to {MAX_WAIT_MS}"))),
+                ("dry_run", _) => {
+                    terms.dry_run = value.parse().map_err(|_| wrong("true or false".to_owned()))?;
+                }
+                // Refused before it came here.
+                _ => {}
+            }
         }
-        Ok(Terms { wanted, patience })
+        Ok(terms)
     }
 }
 

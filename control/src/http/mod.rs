@@ -15,6 +15,7 @@
 //! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: N that follow on SEQ, without it the newest |
 //! | `/ports`, `/ports/{name}` | GET |
 //! | `/status`, `/neighbours` | GET |
+//! | `/apply?dry_run=BOOL` | POST `{"pools": [..], "services": [..]}`: all or none |
 //! | `/confirm` | POST, no body: publish the state though it takes services away |
 //!
 //! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
@@ -82,7 +83,7 @@ impl App {
     /// Make a change durable, off the async threads, and learn what became of it. It is seen
     /// through even when the client goes.
     async fn commit(&self, action: Action, terms: Terms) -> Result<Done, HttpProblem> {
-        let Terms { wanted, patience } = terms;
+        let Terms { wanted, patience, .. } = terms;
         let commit = move |manager: &Manager| manager.commit(action, wanted.as_ref());
         Ok(self.done(self.blocking(commit).await?, patience).await)
     }
@@ -143,6 +144,7 @@ pub fn router(app: App) -> Router {
         .route("/ports/{name}", get(observe::port))
         .route("/events", get(observe::events))
         .route("/status", get(observe::status))
+        .route("/apply", post(state::apply))
         .route("/confirm", post(state::confirm))
         .route("/neighbours", get(observe::neighbours))
         .route("/healthz", get(observe::healthz))

@@ -22,6 +22,7 @@ fn known(method: &Method, path: &str) -> &'static [&'static str] {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/api/v1/events") => &["since", "limit"],
         (&Method::GET | &Method::HEAD, _) => &[],
+        (_, "/api/v1/apply") => &["wait_ms", "dry_run"],
         // Of changes.
         _ => &["wait_ms"],
     }

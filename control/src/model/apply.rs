@@ -26,19 +26,33 @@ pub fn apply(
     if only_removes {
         return Ok(next);
     }
-    let mut problems = check::state(&next, environment);
+    check_next(state, &next, environment)?;
+    Ok(next)
+}
+
+/// Whether `next` may follow `state`.
+///
+/// # Errors
+/// [`ApiProblem::Invalid`] with all rules that it breaks and `state` does not.
+pub fn check_next(
+    state: &State,
+    next: &State,
+    environment: &Environment,
+) -> Result<(), ApiProblem> {
+    let mut problems = check::state(next, environment);
     if !problems.is_empty() {
         let before = check::state(state, environment);
         let key = |p: &Problem| (p.field.clone(), p.value.clone(), p.expected.clone());
         let before: HashSet<_> = before.iter().map(key).collect();
         problems.retain(|p| !before.contains(&key(p)));
     }
-    if problems.is_empty() { Ok(next) } else { Err(ApiProblem::Invalid(problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(ApiProblem::Invalid(problems)) }
 }
 
 fn change(state: &State, action: Action) -> Result<State, ApiProblem> {
     let mut next = state.clone();
     match action {
+        Action::Apply(batch) => return batch.put(next).map_err(ApiProblem::Invalid),
         Action::CreateService(service) => {
             if state.service(&service.name).is_some() {
                 return Err(exists(Kind::Service, &service.name));
@@ -240,6 +254,8 @@ impl Action {
             Action::DrainAddress { pool, address, drain: false } => {
                 ("pool-changed", format!("address {address} of pool {pool} takes new conns"))
             }
+            // Each of its resources has its own event.
+            Action::Apply(_) => ("state-applied", "pools and services applied".to_owned()),
             Action::DeletePool { name } => ("pool-deleted", format!("pool {name} deleted")),
         }
     }
@@ -259,7 +275,8 @@ impl Action {
             | Action::SetWeight { service, id, .. }
             | Action::SetBackendState { service, id, .. }
             | Action::DeleteBackend { service, id } => (Some(service.clone()), Some(*id)),
-            Action::CreatePool(_)
+            Action::Apply(_)
+            | Action::CreatePool(_)
             | Action::ReplacePool(_)
             | Action::PatchPool { .. }
             | Action::DrainAddress { .. }

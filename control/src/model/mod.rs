@@ -4,7 +4,9 @@
 //! that lists everything that is wrong; the old state is never touched.
 
 mod apply;
+mod batch;
 pub mod check;
+pub mod diff;
 mod merge;
 mod precondition;
 mod problem;
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_api::{AdminState, Backend, BackendId, Pool, Service};
 
-pub use apply::apply;
+pub use apply::{apply, check_next};
+pub use batch::Batch;
 pub use check::Environment;
 pub use merge::merge_patch;
 pub use precondition::{Precondition, entity_tag};
@@ -169,6 +172,8 @@ pub enum Action {
         /// Whether they shall not.
         drain: bool,
     },
+    /// Make many resources be as they are given.
+    Apply(Batch),
     /// Remove a pool that no service uses.
     DeletePool {
         /// Its name.

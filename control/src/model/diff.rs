@@ -1,0 +1,252 @@
+//! What differs between two states, resource by resource and field by field, for people and
+//! programs to read: what a file changes, what `apply` did or would do.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::State;
+use super::read::shown;
+
+/// A resource that is not the same in both states, or is of interest all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// `pool` or `service`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What happened to it.
+    pub change: Change,
+    /// Its fields that changed; empty unless it did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldChange>,
+}
+
+/// What happened to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It was not there before.
+    Created,
+    /// Some fields differ.
+    Changed,
+    /// It is not there any more.
+    Deleted,
+    /// It is as before.
+    Unchanged,
+}
+
+/// A field that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldChange {
+    /// Its path within the resource, as `backends[10.0.0.1:80].weight`.
+    pub field: String,
+    /// What it was; `null` when it was absent.
+    pub from: Value,
+    /// What it is; `null` when it is absent.
+    pub to: Value,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Change::Created => "created",
+            Change::Changed => "changed",
+            Change::Deleted => "deleted",
+            Change::Unchanged => "unchanged",
+        })
+    }
+}
+
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FieldChange { field, from, to } = self;
+        let value = |value: &Value| match value {
+            Value::Null => "none".to_owned(),
+            value => shown(value),
+        };
+        match (from, to) {
+            // A backend is too long to be shown whole.
+            (Value::Null, Value::Object(_)) => write!(f, "{field}: added"),
+            (Value::Object(_), Value::Null) => write!(f, "{field}: removed"),
+            _ => write!(f, "{field}: {} -> {}", value(from), value(to)),
+        }
+    }
+}
+
+impl Difference {
+    /// One line per field, or one for the whole; each names the resource.
+    pub fn lines(&self) -> Vec<String> {
+        let Difference { kind, name, change, fields } = self;
+        if fields.is_empty() {
+            return vec![format!("{kind} {name}: {change}")];
+        }
+        fields.iter().map(|field| format!("{kind} {name}: {field}")).collect()
+    }
+}
+
+/// Everything that differs: pools first, each kind in the order of `new`, then what is gone.
+pub fn diff(old: &State, new: &State) -> Vec<Difference> {
+    let mut all = compare("pool", &old.pools, &new.pools, |pool| &pool.name);
+    all.extend(compare("service", &old.services, &new.services, |service| &service.name));
+    all.retain(|difference| difference.change != Change::Unchanged);
+    all
+}
+
+/// How the resources of one kind differ; those that are the same are there too.
+pub fn compare<T: Serialize + PartialEq>(
+    kind: &'static str,
+    old: &[T],
+    new: &[T],
+    name: impl Fn(&T) -> &String,
+) -> Vec<Difference> {
+    let by_name = |list| index(list, &name);
+    let (before, after) = (by_name(old), by_name(new));
+    let mut all = Vec::new();
+    for item in new {
+        let (change, fields) = match before.get(name(item).as_str()) {
+            None => (Change::Created, Vec::new()),
+            Some(held) if *held == item => (Change::Unchanged, Vec::new()),
+            Some(held) => match fields_of(&as_value(held), &as_value(item)) {
+                // Only the order of a list.
+                fields if fields.is_empty() => (Change::Unchanged, fields),
+                fields => (Change::Changed, fields),
+            },
+        };
+        all.push(Difference { kind, name: name(item).clone(), change, fields });
+    }
+    for item in old.iter().filter(|item| !after.contains_key(name(item).as_str())) {
+        let (name, change) = (name(item).clone(), Change::Deleted);
+        all.push(Difference { kind, name, change, fields: Vec::new() });
+    }
+    all
+}
+
+fn index<T>(list: &[T], name: impl Fn(&T) -> &String) -> HashMap<&str, &T> {
+    list.iter().map(|item| (name(item).as_str(), item)).collect()
+}
+
+/// A resource as JSON; what derives `Serialize` with string keys always is some.
+pub fn as_value<T: Serialize>(resource: &T) -> Value {
+    serde_json::to_value(resource).unwrap_or_default()
+}
+
+/// The fields by which two resources of one kind differ.
+pub fn fields_of(from: &Value, to: &Value) -> Vec<FieldChange> {
+    let mut fields = Vec::new();
+    differ("", from, to, &mut fields);
+    fields
+}
+
+fn differ(path: &str, from: &Value, to: &Value, fields: &mut Vec<FieldChange>) {
+    if from == to {
+        return;
+    }
+    let child = |name: &str| {
+        if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    };
+    match (from, to) {
+        (Value::Object(old), Value::Object(new)) => {
+            for name in names(&[old, new]) {
+                differ(&child(name), member(old, name), member(new, name), fields);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if path == "backends" => {
+            let (old, new) = (by_id(old), by_id(new));
+            for id in names(&[&old, &new]) {
+                differ(&format!("{path}[{id}]"), member(&old, id), member(&new, id), fields);
+            }
+        }
+        _ => {
+            fields.push(FieldChange { field: path.to_owned(), from: from.clone(), to: to.clone() })
+        }
+    }
+}
+
+/// A member of an object, or `null`.
+pub fn member<'a>(object: &'a Map<String, Value>, name: &str) -> &'a Value {
+    object.get(name).unwrap_or(&Value::Null)
+}
+
+/// The names of all members of some objects, each once, in order of first sight.
+pub fn names<'a>(objects: &[&'a Map<String, Value>]) -> Vec<&'a str> {
+    let mut seen = HashSet::new();
+    let all = objects.iter().flat_map(|object| object.keys());
+    all.map(String::as_str).filter(|name| seen.insert(*name)).collect()
+}
+
+/// Backends by their identity.
+pub fn by_id(backends: &[Value]) -> Map<String, Value> {
+    backends.iter().map(|backend| (id_of(backend), backend.clone())).collect()
+}
+
+/// The identity of a backend.
+pub fn id_of(backend: &Value) -> String {
+    format!("{}:{}", backend["address"].as_str().unwrap_or_default(), backend["port"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use sluice_api::Pool;
+
+    fn service(name: &str, changes: Value) -> sluice_api::Service {
+        let mut value = json!({
+            "name": name, "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "backends": [
+                {"address": "10.0.0.1", "port": 80}, {"address": "10.0.0.2", "port": 80}
+            ]
+        });
+        value.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn every_field_that_differs_is_named() {
+        let state = |services, pools: &[(&str, u8)]| State {
+            version: 1,
+            services,
+            pools: pools.iter().map(|(n, a)| Pool::new(*n, vec![[10, 9, 0, *a].into()])).collect(),
+        };
+        let old = state(vec![service("a", json!({})), service("gone", json!({}))], &[("p", 1)]);
+        let new = state(
+            vec![
+                service(
+                    "a",
+                    json!({
+                        "port": 81, "max_conns": 5, "health_check": {},
+                        "timeouts": {"tcp_closed_ms": 1},
+                        "backends": [
+                            {"address": "10.0.0.2", "port": 80, "state": "drain"},
+                            {"address": "10.0.0.3", "port": 80}
+                        ]
+                    }),
+                ),
+                service("new", json!({})),
+            ],
+            &[("p", 2)],
+        );
+        let lines: Vec<String> = diff(&old, &new).iter().flat_map(Difference::lines).collect();
+        let mut expected = [
+            "pool p: addresses: [\"10.9.0.1\"] -> [\"10.9.0.2\"]",
+            "service a: backends[10.0.0.1:80]: removed",
+            "service a: backends[10.0.0.2:80].state: \"up\" -> \"drain\"",
+            "service a: backends[10.0.0.3:80]: added",
+            "service a: health_check: added",
+            "service a: max_conns: none -> 5",
+            "service a: port: 80 -> 81",
+            "service a: timeouts.tcp_closed_ms: 2000 -> 1",
+            "service gone: deleted",
+            "service new: created",
+        ];
+        expected.sort_unstable();
+        let mut sorted = lines.clone();
+        sorted.sort();
+        assert_eq!(sorted, expected);
+        assert!(lines[0].starts_with("pool"), "{lines:?}");
+        assert_eq!(diff(&old, &old), []);
+    }
+}
