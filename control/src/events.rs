@@ -8,7 +8,8 @@
 //! | `publish-held`, `state-confirmed` | a doubtful state waits for an operator's word, and has it |
 //! | `service-created`, `-changed`, `-deleted`; likewise `backend-…`, `pool-…` | the API changed it |
 //! | `backend-up`, `backend-drained`, `backend-down` | an operator set its state |
-//! | `backend-healthy`, `backend-unhealthy` | its checks say so, with the reason |
+//! | `service-serving`, `-degraded`, `-down` | it fares so from now on, with the reason |
+//! | `backend-healthy`, `-unhealthy`, `-unknown` | its checks say so, with the reason |
 //! | `dataplane-connected`, `-restarted`, `-unreachable` | the connection came or went |
 //! | `snapshot-rejected` | the data plane refused a snapshot; one event per problem |
 //! | `snapshot-foreign` | somebody else applied one; control compares and repairs |

@@ -7,11 +7,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Instant;
 
-use sluice_api::{Backend, Refusal, Service, Snapshot, SnapshotService};
+use sluice_api::{
+    AdminState, Backend, Refusal, Service, Snapshot, SnapshotBackend, SnapshotService,
+};
 use tokio::sync::watch;
 
 use crate::clock::now_ms;
+use crate::derived::{Derived, ServiceState, Surroundings, Taking, Told, derive, taking};
 use crate::events::EventLog;
 use crate::health::{Checker, Contact, HealthChange, LastChecks};
 use crate::model::diff::{Change, Difference, FieldChange};
@@ -56,6 +60,10 @@ pub struct Manager {
     observed: Mutex<Observed>,
     /// What the data plane has, once it told.
     environment: RwLock<Environment>,
+    /// What is around the data plane, once it told.
+    around: RwLock<Arc<Surroundings>>,
+    /// Which states of services have been told.
+    told: Mutex<Told>,
     /// The running checker; absent until [`Manager::start_checks`].
     checker: Mutex<Option<Checker>>,
     /// Whether the data plane answers, for a checker that starts later.
@@ -92,6 +100,8 @@ impl Manager {
             state: RwLock::new(Arc::new(state)),
             observed: Mutex::new(observed),
             environment: RwLock::default(),
+            around: RwLock::default(),
+            told: Mutex::default(),
             checker: Mutex::default(),
             contact: Mutex::new(Contact::NotMet),
             generation: AtomicU64::new(generation),
@@ -411,6 +421,60 @@ impl Manager {
         *self.environment.write().unwrap_or_else(|e| e.into_inner()) = environment;
     }
 
+    /// What is around the data plane changes.
+    pub fn set_surroundings(&self, change: impl FnOnce(&mut Surroundings)) {
+        let mut around = self.around.write().unwrap_or_else(|e| e.into_inner());
+        let mut next = Surroundings::clone(&around);
+        change(&mut next);
+        if next != **around {
+            *around = Arc::new(next);
+            drop(around);
+            self.changed();
+        }
+    }
+
+    fn around(&self) -> Arc<Surroundings> {
+        self.around.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// How a service of `state` fares.
+    pub fn derive(&self, state: &State, service: &Service) -> Derived {
+        let observed = lock(&self.observed);
+        let health: Vec<_> = service.backends.iter().map(|b| observed.health(service, b)).collect();
+        drop(observed);
+        let pool = state.pools.iter().find(|pool| Some(&pool.name) == service.pool.as_ref());
+        derive(service, pool, &health, &self.around())
+    }
+
+    /// Whether a backend takes new conns.
+    pub fn taking(&self, service: &Service, backend: &Backend) -> Taking {
+        let health = lock(&self.observed).health(service, backend);
+        taking(backend, health, &self.around())
+    }
+
+    /// Make an event of each service that fares otherwise than was told. Call when something may
+    /// have changed, and each second.
+    pub fn tell_states(&self) {
+        let state = self.state();
+        let mut told = lock(&self.told);
+        told.retain(|name| state.services.iter().any(|service| service.name == name));
+        for service in &state.services {
+            let derived = self.derive(&state, service);
+            if told.is_news(&service.name, &derived, Instant::now()) {
+                let kind = match derived.state {
+                    ServiceState::Serving => "service-serving",
+                    ServiceState::Degraded => "service-degraded",
+                    ServiceState::Down => "service-down",
+                };
+                let mut message = format!("service {} is {}", service.name, derived.state.word());
+                if let Some(reason) = &derived.reason {
+                    message += &format!(": {reason}");
+                }
+                self.events.note_about(kind, Some(&service.name), None, message);
+            }
+        }
+    }
+
     /// What was observed of the backends of a service, in their order.
     pub fn observe(&self, service: &Service) -> Vec<Observation> {
         let observed = lock(&self.observed);
@@ -426,12 +490,16 @@ impl Manager {
     pub fn snapshot(&self) -> Snapshot {
         let observed = lock(&self.observed);
         let state = self.state();
+        let around = self.around();
         let services = state.services.iter();
+        let service = |s| {
+            let mut service = SnapshotService::from_service(s, |b| observed.is_healthy(s, b));
+            spare_unreachable(&mut service, &around);
+            service
+        };
         Snapshot {
             generation: 0,
-            services: services
-                .map(|s| SnapshotService::from_service(s, |b| observed.is_healthy(s, b)))
-                .collect(),
+            services: services.map(service).collect(),
             pools: state.pools.clone(),
             no_service: self.no_service,
         }
@@ -468,10 +536,66 @@ impl Manager {
     }
 }
 
+/// Backends that the data plane cannot send to drain, so that others get the new conns. Where there are
+/// no others, nothing is won by that: the first packet after their next hop is back shall be served.
+/// Draining tells nothing of health: who reads the snapshot after a restart of control is not misled.
+fn spare_unreachable(service: &mut SnapshotService, around: &Surroundings) {
+    let is_lost = |backend: &SnapshotBackend| around.unreachable.contains_key(&backend.address);
+    if service.backends.iter().any(|b| b.takes_new_conns() && !is_lost(b)) {
+        let lost = service.backends.iter_mut().filter(|b| b.takes_new_conns() && is_lost(b));
+        lost.for_each(|backend| backend.state = AdminState::Drain);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn backends_without_a_next_hop_drain_unless_there_are_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("state.json")).unwrap();
+        let service = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "backends": [{"address": "10.0.0.1", "port": 80}, {"address": "10.0.0.2", "port": 80},
+                         {"address": "10.0.0.3", "port": 80, "state": "down"}]
+        });
+        let services = vec![serde_json::from_value(service).unwrap()];
+        let state = State { version: 1, services, pools: vec![] };
+        let events = Arc::new(EventLog::default());
+        let manager = Manager::new(store, state, FileRecord::default(), 0, events);
+        let mut changes = manager.watch();
+        let states = |lost: &[u8]| {
+            let unreachable =
+                lost.iter().map(|n| (Ipv4Addr::new(10, 0, 0, *n), Some(Ipv4Addr::LOCALHOST)));
+            manager.set_surroundings(|around| around.unreachable = unreachable.collect());
+            manager.snapshot().services[0].backends.iter().map(|b| b.state).collect::<Vec<_>>()
+        };
+        use AdminState::{Down, Drain, Up};
+        assert_eq!(states(&[]), [Up, Up, Down]);
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(states(&[2, 3]), [Up, Drain, Down]);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert_eq!(states(&[2, 3]), [Up, Drain, Down]);
+        assert!(!changes.has_changed().unwrap(), "no news");
+        assert_eq!(states(&[1, 2, 3]), [Up, Up, Down], "nobody would be better");
+
+        // Its own health is what checks say, and stays so over a restart of control.
+        states(&[2]);
+        let checked = json!({"health_check": {}});
+        let action = Action::PatchService { name: "web".into(), patch: checked };
+        let state = manager.commit(action, None).unwrap().state;
+        let mut observed = Observed::default();
+        observed.retarget(&State::default(), &state, 2);
+        assert!(observed.seed(&manager.snapshot(), 3));
+        let service = &state.services[0];
+        let healthy = service.backends.iter().map(|b| observed.is_healthy(service, b));
+        assert_eq!(healthy.collect::<Vec<_>>(), [true, true, false]);
+    }
 
     #[test]
     fn a_health_change_makes_an_event_and_another_snapshot() {

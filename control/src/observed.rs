@@ -177,6 +177,13 @@ impl Observed {
         true
     }
 
+    /// A backend's health.
+    pub fn health(&self, service: &Service, backend: &Backend) -> Health {
+        let observed = self.services.get(&service.name).and_then(|s| s.get(&backend.id()));
+        // As in `of`: only what is checked has an observation.
+        observed.map_or(Health::Unchecked, |observation| observation.health)
+    }
+
     /// Whether a backend may take new conns as far as its health goes.
     pub fn is_healthy(&self, service: &Service, backend: &Backend) -> bool {
         if service.health_check.is_none() {

@@ -27,6 +27,8 @@ use crate::store::{self, Content, Loaded, Store, StoreError};
 
 /// How long health checks wait for what the data plane knows.
 const FIRST_CONTACT: Duration = Duration::from_millis(1_500);
+/// Least time between two looks at how services fare.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// How long requests may take to end when control stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -207,6 +209,7 @@ fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: Socke
     let (publisher, first_contact) =
         publish::start(manager.clone(), config.dataplane_socket.clone(), stopped.clone());
     let health = tokio::spawn(check_health(manager.clone(), first_contact, stopped.clone()));
+    tokio::spawn(tell_states(manager.clone(), stopped.clone()));
     let app = App {
         manager: manager.clone(),
         dataplane: publisher.dataplane.clone(),
@@ -245,6 +248,20 @@ async fn check_health(
         }
     }
     manager.stop_checks();
+}
+
+/// Tell how services fare, whenever that may have changed, until control stops.
+async fn tell_states(manager: Arc<Manager>, mut stopped: watch::Receiver<bool>) {
+    let mut changes = manager.watch();
+    loop {
+        manager.tell_states();
+        // Bursts of changes are looked at together; and some things become news by waiting.
+        tokio::time::sleep(TELL_EVERY).await;
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            _ = timeout(Duration::from_secs(1), changes.changed()) => {}
+        }
+    }
 }
 
 impl Server {

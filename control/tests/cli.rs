@@ -270,7 +270,7 @@ fn a_services_life() {
     assert!(list.starts_with("NAME"), "{list}");
     assert_eq!(
         row(&list, "web"),
-        ["web", "198.51.100.1:80/tcp", "full-nat", "wrr", "local", "-", "2", "2"]
+        ["web", "198.51.100.1:80/tcp", "full-nat", "wrr", "local", "-", "2", "2", "serving", "-"]
     );
     let web = lab.json("service show web");
     assert_eq!(web["backends"][0]["weight"], 3);

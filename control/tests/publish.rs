@@ -400,6 +400,84 @@ async fn health_freezes_while_the_data_plane_is_away() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn backends_that_the_data_plane_cannot_send_to_take_no_new_conns() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    let states = |s: &Snapshot| s.services[0].backends.iter().map(|b| b.state).collect::<Vec<_>>();
+    let first = fake.snapshot_where("the first", |s| !s.services.is_empty()).await;
+    assert_eq!(states(&first), [AdminState::Up; 2]);
+    let serving = api.get("/services/web").await.ok(200);
+    assert_eq!(serving["observed"]["state"], "serving", "{serving}");
+    assert_eq!(serving["backends"][0]["observed"]["takes_new_conns"], true, "{serving}");
+
+    let lost = first.services[0].backends[0].address.to_string();
+    fake.with(|m| m.set_unreachable(&[&lost], Some("10.0.0.9")));
+    let drains = |s: &Snapshot| states(s) == [AdminState::Drain, AdminState::Up];
+    let second = fake.snapshot_where("the other takes all", drains).await;
+    assert!(second.services[0].backends[0].healthy);
+    let web = api.get("/services/web").await.ok(200);
+    assert_eq!(web["observed"]["state"], "degraded", "{web}");
+    assert_eq!(web["backends"][0]["state"], "up", "configured as before: {web}");
+    let observed = &web["backends"][0]["observed"];
+    assert_eq!(observed["takes_new_conns"], false, "{web}");
+    assert_eq!(observed["reason"], "next hop 10.0.0.9 does not answer the data plane", "{web}");
+    let event = api.event("service-degraded").await;
+    assert!(event.contains("1 behind a next hop that does not answer"), "{event}");
+    let warnings = api.ready(200).await.ok(200)["warnings"].to_string();
+    assert!(warnings.contains("service web is degraded: 1 of 2 backends"), "{warnings}");
+
+    // Nobody else is left: the next hop may be back before we know.
+    let other = first.services[0].backends[1].address.to_string();
+    fake.with(|m| m.set_unreachable(&[&lost, &other], None));
+    fake.snapshot_where("both are tried", |s| states(s) == [AdminState::Up; 2]).await;
+    let event = api.event("service-down").await;
+    assert!(event.contains("none of 2 backends takes new conns: 2 without a route"), "{event}");
+
+    fake.with(|m| m.set_unreachable(&[], None));
+    let event = api.event("service-serving").await;
+    assert_eq!(event, "service web is serving");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_serves_nobody_says_so_everywhere() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    fake.snapshot_where("the first", |s| !s.services.is_empty()).await;
+    let id = |n: usize| {
+        let snapshot = fake.with(|m| m.snapshot.clone().unwrap());
+        snapshot.services[0].backends[n].id().to_string()
+    };
+    for n in [0, 1] {
+        let path = format!("/services/web/backends/{}/drain", id(n));
+        assert!(api.post_empty(&path).await.status.is_success());
+    }
+    let reason = "none of 2 backends takes new conns: 2 draining";
+    assert_eq!(api.event("service-down").await, format!("service web is down: {reason}"));
+    let observed = api.get("/services/web").await.ok(200)["observed"].clone();
+    assert_eq!((&observed["state"], &observed["reason"]), (&json!("down"), &json!(reason)));
+    let status = api.get("/status").await.ok(200);
+    let expected = json!([{"service": "web", "state": "down", "reason": reason}]);
+    assert_eq!(status["not_serving"], expected);
+    let warnings = api.ready(200).await.ok(200)["warnings"].to_string();
+    assert!(warnings.contains(&format!("service web is down: {reason}")), "{warnings}");
+    let metrics = api.get("//metrics").await.ok(200);
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        "sluice_service_state{service=\"web\",state=\"down\"} 1",
+        "sluice_service_state{service=\"web\",state=\"serving\"} 0",
+        "sluice_service_state{service=\"web\",state=\"degraded\"} 0",
+        &format!("sluice_backend_takes_new_conns{{service=\"web\",backend=\"{}\"}} 0", id(0)),
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    assert_eq!(api.events("service-down").await.len(), 1, "once");
+    server.stop().await;
+}
+
 /// A data plane that hangs, with a backend on this host that is behind its port or past it.
 async fn silent_backend_behind_a_silent_data_plane(exception: Option<&str>) -> Option<Value> {
     let address = own_address()?;
@@ -480,26 +558,26 @@ async fn before_the_data_plane_is_met_only_this_host_is_asked() {
     );
     let (server, api) = lab.start(&resources).await;
     let far = format!("/services/web/backends/203.0.113.1:{port}");
-    let waits = async || {
-        let seen = api.get(&far).await.ok(200)["observed"].clone();
-        (seen["last_check"]["result"] == "undecided").then_some(seen)
-    };
-    let seen = loop {
-        if let Some(seen) = waits().await {
-            break seen;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let near = format!("/services/web/backends/{address}:{port}");
+    let observed = async |path: &str| api.get(path).await.ok(200)["observed"].clone();
+    let start = Instant::now();
+    let (mut seen, mut host) = (Value::Null, Value::Null);
+    // Both have been tried.
+    while (seen["last_check"].is_null() || host["last_check"].is_null())
+        && start.elapsed() < Duration::from_secs(5)
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        (seen, host) = (observed(&far).await, observed(&near).await);
+    }
     assert_eq!(seen["health"], "unknown", "{seen}");
     assert!(seen["health_reason"].as_str().unwrap().contains("was not met yet"), "{seen}");
-    let near = format!("/services/web/backends/{address}:{port}");
-    let near = api.get(&near).await.ok(200)["observed"].clone();
-    assert_eq!(near["health"], "healthy", "{near}");
+    assert_eq!(seen["last_check"]["result"], "undecided", "{seen}");
+    assert_eq!(host["health"], "healthy", "{host}");
 
     // Once it is met, who waits is asked at once, not a minute later: here in vain.
     let _fake = FakeDataplane::start(&lab.socket());
-    let met = std::time::Instant::now();
-    while api.get(&far).await.ok(200)["observed"]["last_check"]["result"] == "undecided"
+    let met = Instant::now();
+    while observed(&far).await["last_check"]["result"] == "undecided"
         && met.elapsed() < Duration::from_secs(5)
     {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -88,6 +88,7 @@ pub(super) fn table(backends: &[Value]) -> String {
         "STATE",
         "HEALTH",
         "FOR",
+        "NEW CONNS",
         "REASON",
     ]);
     let now = now_ms();
@@ -102,7 +103,11 @@ pub(super) fn table(backends: &[Value]) -> String {
             field(backend, "state"),
             field(observed, "health"),
             since.map_or("-".to_owned(), |since| duration(now.saturating_sub(since))),
-            field(observed, "health_reason"),
+            field(observed, "takes_new_conns"),
+            match field(observed, "reason").as_str() {
+                "-" => field(observed, "health_reason"),
+                reason => format!("{reason}; {}", field(observed, "health_reason")),
+            },
         ]);
     }
     table.render("There are no backends yet. `sluice backend add --help` tells how to add one.")

@@ -162,8 +162,18 @@ fn present<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
 }
 
 fn list(answer: &Value) -> String {
-    let mut table =
-        Table::new(&["NAME", "VIP", "MODE", "SCHEDULER", "POOL", "CHECK", ">BACKENDS", ">HEALTHY"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "VIP",
+        "MODE",
+        "SCHEDULER",
+        "POOL",
+        "CHECK",
+        ">BACKENDS",
+        ">HEALTHY",
+        "STATE",
+        "REASON",
+    ]);
     for service in items(answer, "services") {
         let backends = items(service, "backends");
         table.row(vec![
@@ -175,6 +185,8 @@ fn list(answer: &Value) -> String {
             field(&service["health_check"], "kind"),
             backends.len().to_string(),
             field(&service["observed"], "backends_healthy"),
+            field(&service["observed"], "state"),
+            field(&service["observed"], "reason"),
         ]);
     }
     table.render("There are no services yet. `sluice service create --help` tells how to make one.")
@@ -188,6 +200,17 @@ fn address(service: &Value) -> String {
 fn show(service: &Value) -> String {
     let mut text = format!("{}  {}\n", field(service, "name"), address(service));
     let mut line = |name: &str, value: String| text += &format!("  {name:<14}{value}\n");
+    let observed = &service["observed"];
+    line(
+        "state",
+        match field(observed, "reason").as_str() {
+            "-" => field(observed, "state"),
+            reason => format!("{}: {reason}", field(observed, "state")),
+        },
+    );
+    for warning in observed["warnings"].as_array().into_iter().flatten() {
+        line("warning", warning.as_str().unwrap_or_default().to_owned());
+    }
     line("mode", field(service, "mode"));
     let scheduler = field(service, "scheduler");
     line(

@@ -17,11 +17,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use sluice_api::DropReason;
 use sluice_api::stats::{Stats, Traffic, WorkerStats};
+use sluice_api::{DropReason, Service};
 
 use super::{App, HttpProblem};
-use crate::manager::Writes;
+use crate::derived::ServiceState;
+use crate::manager::{Manager, Writes};
 use crate::model::State;
 use crate::observed::{Health, Observation};
 use crate::publish::Link;
@@ -37,6 +38,8 @@ pub async fn metrics(
     let state = app.manager.state();
     let scrape = Scrape {
         health: state.services.iter().map(|s| app.manager.observe(s)).collect(),
+        fares: state.services.iter().map(|s| app.manager.derive(&state, s).state).collect(),
+        takes: takes_new_conns(&app.manager, &state),
         state,
         writes: app.manager.writes(),
         link: app.dataplane.link(),
@@ -102,12 +105,24 @@ enum Sample {
     Seconds(f64),
 }
 
+fn takes_new_conns(manager: &Manager, state: &State) -> Vec<Vec<bool>> {
+    let of = |service: &Service| {
+        let backends = service.backends.iter();
+        backends.map(|backend| manager.taking(service, backend).takes_new_conns).collect()
+    };
+    state.services.iter().map(of).collect()
+}
+
 /// All that one scrape shows.
 #[derive(Debug)]
 struct Scrape {
     state: Arc<State>,
     /// Per service, per backend, in the order of the state.
     health: Vec<Vec<Observation>>,
+    /// Per service.
+    fares: Vec<ServiceState>,
+    /// Per service, per backend: whether it takes new conns.
+    takes: Vec<Vec<bool>>,
     writes: Writes,
     link: Link,
     stats: Option<Stats>,
@@ -298,6 +313,24 @@ impl Scrape {
             backends()
                 .filter(|(_, _, observed)| observed.health != Health::Unchecked)
                 .map(|(labels, _, o)| (labels, (o.health == Health::Healthy).into())),
+        )?;
+        let takes = self.takes.iter().flatten();
+        output.family(
+            MetricType::Gauge,
+            "backend_takes_new_conns",
+            "1 when new conns may be given to it, 0 when not",
+            backends().zip(takes).map(|((labels, ..), takes)| (labels, u64::from(*takes))),
+        )?;
+        output.family(
+            MetricType::Gauge,
+            "service_state",
+            "1 for the state that it is in, 0 for the others",
+            self.state.services.iter().zip(&self.fares).flat_map(|(service, fares)| {
+                ServiceState::ALL.map(|state| {
+                    let labels = vec![("service", service.name.as_str()), ("state", state.word())];
+                    (labels, u64::from(state == *fares))
+                })
+            }),
         )
     }
 }

@@ -11,11 +11,14 @@ use sluice_api::{Mode, Protocol, Service};
 use super::extract::{EventQuery, Segments};
 use super::json::Json;
 use super::{App, HttpProblem};
+use crate::derived::{Derived, ServiceState};
 use crate::model::{ApiProblem, Kind};
 use crate::publish::pending;
 
 type Answer = Result<Response, HttpProblem>;
 
+/// Most lines of `/readyz` about services.
+const MOST_TROUBLES: usize = 100;
 /// A table this full is named in `/readyz` before it hurts, in percent.
 const WARN_PERCENT: u64 = 80;
 
@@ -119,9 +122,17 @@ pub async fn status(Shared(app): Shared<App>) -> Answer {
         "pools": state.pools.len(),
     });
     let unready = link.unready();
+    let fares = state.services.iter().map(|s| (s, app.manager.derive(&state, s)));
+    let troubled = fares.filter(|(_, derived)| derived.state != ServiceState::Serving);
+    let troubled: Vec<Value> = troubled
+        .map(|(service, Derived { state, reason, .. })| {
+            json!({ "service": service.name, "state": state, "reason": reason })
+        })
+        .collect();
     Ok(Json(json!({
         "ready": unready.is_none(),
         "unready_reason": unready,
+        "not_serving": troubled,
         "control": control,
         "dataplane": dataplane,
     }))
@@ -145,6 +156,7 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
     warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
     warnings.extend(app.manager.state().services.iter().filter_map(counts_the_dead));
+    warnings.extend(troubles(&app));
     let (undecided, checks) = app.manager.last_checks().undecided();
     warnings.extend(undecided.iter().map(|(reason, count)| {
         format!(
@@ -152,6 +164,31 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
         )
     }));
     Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
+}
+
+/// Services that do not serve as desired, the worst first.
+fn troubles(app: &App) -> Vec<String> {
+    let state = app.manager.state();
+    let (mut troubles, mut warnings) = (Vec::new(), Vec::new());
+    for service in &state.services {
+        let derived = app.manager.derive(&state, service);
+        let name = &service.name;
+        if let Some(reason) = derived.reason {
+            let text = format!("service {name} is {}: {reason}", derived.state.word());
+            troubles.push((std::cmp::Reverse(derived.state), text));
+        }
+        warnings.extend(derived.warnings.into_iter().map(|w| format!("service {name}: {w}")));
+    }
+    troubles.sort_by_key(|(state, _)| *state);
+    let mut all: Vec<String> = troubles.into_iter().map(|(_, text)| text).chain(warnings).collect();
+    if all.len() > MOST_TROUBLES {
+        let more = all.len() - MOST_TROUBLES;
+        all.truncate(MOST_TROUBLES);
+        all.push(format!(
+            "and {more} more about services: `sluice service list` shows their states"
+        ));
+    }
+    all
 }
 
 /// Changes that cannot be kept.

@@ -15,7 +15,7 @@ type Answer = Result<Response, HttpProblem>;
 /// All services with their backends.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
-    let services = state.services.iter().map(|s| view::service(&app.manager, s));
+    let services = state.services.iter().map(|s| view::service(&app.manager, &state, s));
     let services: Vec<Value> = services.collect::<Result<_, _>>()?;
     Ok(view::found(&state, json!({ "services": services })))
 }
@@ -24,7 +24,7 @@ pub async fn list(Shared(app): Shared<App>) -> Answer {
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
     let service = state.find_service(&name)?;
-    Ok(view::found(&state, view::service(&app.manager, service)?))
+    Ok(view::found(&state, view::service(&app.manager, &state, service)?))
 }
 
 /// Make a service.
@@ -32,7 +32,7 @@ pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) ->
     let service = read::service(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
     let name = service.name.clone();
     let done = app.commit(Action::CreateService(service), terms).await?;
-    let service = view::service(&app.manager, done.state.find_service(&name)?)?;
+    let service = view::service(&app.manager, &done.state, done.state.find_service(&name)?)?;
     view::created(&done, format!("/api/v1/services/{name}"), service)
 }
 
@@ -72,5 +72,5 @@ pub async fn delete(
 
 async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
-    view::changed(&done, view::service(&app.manager, done.state.find_service(name)?)?)
+    view::changed(&done, view::service(&app.manager, &done.state, done.state.find_service(name)?)?)
 }

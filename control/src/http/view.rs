@@ -9,6 +9,7 @@ use sluice_api::{AdminState, Backend, Pool, Service};
 
 use super::json::Json;
 use super::{Done, HttpProblem};
+use crate::derived::{Derived, ServiceState, Taking};
 use crate::manager::Manager;
 use crate::model::{State, entity_tag};
 use crate::observed::{Health, Observation};
@@ -22,12 +23,29 @@ pub struct View<'a, R, O> {
     observed: O,
 }
 
+/// What was observed of a backend, and what follows from that.
+#[derive(Serialize)]
+pub struct BackendObservation {
+    #[serde(flatten)]
+    health: Observation,
+    #[serde(flatten)]
+    taking: Taking,
+}
+
 /// A backend with its observed health.
-pub type BackendView<'a> = View<'a, Backend, Observation>;
+pub type BackendView<'a> = View<'a, Backend, BackendObservation>;
 
 /// What was observed of a service as a whole.
 #[derive(Serialize)]
 struct ServiceObservation {
+    /// How it fares.
+    state: ServiceState,
+    /// Why it is not serving.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// What may be wrong beside that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// How many backends take conns as far as their health goes.
     backends_healthy: usize,
 }
@@ -41,21 +59,30 @@ pub struct PoolObservation<'a> {
 
 /// A backend of a service as it is read.
 pub fn backend<'a>(manager: &Manager, service: &Service, backend: &'a Backend) -> BackendView<'a> {
-    View { configured: backend, observed: manager.observe_one(service, backend) }
+    let health = manager.observe_one(service, backend);
+    let taking = manager.taking(service, backend);
+    View { configured: backend, observed: BackendObservation { health, taking } }
 }
 
 /// All backends of a service as they are read.
 pub fn backends<'a>(manager: &Manager, service: &'a Service) -> Vec<BackendView<'a>> {
-    let observed = manager.observe(service);
-    let pairs = service.backends.iter().zip(observed);
-    pairs.map(|(configured, observed)| View { configured, observed }).collect()
+    let pairs = service.backends.iter().zip(manager.observe(service));
+    let view = |(configured, health)| {
+        let taking = manager.taking(service, configured);
+        View { configured, observed: BackendObservation { health, taking } }
+    };
+    pairs.map(view).collect()
 }
 
 /// A service as it is read.
-pub fn service(manager: &Manager, service: &Service) -> Result<Value, HttpProblem> {
+pub fn service(manager: &Manager, state: &State, service: &Service) -> Result<Value, HttpProblem> {
     let mut value = serde_json::to_value(service).map_err(internal)?;
     let backends = backends(manager, service);
+    let Derived { state, reason, warnings, .. } = manager.derive(state, service);
     let observed = ServiceObservation {
+        state,
+        reason,
+        warnings,
         backends_healthy: backends.iter().filter(|backend| backend.counts_as_healthy()).count(),
     };
     value["backends"] = serde_json::to_value(backends).map_err(internal)?;
@@ -66,7 +93,7 @@ pub fn service(manager: &Manager, service: &Service) -> Result<Value, HttpProble
 impl BackendView<'_> {
     /// Without checks every backend counts as healthy, unless it is taken out of service.
     fn counts_as_healthy(&self) -> bool {
-        match self.observed.health {
+        match self.observed.health.health {
             Health::Unchecked => self.configured.state != AdminState::Down,
             health => health == Health::Healthy,
         }

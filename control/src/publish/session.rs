@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::announce::Announcer;
 use super::connection::Connection;
 use super::{POLL, Publisher, Question, addresses};
+use crate::derived::Surroundings;
 use crate::events::{self, Event};
 use crate::health::{Contact, PortInterface};
 use crate::model::Environment;
@@ -51,6 +52,8 @@ pub(super) struct Session<'a> {
     pause: Duration,
     /// Whether it is known who is there and what it forwards by.
     has_met: bool,
+    /// The change of unreachable backends that was asked for last.
+    unreachable_changes: Option<u64>,
 }
 
 impl<'a> Session<'a> {
@@ -64,6 +67,7 @@ impl<'a> Session<'a> {
             next_look: Instant::now(),
             pause: POLL,
             has_met: false,
+            unreachable_changes: None,
         }
     }
 
@@ -98,6 +102,7 @@ impl<'a> Session<'a> {
         let status = self.status().await?;
         self.recognise(&status);
         self.learn_in_force(&status).await?;
+        self.learn_unreachable(&status).await?;
         self.publisher.first_contact_made();
         // Checks need not wait until the snapshot is in force.
         self.has_met = true;
@@ -260,9 +265,26 @@ impl<'a> Session<'a> {
             self.learn_in_force(&status).await?;
             self.publish().await?;
         }
+        self.learn_unreachable(&status).await?;
         self.announce(&status.announced).await?;
         self.publisher.manager.events().tell_left_out();
         self.merge_events().await
+    }
+
+    /// Which backends it cannot send to, when that has changed.
+    async fn learn_unreachable(&mut self, status: &DataplaneStatus) -> Result<(), SessionError> {
+        if self.unreachable_changes == Some(status.unreachable_changes) {
+            return Ok(());
+        }
+        let Response::UnreachableBackends { backends } =
+            self.ask(&Request::UnreachableBackends).await?
+        else {
+            return Err(SessionError::Confused("unreachable-backends"));
+        };
+        self.unreachable_changes = Some(status.unreachable_changes);
+        let unreachable = backends.into_iter().map(|b| (b.address, b.next_hop)).collect();
+        self.publisher.manager.set_surroundings(|around| around.unreachable = unreachable);
+        Ok(())
     }
 
     async fn announce(&mut self, announced: &[Ipv4Addr]) -> Result<(), SessionError> {
@@ -320,6 +342,8 @@ impl<'a> Session<'a> {
             return Err(SessionError::Confused("status"));
         };
         self.publisher.manager.set_environment(environment(&status));
+        let networks = Surroundings::networks_of(&status);
+        self.publisher.manager.set_surroundings(|around| around.networks = networks);
         let doubt = status.doubt.map(|doubt| (doubt.began_ms, doubt.ended_ms));
         self.publisher.manager.doubt_silence(doubt);
         if self.has_met {

@@ -16,7 +16,8 @@ use serde_json::Value;
 use sluice_api::message::{self, Request, Response};
 use sluice_api::stats::{
     BackendStats, DataplaneEvent, DataplaneStatus, Doubt, Limits, NeighbourStatus, PortStats,
-    PortStatus, QueueStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
+    PortStatus, QueueStats, ServiceStats, Stats, TableUsage, Traffic, UnreachableBackend,
+    WorkerStats, WorkerStatus,
 };
 use sluice_api::{Problem, Snapshot, validate};
 use sluice_control::config::Config;
@@ -52,11 +53,25 @@ pub struct Memory {
     pub stuck_ms: u64,
     /// When a worker was stuck.
     pub doubt: Option<Doubt>,
+    /// Backends that it cannot send to.
+    pub unreachable: Vec<UnreachableBackend>,
+    /// Grows with their changes.
+    pub unreachable_changes: u64,
     /// The kernel's interface of its port with `port_address`.
     pub exception: Option<String>,
 }
 
 impl Memory {
+    /// From now on it cannot send to these, whose next hop does not answer.
+    pub fn set_unreachable(&mut self, backends: &[&str], next_hop: Option<&str>) {
+        let next_hop = next_hop.map(|hop| hop.parse().unwrap());
+        self.unreachable = backends
+            .iter()
+            .map(|address| UnreachableBackend { address: address.parse().unwrap(), next_hop })
+            .collect();
+        self.unreachable_changes += 1;
+    }
+
     fn generation(&self) -> u64 {
         self.snapshot.as_ref().map_or(0, |s| s.generation)
     }
@@ -77,7 +92,7 @@ impl Memory {
             ..PortStatus::default()
         };
         DataplaneStatus {
-            unreachable_changes: 0,
+            unreachable_changes: self.unreachable_changes,
             version: "test".into(),
             boot_id: self.boot_id,
             uptime_ms: 1,
@@ -138,7 +153,9 @@ impl Memory {
                     age_ms: 5,
                 }],
             },
-            Request::UnreachableBackends => Response::UnreachableBackends { backends: vec![] },
+            Request::UnreachableBackends => {
+                Response::UnreachableBackends { backends: self.unreachable.clone() }
+            }
             Request::Events { since } => Response::Events {
                 events: self.events.iter().filter(|e| e.seq > since).cloned().collect(),
             },

@@ -1,0 +1,473 @@
+//! What follows from desired state, observed health and what the data plane tells: does a service
+//! serve, and which backends take new conns? Pure.
+//!
+//! | a service is | when |
+//! |---|---|
+//! | `serving` | backends take new conns, and the others do not by an operator's will, or wait for their first check |
+//! | `degraded` | some take new conns, others cannot; or replies may not find back to its pool |
+//! | `down` | no backend takes new conns, or no local address is left for them |
+//!
+//! It tells of services, not of the processes: whether the data plane is there at all, and has the last
+//! snapshot, is what `/readyz` tells.
+
+mod told;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+use sluice_api::stats::DataplaneStatus;
+use sluice_api::{AdminState, Backend, Pool, Service};
+
+use crate::observed::Health;
+
+pub use told::Told;
+
+/// How a service fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceState {
+    /// New conns are served as desired.
+    Serving,
+    /// They are served by fewer backends than desired, or perhaps not all.
+    Degraded,
+    /// They are not served.
+    Down,
+}
+
+impl ServiceState {
+    /// All, in order of harm.
+    pub const ALL: [ServiceState; 3] =
+        [ServiceState::Serving, ServiceState::Degraded, ServiceState::Down];
+
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            ServiceState::Serving => "serving",
+            ServiceState::Degraded => "degraded",
+            ServiceState::Down => "down",
+        }
+    }
+}
+
+/// What the data plane tells of the networks around it, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Networks of its ports, as address and prefix length; empty when it has not told yet.
+    pub networks: Vec<(Ipv4Addr, u8)>,
+    /// Addresses of backends that it cannot send to, each with the next hop that does not answer, or
+    /// none where no route leads.
+    pub unreachable: HashMap<Ipv4Addr, Option<Ipv4Addr>>,
+}
+
+impl Surroundings {
+    /// The networks of a data plane's ports.
+    pub fn networks_of(status: &DataplaneStatus) -> Vec<(Ipv4Addr, u8)> {
+        let parse = |text: &String| {
+            let (address, length) = text.split_once('/')?;
+            Some((address.parse().ok()?, length.parse().ok().filter(|length| *length <= 32)?))
+        };
+        status.ports.iter().flat_map(|port| port.addresses.iter().filter_map(parse)).collect()
+    }
+
+    /// Whether an address is known to be in no network of a port.
+    fn is_in_none(&self, address: Ipv4Addr) -> bool {
+        let is_in = |(network, length): &(Ipv4Addr, u8)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
+            (network.to_bits() ^ address.to_bits()) & mask == 0
+        };
+        !self.networks.is_empty() && !self.networks.iter().any(is_in)
+    }
+}
+
+/// Why a backend takes no new conns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    Down,
+    Drain,
+    WeightZero,
+    Unhealthy,
+    Waiting,
+    NextHop(Ipv4Addr),
+    NoRoute,
+}
+
+impl Obstacle {
+    /// Whether nobody needs to be told: an operator wants it so, or it is a matter of a moment.
+    fn is_expected(self) -> bool {
+        use Obstacle::*;
+        matches!(self, Down | Drain | WeightZero | Waiting)
+    }
+
+    /// The word for several of them.
+    fn group(self) -> &'static str {
+        match self {
+            Obstacle::Down => "down",
+            Obstacle::Drain => "draining",
+            Obstacle::WeightZero => "of weight 0",
+            Obstacle::Unhealthy => "unhealthy",
+            Obstacle::Waiting => "waiting for the first check",
+            Obstacle::NextHop(_) => "behind a next hop that does not answer",
+            Obstacle::NoRoute => "without a route",
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Down => f.write_str("it is down"),
+            Obstacle::Drain => f.write_str("it is draining"),
+            Obstacle::WeightZero => f.write_str("its weight is 0"),
+            Obstacle::Unhealthy => f.write_str("it is unhealthy"),
+            Obstacle::Waiting => f.write_str("it waits for its first check"),
+            Obstacle::NextHop(hop) => write!(f, "next hop {hop} does not answer the data plane"),
+            Obstacle::NoRoute => f.write_str("no route of the data plane leads to it"),
+        }
+    }
+}
+
+/// Whether a backend takes new conns, as far as is known here: whether it has `max_conns` just now,
+/// only the data plane knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Taking {
+    /// Whether it does.
+    pub takes_new_conns: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What follows for one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derived {
+    /// How it fares.
+    pub state: ServiceState,
+    /// Why it is not serving.
+    pub reason: Option<String>,
+    /// What may be wrong beside that.
+    pub warnings: Vec<String>,
+    /// Whether it waits for first checks: what it is, is not settled.
+    pub is_settling: bool,
+}
+
+/// What follows for a service from its definition, its pool if there is one, the health of each of its
+/// backends, and what is around the data plane.
+pub fn derive(
+    service: &Service,
+    pool: Option<&Pool>,
+    health: &[Health],
+    around: &Surroundings,
+) -> Derived {
+    let pairs = service.backends.iter().zip(health);
+    let obstacles: Vec<Option<Obstacle>> =
+        pairs.map(|(backend, health)| obstacle(backend, *health, around)).collect();
+    let mut warnings = Vec::new();
+    if around.is_in_none(service.vip) {
+        warnings.push(format!(
+            "VIP {} lies in no network of the data plane's ports: routers must send it there",
+            service.vip
+        ));
+    }
+    let (state, reason) = if let Some(reason) = pool_is_shut(service, pool) {
+        (ServiceState::Down, Some(reason))
+    } else if let found @ (ServiceState::Degraded | ServiceState::Down, _) = by_backends(&obstacles)
+    {
+        found
+    } else if let Some(reason) = pool_is_astray(pool, around) {
+        (ServiceState::Degraded, Some(reason))
+    } else {
+        (ServiceState::Serving, None)
+    };
+    let is_settling = obstacles.contains(&Some(Obstacle::Waiting));
+    Derived { state, reason, warnings, is_settling }
+}
+
+/// Whether a backend takes new conns.
+pub fn taking(backend: &Backend, health: Health, around: &Surroundings) -> Taking {
+    let obstacle = obstacle(backend, health, around);
+    Taking {
+        takes_new_conns: obstacle.is_none(),
+        reason: obstacle.map(|obstacle| obstacle.to_string()),
+    }
+}
+
+/// What an operator wants counts first, then health, then the way.
+fn obstacle(backend: &Backend, health: Health, around: &Surroundings) -> Option<Obstacle> {
+    match (backend.state, health) {
+        (AdminState::Down, _) => return Some(Obstacle::Down),
+        (AdminState::Drain, _) => return Some(Obstacle::Drain),
+        (AdminState::Up, _) if backend.weight == 0 => return Some(Obstacle::WeightZero),
+        (AdminState::Up, Health::Unhealthy) => return Some(Obstacle::Unhealthy),
+        (AdminState::Up, Health::Unknown) => return Some(Obstacle::Waiting),
+        (AdminState::Up, Health::Healthy | Health::Unchecked) => {}
+    }
+    let next_hop = around.unreachable.get(&backend.address)?;
+    Some(next_hop.map_or(Obstacle::NoRoute, Obstacle::NextHop))
+}
+
+fn by_backends(obstacles: &[Option<Obstacle>]) -> (ServiceState, Option<String>) {
+    let all = obstacles.len();
+    let mut groups: BTreeMap<Obstacle, usize> = BTreeMap::new();
+    for obstacle in obstacles.iter().flatten() {
+        // All next hops are one group.
+        let group = match obstacle {
+            Obstacle::NextHop(_) => Obstacle::NextHop(Ipv4Addr::UNSPECIFIED),
+            other => *other,
+        };
+        *groups.entry(group).or_default() += 1;
+    }
+    let told: Vec<String> =
+        groups.iter().map(|(group, count)| format!("{count} {}", group.group())).collect();
+    let (lost, told) = (groups.values().sum::<usize>(), told.join(", "));
+    if all == 0 {
+        (ServiceState::Down, Some("it has no backends".to_owned()))
+    } else if lost == all {
+        let text = format!("none of {all} backends takes new conns: {told}");
+        (ServiceState::Down, Some(text))
+    } else if groups.keys().any(|group| !group.is_expected()) {
+        let text = format!("{lost} of {all} backends take no new conns: {told}");
+        (ServiceState::Degraded, Some(text))
+    } else {
+        (ServiceState::Serving, None)
+    }
+}
+
+/// Why no new conn gets a local address.
+fn pool_is_shut(service: &Service, pool: Option<&Pool>) -> Option<String> {
+    let name = service.pool.as_ref()?;
+    match pool {
+        None => Some(format!("there is no pool {name}")),
+        Some(pool) if pool.open_addresses().next().is_none() => {
+            Some(format!("all addresses of pool {name} are drained"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Why replies may not find back.
+fn pool_is_astray(pool: Option<&Pool>, around: &Surroundings) -> Option<String> {
+    let pool = pool?;
+    let astray = pool.open_addresses().all(|address| around.is_in_none(address));
+    astray.then(|| {
+        format!(
+            "no address of pool {} lies in a network of the data plane's ports: backends must have a \
+             route back",
+            pool.name
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use sluice_api::stats::PortStatus;
+
+    use ServiceState::{Degraded, Down, Serving};
+
+    /// A service with one backend per letter: up, draining, down, of weight zero.
+    fn service(backends: &str, pool: Option<&str>) -> Service {
+        let backend = |(n, letter): (usize, char)| {
+            let state = match letter {
+                'd' => "drain",
+                'x' => "down",
+                _ => "up",
+            };
+            let weight = if letter == '0' { 0 } else { 100 };
+            json!({"address": format!("10.0.0.{}", n + 1), "port": 80, "state": state, "weight": weight})
+        };
+        let backends: Vec<_> = backends.chars().enumerate().map(backend).collect();
+        let mode = if pool.is_some() { "full-nat" } else { "dr" };
+        serde_json::from_value(json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": mode,
+            "pool": pool, "backends": backends,
+        }))
+        .unwrap()
+    }
+
+    fn health(letters: &str) -> Vec<Health> {
+        let health = |letter| match letter {
+            '+' => Health::Healthy,
+            '-' => Health::Unhealthy,
+            '?' => Health::Unknown,
+            _ => Health::Unchecked,
+        };
+        letters.chars().map(health).collect()
+    }
+
+    fn around(networks: &[&str], unreachable: &[(&str, Option<&str>)]) -> Surroundings {
+        let network = |text: &&str| {
+            let (address, length) = text.split_once('/').unwrap();
+            (address.parse().unwrap(), length.parse().unwrap())
+        };
+        Surroundings {
+            networks: networks.iter().map(network).collect(),
+            unreachable: unreachable
+                .iter()
+                .map(|(to, hop)| (to.parse().unwrap(), hop.map(|hop| hop.parse().unwrap())))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn states_of_services() {
+        let told = around(&["10.0.0.254/24", "198.51.100.254/24"], &[]);
+        let silent = |to: &[&str]| {
+            let to: Vec<_> = to.iter().map(|to| (*to, Some("10.0.0.9"))).collect();
+            Surroundings { unreachable: around(&[], &to).unreachable, ..told.clone() }
+        };
+        let no_route = Surroundings {
+            unreachable: around(&[], &[("10.0.0.1", None), ("10.0.0.2", None)]).unreachable,
+            ..told.clone()
+        };
+        let cases = [
+            ("uu", "++", &told, Serving, None),
+            ("uu", "nn", &told, Serving, None),
+            // An operator's will, and the first moment, are no trouble while others serve.
+            ("udx0", "+++n", &told, Serving, None),
+            ("uu", "+?", &told, Serving, None),
+            ("", "", &told, Down, Some("it has no backends")),
+            ("dd", "++", &told, Down, Some("none of 2 backends takes new conns: 2 draining")),
+            ("00", "++", &told, Down, Some("none of 2 backends takes new conns: 2 of weight 0")),
+            ("xx", "nn", &told, Down, Some("none of 2 backends takes new conns: 2 down")),
+            ("uu", "--", &told, Down, Some("none of 2 backends takes new conns: 2 unhealthy")),
+            (
+                "uu",
+                "??",
+                &told,
+                Down,
+                Some("none of 2 backends takes new conns: 2 waiting for the first check"),
+            ),
+            (
+                "xdu",
+                "n+-",
+                &told,
+                Down,
+                Some("none of 3 backends takes new conns: 1 down, 1 draining, 1 unhealthy"),
+            ),
+            ("uuu", "++-", &told, Degraded, Some("1 of 3 backends take no new conns: 1 unhealthy")),
+            (
+                "ud-",
+                "++-",
+                &told,
+                Degraded,
+                Some("2 of 3 backends take no new conns: 1 draining, 1 unhealthy"),
+            ),
+            (
+                "uu",
+                "++",
+                &silent(&["10.0.0.1"]),
+                Degraded,
+                Some("1 of 2 backends take no new conns: 1 behind a next hop that does not answer"),
+            ),
+            (
+                "uu",
+                "nn",
+                &silent(&["10.0.0.1", "10.0.0.2"]),
+                Down,
+                Some(
+                    "none of 2 backends takes new conns: 2 behind a next hop that does not answer",
+                ),
+            ),
+            (
+                "uu",
+                "++",
+                &no_route,
+                Down,
+                Some("none of 2 backends takes new conns: 2 without a route"),
+            ),
+            (
+                "uu",
+                "+-",
+                &silent(&["10.0.0.2"]),
+                Degraded,
+                Some("1 of 2 backends take no new conns: 1 unhealthy"),
+            ),
+            // Of a data plane that has not told anything, nothing is known to be wrong.
+            ("uu", "++", &Surroundings::default(), Serving, None),
+        ];
+        for (backends, letters, around, state, reason) in cases {
+            let derived = derive(&service(backends, None), None, &health(letters), around);
+            assert_eq!(
+                (derived.state, derived.reason.as_deref()),
+                (state, reason),
+                "{backends} {letters}"
+            );
+            assert_eq!(derived.warnings, [""; 0]);
+            assert_eq!(derived.is_settling, letters.contains('?'), "{backends} {letters}");
+        }
+    }
+
+    #[test]
+    fn backends_take_new_conns_or_say_why_not() {
+        let around =
+            around(&[], &[("10.0.0.7", Some("10.0.0.9")), ("10.0.0.8", None), ("10.0.0.2", None)]);
+        let service = service("udx0uuuu", None);
+        let pairs = service.backends.iter().zip(health("+-n-?-++"));
+        let taking = pairs.map(|(backend, health)| taking(backend, health, &around));
+        let expected = [
+            None,
+            Some("it is draining"),
+            Some("it is down"),
+            Some("its weight is 0"),
+            Some("it waits for its first check"),
+            Some("it is unhealthy"),
+            Some("next hop 10.0.0.9 does not answer the data plane"),
+            Some("no route of the data plane leads to it"),
+        ];
+        for (taking, expected) in taking.zip(expected) {
+            assert_eq!(taking.reason.as_deref(), expected);
+            assert_eq!(taking.takes_new_conns, expected.is_none());
+        }
+    }
+
+    #[test]
+    fn pools_and_vips_in_no_network() {
+        let web = service("u", Some("local"));
+        let pool = |addresses: &[&str], drained: &[&str]| -> Pool {
+            serde_json::from_value(
+                json!({"name": "local", "addresses": addresses, "drained": drained}),
+            )
+            .unwrap()
+        };
+        let told = around(&["10.0.0.254/24", "198.51.100.254/24"], &[]);
+        let state = |pool: Option<&Pool>, around: &Surroundings| {
+            let derived = derive(&web, pool, &health("+"), around);
+            (derived.state, derived.reason.unwrap_or_default(), derived.warnings)
+        };
+        let near = pool(&["10.0.0.8"], &[]);
+        assert_eq!(state(Some(&near), &told), (Serving, String::new(), vec![]));
+        let far = pool(&["10.1.0.8", "10.1.0.9"], &[]);
+        let (found, reason, _) = state(Some(&far), &told);
+        assert_eq!(found, Degraded);
+        assert!(reason.starts_with("no address of pool local lies in a network"), "{reason}");
+        assert_eq!(state(Some(&far), &Surroundings::default()).0, Serving, "nothing is known");
+        let (found, reason, _) = state(Some(&pool(&["10.0.0.8"], &["10.0.0.8"])), &told);
+        assert_eq!((found, reason.as_str()), (Down, "all addresses of pool local are drained"));
+        assert_eq!(state(None, &told).1, "there is no pool local");
+
+        let (found, _, warnings) = state(Some(&near), &around(&["10.0.0.254/24"], &[]));
+        assert_eq!(found, Serving, "routers may know the way");
+        assert!(warnings[0].starts_with("VIP 198.51.100.1 lies in no network"), "{warnings:?}");
+        // All addresses are in this one.
+        assert_eq!(
+            state(Some(&far), &around(&["0.0.0.0/0"], &[])),
+            (Serving, String::new(), vec![])
+        );
+    }
+
+    #[test]
+    fn networks_are_those_of_the_ports() {
+        let port = |addresses: [&str; 2]| PortStatus {
+            addresses: addresses.map(str::to_owned).into(),
+            ..PortStatus::default()
+        };
+        let ports = vec![port(["10.0.0.1/24", "nonsense"]), port(["192.0.2.1/31", "192.0.2.1/33"])];
+        let status = DataplaneStatus { ports, ..DataplaneStatus::default() };
+        let networks = Surroundings::networks_of(&status);
+        let expected = [("10.0.0.1", 24), ("192.0.2.1", 31)];
+        assert_eq!(networks, expected.map(|(address, length)| (address.parse().unwrap(), length)));
+    }
+}
