@@ -87,6 +87,22 @@ fn lines(path: &Path, problems: &[Problem]) -> String {
 }
 
 impl Config {
+    /// What of `new` is otherwise than here and takes effect with a restart only: a sentence each.
+    pub fn fixed_at_start(&self, new: &Config) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        let fields = [
+            ("api_listen", self.api_listen.to_string(), new.api_listen.to_string()),
+            ("state_file", path(&self.state_file), path(&new.state_file)),
+            ("dataplane_socket", path(&self.dataplane_socket), path(&new.dataplane_socket)),
+        ];
+        let differs = fields.into_iter().filter(|(_, is, said)| is != said);
+        differs
+            .map(|(field, is, said)| {
+                format!("control.{field} stays {is} until a restart (the file says {said})")
+            })
+            .collect()
+    }
+
     /// Read and validate a file.
     ///
     /// # Errors

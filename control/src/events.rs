@@ -4,6 +4,7 @@
 //! | kind | when |
 //! |---|---|
 //! | `control-started`, `state-initial`, `state-damaged`, `file-changed` | at start |
+//! | `file-read`, `file-refused`, `file-needs-restart` | the TOML file was read again (SIGHUP): what came of it |
 //! | `state-not-written`, `state-written` | writing the state file fails, and succeeds again |
 //! | `publish-held`, `state-confirmed` | a doubtful state waits for an operator's word, and has it |
 //! | `service-created`, `-changed`, `-deleted`; likewise `backend-…`, `pool-…` | the API changed it |

@@ -21,5 +21,6 @@ pub mod model;
 pub mod observed;
 pub mod origin;
 pub mod publish;
+pub mod reload;
 pub mod server;
 pub mod store;

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -45,7 +46,7 @@ fn run(arguments: &Arguments, log: &Log) -> Result<(), Failure> {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let config = Config::load(&arguments.config).map_err(|e| wrong_file(&e))?;
-    if arguments.check { check(&config) } else { serve(&config) }
+    if arguments.check { check(&config) } else { serve(&config, &arguments.config) }
 }
 
 fn wrong_file(error: &impl Display) -> Failure {
@@ -68,19 +69,34 @@ fn check(config: &Config) -> Result<(), Failure> {
 }
 
 #[tokio::main]
-async fn serve(config: &Config) -> Result<(), Failure> {
+async fn serve(config: &Config, path: &Path) -> Result<(), Failure> {
     // Before READY: a signal right after it must find its handler.
     let handler = |kind| signal(kind).map_err(|e| (format!("cannot handle signals: {e}"), 1));
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut hangup = handler(SignalKind::hangup())?;
+    // Nothing is asked for by these, and a handler that is there does not end the process.
+    let _ignored = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(handler);
     // Whether anybody reads standard output is nothing to wait for, nor to end for.
     let out = Log::start(io::stdout()).map_err(|e| (format!("cannot start a thread: {e}"), 1))?;
     let server = server::start(config).await.map_err(|e| not_started(&e))?;
     out.say(&format!("READY api=http://{}/api/v1", server.api));
     tell_supervisor(NotifyState::Ready);
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: reading {} again", path.display());
+                server.reload(Config::load(path)).await;
+            }
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: stopping");
+                break;
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("SIGINT: stopping");
+                break;
+            }
+        }
     }
     tell_supervisor(NotifyState::Stopping);
     server.stop().await;

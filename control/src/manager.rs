@@ -55,7 +55,7 @@ pub struct Manager {
     /// Held during a commit.
     disk: Mutex<Disk>,
     /// What the TOML file says of VIPs where no service is.
-    no_service: Refusal,
+    no_service: RwLock<Refusal>,
     state: RwLock<Arc<State>>,
     observed: Mutex<Observed>,
     /// What the data plane has, once it told.
@@ -96,7 +96,7 @@ impl Manager {
         observed.retarget(&State::default(), &state, now_ms());
         Manager {
             disk: Mutex::new(Disk { store, file }),
-            no_service: Refusal::default(),
+            no_service: RwLock::default(),
             state: RwLock::new(Arc::new(state)),
             observed: Mutex::new(observed),
             environment: RwLock::default(),
@@ -115,7 +115,7 @@ impl Manager {
     /// With this answer to who comes to a VIP where no service is.
     #[must_use]
     pub fn answering(self, no_service: Refusal) -> Self {
-        Manager { no_service, ..self }
+        Manager { no_service: RwLock::new(no_service), ..self }
     }
 
     /// With a state of doubtful origin, or not: see [`Manager::withheld`].
@@ -190,13 +190,23 @@ impl Manager {
     ///
     /// # Errors
     /// [`ApiProblem`]; state and file are as before then.
-    pub fn reload(&self, file: FileRecord) -> Result<(Vec<Difference>, Committed), ApiProblem> {
+    pub fn reload(
+        &self,
+        file: FileRecord,
+        no_service: Refusal,
+    ) -> Result<(Vec<Difference>, Committed), ApiProblem> {
         let mut disk = lock(&self.disk);
         let old = self.state();
         let Merged { state: next, changes } = origin::merge(State::clone(&old), &disk.file, &file);
         model::check_next(&old, &next, &self.environment())?;
         let file = (disk.file != file).then_some(file);
-        let committed = self.change(&mut disk, &old, next, file)?;
+        let mut committed = self.change(&mut disk, &old, next, file)?;
+        let mut held = self.no_service.write().unwrap_or_else(|e| e.into_inner());
+        if std::mem::replace(&mut *held, no_service) != no_service {
+            drop(held);
+            committed.revision = self.changed();
+            self.events.note("file-changed", format!("control.no_service is {no_service} now"));
+        }
         for line in changes.iter().flat_map(Difference::lines) {
             self.events.note("file-changed", line);
         }
@@ -501,7 +511,7 @@ impl Manager {
             generation: 0,
             services: services.map(service).collect(),
             pools: state.pools.clone(),
-            no_service: self.no_service,
+            no_service: *self.no_service.read().unwrap_or_else(|e| e.into_inner()),
         }
     }
 

@@ -151,9 +151,11 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
 pub struct Server {
     /// Where the API listens.
     pub api: SocketAddr,
-    manager: Arc<Manager>,
+    /// What it was started with.
+    pub(crate) config: Config,
+    pub(crate) manager: Arc<Manager>,
     stop: watch::Sender<bool>,
-    publisher: publish::Running,
+    pub(crate) publisher: publish::Running,
     http: JoinHandle<io::Result<()>>,
     health: JoinHandle<()>,
 }
@@ -225,7 +227,7 @@ fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: Socke
             })
             .await
     });
-    Server { api, manager, stop, publisher, http, health }
+    Server { api, config: config.clone(), manager, stop, publisher, http, health }
 }
 
 /// Check backends, beginning with what the data plane knows, until control stops.

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Api, Lab, WEB};
+use common::{Api, FakeDataplane, Lab, WEB};
 use serde_json::json;
+use sluice_api::{AdminState, Refusal};
 use sluice_control::server;
 
 const ONE: &str = "/services/web/backends/10.0.0.1:8080";
@@ -236,6 +237,93 @@ async fn signals_end_it_cleanly() {
         assert_eq!(running.child.wait().unwrap().code(), Some(0), "{signal}");
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
+}
+
+/// SIGHUP takes over what is new in the file, in one change; a wrong file changes nothing.
+#[tokio::test]
+async fn a_hangup_reads_the_file_again() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let mut running = spawn(&lab, &lab.toml(WEB));
+    fake.snapshot_where("web", |s| s.services.len() == 1).await;
+    let two = "/services/web/backends/10.0.0.2:8080";
+    running.api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
+    running.api.post_empty(&format!("{two}/drain")).await.ok(200);
+    let applies = fake.with(|m| m.applies.len());
+    let pid = running.child.id().to_string();
+    let signal = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+
+    let third = "[[service.backend]]\naddress = \"10.0.0.3\"\nport = 8080\n";
+    let changed = WEB.replace("weight = 50", "weight = 51").replace("\"local\"", "\"lan\"") + third;
+    let toml = lab.toml(&changed).replace("[control]\n", "[control]\nno_service = \"drop\"\n");
+    write_config(&lab, &toml.replace("127.0.0.1:0", "127.0.0.1:1"));
+    signal("-HUP");
+    let told = running.api.event("file-read").await;
+    assert!(told.contains("5 changes, applied as generation "), "{told}");
+    let snapshot = fake.with(|m| m.snapshot.clone().unwrap());
+    assert_eq!(fake.with(|m| m.applies.len()), applies + 1, "one change");
+    let backends = &snapshot.services[0].backends;
+    let weights: Vec<u16> = backends.iter().map(|b| b.weight).collect();
+    assert_eq!(weights, [7, 51, 100]);
+    assert_eq!(backends[1].state, AdminState::Drain);
+    assert_eq!(snapshot.pools[0].name, "lan");
+    assert_eq!(snapshot.no_service, Refusal::Drop);
+    let mut told = running.api.events("file-changed").await;
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "control.no_service is drop now",
+            "pool lan: created",
+            "pool local: deleted",
+            "service web: backends[10.0.0.2:8080].weight: 50 -> 51",
+            "service web: backends[10.0.0.3:8080]: added",
+            "service web: pool: \"local\" -> \"lan\"",
+        ]
+    );
+    let fixed = running.api.event("file-needs-restart").await;
+    assert!(fixed.contains("control.api_listen stays 127.0.0.1:0 until a restart"), "{fixed}");
+
+    // Wrong files: not TOML, against the rules, against the state; and signals that ask for nothing.
+    running
+        .api
+        .send("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.9"]}))
+        .await
+        .ok(201);
+    let clash = format!("{changed}[[pool]]\nname = \"q\"\naddresses = [\"10.0.0.9\"]\n");
+    let wrong = [
+        ("[[pool\n".to_owned(), "line 1, column"),
+        (lab.toml(&changed.replace("weight = 51", "weight = 65536")), "weight is 65536"),
+        (lab.toml(&clash), "it does not go with the state: pools[q].addresses is 10.0.0.9"),
+    ];
+    for (n, (toml, expected)) in wrong.into_iter().enumerate() {
+        write_config(&lab, &toml);
+        signal("-HUP");
+        let end = Instant::now() + Duration::from_secs(5);
+        while running.api.events("file-refused").await.len() == n {
+            assert!(Instant::now() < end, "not refused: {expected}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let told = running.api.events("file-refused").await.pop().unwrap();
+        assert!(told.contains(expected), "no {expected} in {told}");
+    }
+    signal("-USR1");
+    signal("-USR2");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(running.child.try_wait().unwrap(), None, "it goes on");
+    assert_eq!(running.api.get(ONE).await.ok(200)["weight"], 7);
+    assert_eq!(running.api.events("file-read").await.len(), 1);
+
+    // What was taken over is taken over once: a restart finds nothing new.
+    write_config(&lab, &toml);
+    signal("-HUP");
+    signal("-TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    let (code, out, error) = run(&lab, &toml, &["--check"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(!out.contains("->") && !out.contains("added"), "{out}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ impl Severity {
         match kind {
             // control
             "dataplane-unreachable"
+            | "file-refused"
             | "publish-held"
             | "service-down"
             | "snapshot-rejected"
@@ -31,6 +32,7 @@ impl Severity {
             "announce-refused"
             | "backend-unhealthy"
             | "dataplane-restarted"
+            | "file-needs-restart"
             | "service-degraded"
             | "snapshot-foreign" => Severity::Warning,
             // data plane
