@@ -6,7 +6,16 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use super::SocketError;
+
+/// How long a process may take to be gone that listens there: one that was killed still does while the
+/// kernel frees its memory.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The file of a socket that is ours.
 #[derive(Debug)]
@@ -35,12 +44,12 @@ impl SocketFile {
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     let error = |source| SocketError::Bind { path: path.to_owned(), source };
     make_directory(path)?;
-    make_way(path)?;
-    let listener = match UnixListener::bind(path) {
-        Ok(listener) => listener,
-        // Somebody was faster.
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(in_use(path)),
-        Err(e) => return Err(error(e)),
+    let deadline = Instant::now() + GONE_WITHIN;
+    let listener = loop {
+        match listen(path) {
+            Err(SocketError::InUse { .. }) if Instant::now() < deadline => sleep(LOOK_EVERY),
+            result => break result?,
+        }
     };
     let metadata = fs::symlink_metadata(path).map_err(error)?;
     let file = SocketFile { path: path.to_owned(), id: (metadata.dev(), metadata.ino()) };
@@ -52,6 +61,16 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketErro
             file.remove();
             Err(error(e))
         }
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    make_way(path)?;
+    match UnixListener::bind(path) {
+        Ok(listener) => Ok(listener),
+        // Somebody was faster.
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(in_use(path)),
+        Err(source) => Err(SocketError::Bind { path: path.to_owned(), source }),
     }
 }
 

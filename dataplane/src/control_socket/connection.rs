@@ -2,30 +2,66 @@
 //! goes out, until the peer leaves, is too slow, or sends what cannot be read.
 
 use std::io;
+use std::sync::Mutex;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_api::message::{self, FrameError, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::complaints::Complaints;
 use super::{MAX_CONNECTIONS, Pending, Reply};
 
-/// Serve a peer until it leaves. It has `limit` for each request that it has begun and for taking
+/// A place among the connections that there may be.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    /// Since when its peer has asked nothing; none while it is asking.
+    idle_since: Mutex<Option<Instant>>,
+    is_given_up: Notify,
+}
+
+impl Seat {
+    /// Since when its peer has asked nothing; none while it is asking.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since.lock().map_or(None, |since| *since)
+    }
+
+    /// Another peer gets it.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.notify_one();
+    }
+
+    fn note(&self, since: Option<Instant>) {
+        if let Ok(mut idle_since) = self.idle_since.lock() {
+            *idle_since = since;
+        }
+    }
+}
+
+/// Serve a peer until it leaves, or gives up its seat. It has `limit` for each request that it has begun and for taking
 /// each response.
 pub(super) async fn serve(
     stream: UnixStream,
     requests: Sender<Pending>,
     limit: Duration,
     complaints: Complaints,
+    seat: &Seat,
 ) {
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let mut peer = Peer { stream, limit };
-    match peer.converse(&requests).await {
-        Ok(()) => tracing::debug!(pid, "control socket: peer left"),
+    match peer.converse(&requests, seat).await {
+        Ok(true) => {
+            let message = format!(
+                "control socket: {MAX_CONNECTIONS} connections are open, and this one, of peer {pid:?}, \
+                 has asked nothing for longest: it gives way to a new one"
+            );
+            complaints.warn("gave-way", message.clone());
+            let _ = peer.write(&Response::Error { message }).await;
+        }
+        Ok(false) => tracing::debug!(pid, "control socket: peer left"),
         Err(FrameError::Io(error)) => {
             complaints.warn("lost", format!("control socket: peer {pid:?} lost: {error}"));
         }
@@ -39,8 +75,9 @@ pub(super) async fn serve(
 
 /// Tell a peer that there are too many.
 pub(super) async fn refuse(stream: UnixStream, limit: Duration, complaints: Complaints) {
-    let message =
-        format!("control socket: {MAX_CONNECTIONS} connections are open, no more are taken");
+    let message = format!(
+        "control socket: {MAX_CONNECTIONS} connections are open and busy, no more are taken"
+    );
     complaints.warn("full", message.clone());
     let _ = Peer { stream, limit }.write(&Response::Error { message }).await;
 }
@@ -51,30 +88,43 @@ struct Peer {
 }
 
 impl Peer {
-    async fn converse(&mut self, requests: &Sender<Pending>) -> Result<(), FrameError> {
-        while let Some(request) = self.read().await? {
+    /// Answer until the peer leaves; whether it gave up its seat instead.
+    async fn converse(
+        &mut self,
+        requests: &Sender<Pending>,
+        seat: &Seat,
+    ) -> Result<bool, FrameError> {
+        let mut first = [0];
+        loop {
+            // A peer may be silent between two requests for as long as nobody else wants its seat.
+            seat.note(Some(Instant::now()));
+            let count = tokio::select! {
+                biased;
+                count = self.stream.read(&mut first) => count?,
+                () = seat.is_given_up.notified() => return Ok(true),
+            };
+            seat.note(None);
+            if count == 0 {
+                return Ok(false);
+            }
+            let request = self.read(first[0]).await?;
             let (reply, response) = oneshot::channel();
             if requests.send(Pending { request, reply: Reply(reply) }).is_err() {
-                return Ok(());
+                return Ok(false);
             }
             // The main thread drops a request only when it ends.
-            let Ok(answer) = response.await else { return Ok(()) };
+            let Ok(answer) = response.await else { return Ok(false) };
             self.write(&answer.response()).await?;
         }
-        Ok(())
     }
 
-    /// The next request; none when the peer has closed its side between two.
-    async fn read(&mut self) -> Result<Option<Request>, FrameError> {
-        let mut header = [0; 4];
-        // A peer may be silent between two requests for as long as it likes.
-        if self.stream.read(&mut header[..1]).await? == 0 {
-            return Ok(None);
-        }
+    /// The request that begins with this byte.
+    async fn read(&mut self, first: u8) -> Result<Request, FrameError> {
+        let mut header = [first, 0, 0, 0];
         in_time(self.limit, self.stream.read_exact(&mut header[1..])).await?;
         let mut json = vec![0; message::frame_len(header)?];
         in_time(self.limit, self.stream.read_exact(&mut json)).await?;
-        message::decode(&json).map(Some)
+        message::decode(&json)
     }
 
     async fn write(&mut self, response: &Response) -> Result<(), FrameError> {

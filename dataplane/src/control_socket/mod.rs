@@ -19,12 +19,14 @@ use std::time::Duration;
 
 use sluice_api::message::{Request, Response};
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use bind::SocketFile;
 use complaints::Complaints;
+use connection::Seat;
 
-/// Most connections at a time; a further one gets an error and is closed.
+/// Most connections at a time. For a further one the one gives way that has asked nothing for longest;
+/// when all wait for an answer, or are sending a request, it gets an error and is closed.
 pub const MAX_CONNECTIONS: usize = 8;
 /// How long a peer may take to send a request that it has begun, or to take a response.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,6 +129,11 @@ impl Reply {
     pub fn send(self, response: Response) {
         // The peer has closed its connection: nobody is left to tell.
         let _ = self.0.send(Answer::Now(Box::new(response)));
+    }
+
+    /// A reply to what nobody has asked for.
+    pub fn to_nobody() -> Reply {
+        Reply(oneshot::channel().0)
     }
 
     /// A reply, and what becomes of it.
@@ -244,22 +251,22 @@ impl Drop for ControlSocket {
 
 /// Take connections until the end of time.
 async fn accept(listener: UnixListener, requests: Sender<Pending>, peer_timeout: Duration) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut seats: Vec<Arc<Seat>> = Vec::new();
     let complaints = Complaints::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
-                    let (requests, complaints) = (requests.clone(), complaints.clone());
-                    tokio::spawn(async move {
-                        connection::serve(stream, requests, peer_timeout, complaints).await;
-                        drop(slot);
-                    });
-                }
-                Err(_) => {
+            Ok((stream, _)) => {
+                if !make_seat(&mut seats) {
                     tokio::spawn(connection::refuse(stream, peer_timeout, complaints.clone()));
+                    continue;
                 }
-            },
+                let seat = Arc::new(Seat::default());
+                seats.push(Arc::clone(&seat));
+                let (requests, complaints) = (requests.clone(), complaints.clone());
+                tokio::spawn(async move {
+                    connection::serve(stream, requests, peer_timeout, complaints, &seat).await;
+                });
+            }
             Err(error) => {
                 // Out of file descriptors, most likely: it passes, or it does not and costs nothing.
                 complaints
@@ -268,6 +275,19 @@ async fn accept(listener: UnixListener, requests: Sender<Pending>, peer_timeout:
             }
         }
     }
+}
+
+/// Whether there is a seat for one more; the one who has been idle for longest gives up his.
+fn make_seat(seats: &mut Vec<Arc<Seat>>) -> bool {
+    // Who has left has dropped his share of it.
+    seats.retain(|seat| Arc::strong_count(seat) > 1);
+    if seats.len() < MAX_CONNECTIONS {
+        return true;
+    }
+    let idle = seats.iter().enumerate().filter_map(|(at, seat)| Some((seat.idle_since()?, at)));
+    let Some((_, longest)) = idle.min() else { return false };
+    seats.remove(longest).give_up();
+    true
 }
 
 #[cfg(test)]

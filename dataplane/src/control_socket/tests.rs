@@ -174,18 +174,68 @@ fn a_peer_that_leaves_in_the_middle_harms_nobody() {
 }
 
 #[test]
-fn a_ninth_connection_is_refused_until_one_leaves() {
+fn a_ninth_connection_is_refused_while_all_others_are_asking() {
     let directory = Directory::new();
     let socket = ControlSocket::bind(&directory.socket()).unwrap();
     let mut peers: Vec<UnixStream> = (0..MAX_CONNECTIONS).map(|_| connect(&socket)).collect();
     for peer in &mut peers {
         write_frame(peer, &Request::Status).unwrap();
     }
-    answer(&socket, MAX_CONNECTIONS);
+    // All of them have arrived, and wait.
+    let mut waiting = Vec::new();
+    while waiting.len() < MAX_CONNECTIONS {
+        waiting.extend(socket.next());
+    }
     let message = error_of(&mut connect(&socket));
-    assert!(message.contains("8 connections are open"), "{message}");
+    assert!(message.contains("8 connections are open and busy"), "{message}");
+    drop(waiting);
     peers.pop();
     insist(&socket);
+}
+
+/// Eight connections that say nothing locked control out for as long as they liked.
+#[test]
+fn who_has_asked_nothing_for_longest_gives_way() {
+    let directory = Directory::new();
+    let socket = ControlSocket::bind(&directory.socket()).unwrap();
+    let mut silent: Vec<UnixStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            thread::sleep(Duration::from_millis(5));
+            connect(&socket)
+        })
+        .collect();
+    // The first of them asks something: the second has been silent for longest then.
+    write_frame(&mut silent[0], &Request::Status).unwrap();
+    answer(&socket, 1);
+    read_frame::<Response>(&mut silent[0]).unwrap();
+    let mut control = connect(&socket);
+    write_frame(&mut control, &Request::Stats).unwrap();
+    answer(&socket, 1);
+    assert_eq!(error_of(&mut control), "Stats");
+    let message = error_of(&mut silent[1]);
+    assert!(message.contains("has asked nothing for longest"), "{message}");
+    for peer in [0, 2, 7] {
+        write_frame(&mut silent[peer], &Request::Neighbours).unwrap();
+        answer(&socket, 1);
+        assert_eq!(error_of(&mut silent[peer]), "Neighbours", "{peer} is still there");
+    }
+}
+
+/// As after a SIGKILL: the kernel takes its time to free the memory of a process that still listens.
+#[test]
+fn a_holder_who_goes_within_a_second_is_waited_for() {
+    let directory = Directory::new();
+    let holder = UnixListener::bind(directory.socket()).unwrap();
+    let goes = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(400));
+        drop(holder);
+    });
+    let began = std::time::Instant::now();
+    let socket = ControlSocket::bind(&directory.socket()).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    goes.join().unwrap();
+    write_frame(&mut connect(&socket), &Request::Status).unwrap();
+    answer(&socket, 1);
 }
 
 #[test]
