@@ -18,7 +18,9 @@ use crate::flow::FlowKey;
 use crate::leaving::{Leaver, Leaving};
 use crate::port_spaces::PortSpaces;
 use crate::resolver::BackendHops;
-use crate::scheduler::{MaglevTable, SourceHashTable, WrrTable, flow_hash, source_hash};
+use crate::scheduler::{
+    MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
+};
 use crate::slots::Slots;
 use crate::table::conn_state::StateTimeouts;
 use crate::table::local_port::OwnPorts;
@@ -55,8 +57,9 @@ pub enum Picker {
     Maglev(MaglevTable, HashOn),
     /// The cycle; where a worker stands in it is the worker's.
     Wrr(WrrTable),
-    /// Conns are counted by the worker, and by its view those of the others.
-    Wlc,
+    /// Conns are counted by the worker, and by its view those of the others. With many backends, some
+    /// of them are looked at.
+    Wlc(Option<WeightSampler>),
     /// Weighted by a hash of the client address.
     SourceHash(SourceHashTable),
 }
@@ -244,6 +247,20 @@ impl Compiled {
         }
     }
 
+    /// The same as the previous one, by other routes.
+    pub fn rerouted(
+        previous: &Compiled,
+        slots: &Slots,
+        port_addresses: &[(Ipv4Addr, u16)],
+        routes: Arc<RouteTable>,
+    ) -> Self {
+        let snapshot = previous.snapshot().unwrap_or_default();
+        let mut compiled = Compiled::new(&snapshot, slots, port_addresses, previous);
+        compiled.backend_hops = hops_of(&snapshot, &routes);
+        compiled.routes = routes;
+        compiled
+    }
+
     /// All services, in the order of the snapshot.
     pub fn services(&self) -> &[Arc<CompiledService>] {
         &self.order
@@ -361,9 +378,13 @@ fn backend_hops(
     if changed.is_empty() && !some_left {
         return Arc::clone(&previous.backend_hops);
     }
+    hops_of(snapshot, &previous.routes)
+}
+
+fn hops_of(snapshot: &Snapshot, routes: &RouteTable) -> Arc<BackendHops> {
     let backends = snapshot.services.iter().flat_map(|service| &service.backends);
     let addresses = backends.map(|backend| backend.address.to_bits());
-    Arc::new(BackendHops::new(addresses, &previous.routes))
+    Arc::new(BackendHops::new(addresses, routes))
 }
 
 /// The bits of [`Compiled::is_gone`].
@@ -541,7 +562,7 @@ impl CompiledService {
                 Picker::Maglev(MaglevTable::build(&weighted, service.maglev_slots), service.hash_on)
             }
             Scheduler::Wrr => Picker::Wrr(WrrTable::build(&weights)),
-            Scheduler::Wlc => Picker::Wlc,
+            Scheduler::Wlc => Picker::Wlc(WeightSampler::for_large(&weights)),
             Scheduler::SourceHash => Picker::SourceHash(SourceHashTable::build(&weighted)),
         };
         CompiledService {

@@ -7,7 +7,7 @@ use sluice_api::DropReason;
 
 use super::Tables;
 use crate::flow::FlowKey;
-use crate::scheduler::{first_that_takes, pick_least_connections, source_hash};
+use crate::scheduler::{WeightSampler, first_that_takes, pick_least_connections, source_hash};
 use crate::snapshot::{Compiled, CompiledBackend, CompiledService, Picker};
 
 /// What was so when no backend of a service had room: while it still is, none has.
@@ -42,16 +42,18 @@ fn pick(t: &mut Tables, service: &CompiledService, key: &FlowKey) -> Option<usiz
             table.lookup(CompiledService::maglev_hash(*hash_on, key)).map(usize::from)
         }
         Picker::Wrr(table) => t.wrr[service.slot as usize].pick(table).map(usize::from),
-        Picker::Wlc => pick_least(t, service, |_, _| true),
+        Picker::Wlc(sampler) => pick_least(t, service, sampler.as_ref(), |_, _| true),
         Picker::SourceHash(table) => table.lookup(source_hash(key.src)).map(usize::from),
     }
 }
 
-/// By least connections, of those backends that `takes` tells.
+/// By least connections, of those backends that `takes` tells: of those drawn from many, or of all when
+/// none of these takes it.
 #[inline(always)]
 fn pick_least(
     t: &mut Tables,
     service: &CompiledService,
+    sampler: Option<&WeightSampler>,
     takes: impl Fn(&Tables, usize) -> bool,
 ) -> Option<usize> {
     t.wlc_start = t.wlc_start.wrapping_add(1);
@@ -60,7 +62,11 @@ fn pick_least(
         let own = t.counters.backend(slot).conns.get() as u32;
         takes(t, index).then(|| t.view.reading(slot).estimate(own, t.workers))
     };
-    pick_least_connections(&service.weights, load, u64::from(t.workers), t.wlc_start)
+    let new = u64::from(t.workers);
+    // Workers draw apart from each other.
+    let random = (t.wlc_start as u64) ^ u64::from(t.worker) << 40;
+    let drawn = sampler.and_then(|some| some.pick(&service.weights, load, new, random));
+    drawn.or_else(|| pick_least_connections(&service.weights, load, new, t.wlc_start))
 }
 
 #[inline(never)]
@@ -108,7 +114,7 @@ fn has_room(t: &Tables, backend: &CompiledBackend) -> bool {
 fn pick_with_room(t: &mut Tables, service: &CompiledService, key: &FlowKey) -> Option<usize> {
     let room = |t: &Tables, index: usize| has_room(t, &service.backends[index]);
     let (next, start) = match &service.picker {
-        Picker::Wlc => return pick_least(t, service, room),
+        Picker::Wlc(sampler) => return pick_least(t, service, sampler.as_ref(), room),
         Picker::Wrr(table) => {
             let mut wrr = t.wrr[service.slot as usize];
             let next = wrr.pick_where(table, |index| room(t, usize::from(index)));

@@ -11,7 +11,7 @@
 //! | Maglev | [`MaglevTable`] | O(1) | none |
 //! | source hash | [`SourceHashTable`] | O(1) | none |
 //! | weighted round robin | [`WrrTable`] | O(1), O(log n) for weights that share no divisor | [`Wrr`], 8 bytes |
-//! | weighted least connections | nothing | O(n) | the conn counts |
+//! | weighted least connections | nothing, or [`WeightSampler`] | O(n), O(1) above 256 backends | the conn counts |
 //!
 //! Backends may be full: then every scheduler has a way on to another choice, the same on all
 //! workers where the choice is. Workers do not share their state; what that means for the balance
@@ -19,12 +19,14 @@
 
 mod hash;
 mod maglev;
+mod sampler;
 mod source_hash;
 mod wlc;
 mod wrr;
 
 pub use hash::{first_that_takes, flow_hash, source_hash};
 pub use maglev::MaglevTable;
+pub use sampler::WeightSampler;
 pub use source_hash::SourceHashTable;
 pub use wlc::pick_least_connections;
 pub use wrr::{Wrr, WrrTable};

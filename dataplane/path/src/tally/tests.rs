@@ -52,9 +52,17 @@ fn every_backend_has_its_turn() {
         team.pass();
     }
     for service in &services {
-        let others = u32::from(service.scheduler == Scheduler::Wlc);
-        let expected = Reading { others, own: 0 };
-        assert!(readings(&team, service).iter().all(|r| *r == expected), "{}", service.name);
+        // All is read, and of those that nobody asks for nothing.
+        let slot = team.slots.service(&service.name).unwrap();
+        let conns = |b: &sluice_api::SnapshotBackend| {
+            let backend = team.slots.backend(&(slot, b.id())).unwrap();
+            team.workers[0].counters.backend(backend).conns.get() as u32
+        };
+        let is_read = service.scheduler == Scheduler::Wlc;
+        let of = |b| Reading { others: if is_read { conns(b) } else { 0 }, own: 0 };
+        let expected: Vec<Reading> = service.backends.iter().map(of).collect();
+        assert_eq!(service.backends.iter().map(conns).sum::<u32>() as usize, expected.len());
+        assert_eq!(readings(&team, service), expected, "{}", service.name);
     }
 }
 
