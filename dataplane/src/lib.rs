@@ -14,4 +14,5 @@ pub mod kernel;
 pub mod orders;
 pub mod privileges;
 pub mod runtime;
+pub mod stdio;
 pub mod worker;

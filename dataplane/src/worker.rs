@@ -248,6 +248,7 @@ impl Worker {
         let now = now_ms(&self.clock);
         let Worker { pipeline, rx, lanes, from_workers, config, updates, messages, .. } = self;
         let config: &Compiled = config.load();
+        pipeline.go_by(&config.routes);
         let view_epoch = pipeline.view().epoch();
         let mut packets = 0;
         for (port, queue) in rx.iter_mut().enumerate() {

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use sluice_api::message::{FrameError, Request, Response};
+use sluice_api::snapshot::MAX_GENERATION;
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{Problem, Snapshot};
 use tokio::sync::{mpsc, watch};
@@ -182,7 +183,9 @@ impl<'a> Session<'a> {
             self.publisher.update_link(|link| link.revision = revision);
             return Ok(false);
         }
-        let generation = self.publisher.manager.generation().max(self.generation) + 1;
+        let last = self.publisher.manager.generation().max(self.generation);
+        // Behind the largest the numbers begin anew, and behind one that none may have.
+        let generation = if last < MAX_GENERATION { last + 1 } else { 1 };
         self.publisher.manager.set_generation(generation);
         let request = Request::Apply { snapshot: Snapshot { generation, ..wanted.clone() } };
         match self.ask(&request).await? {

@@ -142,6 +142,8 @@ drop_reasons! {
     NeighbourTableFull = "neighbour_table_full",
     /// Larger than the egress port's MTU.
     MtuExceeded = "mtu_exceeded",
+    /// Larger than the egress port's MTU, without DF: a router would fragment it, Sluice does not.
+    WouldFragment = "would_fragment",
     /// The ring to the worker that owns the conn is full.
     HandoverRingFull = "handover_ring_full",
     /// The way to or from the kernel's exception port is full.

@@ -10,11 +10,15 @@ use crate::service::{
     Service, Timeouts,
 };
 
+/// The largest generation: numbers up to it are the same in every reader of JSON. Any other may follow
+/// it.
+pub const MAX_GENERATION: u64 = 1 << 53;
+
 /// Everything the data plane forwards by. Control sends the whole of it for a single weight and
 /// for 30,000 backends alike; the data plane takes all of it or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Grows with every change; the data plane refuses to go back.
+    /// Grows with every change; the data plane refuses to go back, but from [`MAX_GENERATION`].
     pub generation: u64,
     /// All services.
     pub services: Vec<SnapshotService>,

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::service::{Mode, Pool, Timeouts};
-use crate::snapshot::{Snapshot, SnapshotService};
+use crate::snapshot::{MAX_GENERATION, Snapshot, SnapshotService};
 use crate::stats::Limits;
 
 /// One thing that is wrong: which field, what it holds, what would be accepted.
@@ -57,6 +57,10 @@ pub fn snapshot(snapshot: &Snapshot, limits: &Limits, port_addresses: &[Ipv4Addr
     limit(&mut problems, "services[].backends", backends, limits.backends);
     check_pools(&mut problems, snapshot, port_addresses);
     check_services(&mut problems, snapshot, port_addresses);
+    if snapshot.generation > MAX_GENERATION {
+        let expected = format!("at most {MAX_GENERATION}, which is 2^53");
+        problems.push(Problem::new("generation", snapshot.generation, expected));
+    }
     problems
 }
 

@@ -21,9 +21,27 @@ pub struct FilterError(String);
 /// # Errors
 /// [`FilterError`].
 pub fn filter() -> Result<EnvFilter, FilterError> {
+    filter_or(DEFAULT)
+}
+
+/// Whether the environment says what is to be logged: then nobody else does.
+pub fn is_from_environment() -> bool {
+    env::var_os(EnvFilter::DEFAULT_ENV).is_some()
+}
+
+/// Whether a text says what is to be logged, as `RUST_LOG` would.
+pub fn is_filter(text: &str) -> bool {
+    parse(text).is_ok()
+}
+
+/// What is to be logged, by the environment or else by this text, which [is a filter](is_filter).
+///
+/// # Errors
+/// [`FilterError`].
+pub fn filter_or(text: &str) -> Result<EnvFilter, FilterError> {
     match env::var(EnvFilter::DEFAULT_ENV) {
         Ok(text) => parse(&text),
-        Err(VarError::NotPresent) => parse(DEFAULT),
+        Err(VarError::NotPresent) => parse(text),
         Err(VarError::NotUnicode(text)) => Err(FilterError(text.to_string_lossy().into_owned())),
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-pub use filter::{FilterError, filter};
+pub use filter::{FilterError, filter, filter_or, is_filter, is_from_environment};
 
 /// Lines that wait to be written; more are lost, and counted.
 const WAITING: usize = 1_024;

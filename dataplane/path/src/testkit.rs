@@ -374,6 +374,13 @@ impl Harness {
         self.compiled = Compiled::new(snapshot, &self.slots, &own, &self.compiled);
     }
 
+    /// Reach next hops by other routes, as at the beginning of a round.
+    pub fn reroute(&mut self, routes: Arc<RouteTable>) {
+        let own = own_addresses();
+        self.compiled = Compiled::rerouted(&self.compiled, &self.slots, &own, routes);
+        self.pipeline.go_by(&self.compiled.routes);
+    }
+
     /// Let packets come in by a port; what left.
     pub fn receive(&mut self, port: u16, packets: impl IntoIterator<Item = Vec<u8>>) -> Out {
         self.receive_meta(Meta::received(port, false), packets)

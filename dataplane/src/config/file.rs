@@ -26,6 +26,7 @@ const RUNTIME: &[&str] = &[
     "file_prefix",
     "eal_args",
     "verify_l4_checksum",
+    "log",
     "announce_every_s",
 ];
 const LIMITS: &[&str] = &["connections", "services", "backends", "neighbours"];
@@ -131,8 +132,14 @@ fn runtime(report: &mut Report<'_>, file: &Section<'_>, online_cpus: &[u16]) -> 
             "verify_l4_checksum",
             &VerifyL4Checksum::NAMES,
         ),
+        log: section.string(report, "log").unwrap_or("info").to_owned(),
         announce_every_s: section.integer(report, "announce_every_s", 0..=86_400).unwrap_or(60),
     };
+    if !sluice_log::is_filter(&runtime.log) {
+        let expected =
+            "off, error, warn, info, debug or trace, or a list as \"info,rtnetlink=warn\"";
+        report.problem("runtime.log", quoted(&runtime.log), expected);
+    }
     if !is_name(&runtime.file_prefix) {
         report.problem("runtime.file_prefix", quoted(&runtime.file_prefix), NAME);
     }

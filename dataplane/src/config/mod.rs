@@ -4,6 +4,7 @@
 //! `report` reads values and collects problems, `file` knows the sections and their keys, `rules`
 //! checks what concerns several fields, `network` holds the address types.
 
+mod device;
 mod driver;
 mod file;
 mod report;
@@ -26,7 +27,8 @@ pub const MAX_WORKERS: usize = 127;
 /// Longest name of a kernel interface, in bytes: IFNAMSIZ less its terminating zero.
 pub const MAX_INTERFACE_NAME: usize = 15;
 
-/// Everything the data plane is started with. It does not change while it runs.
+/// Everything the data plane is started with. While it runs, only `runtime.log` and the routes change, at
+/// a SIGHUP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `[runtime]`: CPUs and memory.
@@ -64,6 +66,8 @@ pub struct Runtime {
     pub eal_args: Vec<String>,
     /// Who checks TCP and UDP checksums of arriving packets.
     pub verify_l4_checksum: VerifyL4Checksum,
+    /// What is logged, as `RUST_LOG` says it, which comes before. Default `info`.
+    pub log: String,
     /// Time between two announcements of an address by gratuitous ARP, in s (0 to 86,400; 0: it is
     /// announced once). Default 60.
     pub announce_every_s: u32,
@@ -241,8 +245,18 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Config::parse(&text, &online_cpus()?)
-            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+        let config = Config::parse(&text, &online_cpus()?).map_err(invalid)?;
+        let problems = device::problems(&config.ports, &config.runtime.eal_args, Path::new("/"));
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        Err(invalid(report::located(&text, problems)))
+    }
+
+    /// What is right and yet may not be what is wanted.
+    pub fn warnings(&self) -> Vec<String> {
+        device::warnings(self)
     }
 
     /// The configuration in a file's text, for a machine with these CPUs online (ascending, at
@@ -299,6 +313,9 @@ impl fmt::Display for Summary<'_> {
         for route in routes {
             let port = &ports[usize::from(route.port)].name;
             writeln!(f, "route        {} via {} on {port}", route.destination, route.via)?;
+        }
+        for warning in self.0.warnings() {
+            writeln!(f, "warning      {warning}")?;
         }
         if !exception.enabled {
             writeln!(f, "exception    off: packets for the host's own addresses are dropped")?;

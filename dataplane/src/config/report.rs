@@ -82,6 +82,15 @@ impl<'t> Report<'t> {
     }
 }
 
+/// Problems of values that were read and taken, each put where its value stands in the text.
+pub(super) fn located(text: &str, problems: Vec<(String, Problem)>) -> Vec<FileProblem> {
+    let located = |(value, problem): (String, Problem)| {
+        let (line, column) = line_and_column(text, text.find(&value).unwrap_or(0));
+        FileProblem { line, column, problem }
+    };
+    problems.into_iter().map(located).collect()
+}
+
 fn line_and_column(text: &str, place: usize) -> (usize, usize) {
     let before = text.get(..place).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);

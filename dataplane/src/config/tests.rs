@@ -75,6 +75,7 @@ memory_mb = 1_024
 file_prefix = "lb-1"
 eal_args = ["--no-pci", "--vdev=net_null0"]
 verify_l4_checksum = "port"
+log = "warn,rtnetlink=off"
 announce_every_s = 0
 [control]
 socket = "/tmp/x.sock"
@@ -105,6 +106,7 @@ enabled = true
     assert_eq!(config.runtime.eal_args, ["--no-pci", "--vdev=net_null0"]);
     assert_eq!(config.runtime.verify_l4_checksum, VerifyL4Checksum::Port);
     assert_eq!(config.runtime.announce_every_s, 0);
+    assert_eq!(config.runtime.log, "warn,rtnetlink=off");
     assert_eq!(
         config.limits,
         Limits { connections: 2048, services: 1, backends: 2, neighbours: 16 }
@@ -120,8 +122,18 @@ enabled = true
          control      /tmp/x.sock\n\
          limits       2048 connections, 1 services, 2 backends, 16 neighbours\n\
          port         lan: net_pcap0,iface=tp0, 10.0.0.1/24, mtu 9216, exception port lan0\n\
-         route        0.0.0.0/0 via 10.0.0.254 on lan\n"
+         route        0.0.0.0/0 via 10.0.0.254 on lan\n\
+         warning      port lan: runtime.verify_l4_checksum is \"port\", and its driver verifies no TCP \
+         and UDP checksums: broken packets are forwarded, and die uncounted at their receiver; \
+         \"always\" has the workers verify them\n"
     );
+}
+
+#[test]
+fn a_log_level_that_does_not_exist_is_refused() {
+    let expected = "runtime.log is \"inof\": expected off, error, warn, info, debug or trace, or a list \
+                    as \"info,rtnetlink=warn\"";
+    assert_eq!(with("[runtime]\nlog = \"inof\""), [format!("2:7: {expected}")]);
 }
 
 #[test]
@@ -149,7 +161,7 @@ fn every_problem_is_reported_with_its_place() {
             "2:8: runtime.idle is \"lazy\": expected \"adaptive\" or \"busy\"",
             "3:1: runtime.memory is an unknown key: expected one of the keys main_cpu, worker_cpus, \
              share_cpus, idle, hugepages, memory_mb, file_prefix, eal_args, \
-             verify_l4_checksum, announce_every_s",
+             verify_l4_checksum, log, announce_every_s",
             "4:1: port[lan].device is absent: expected a DPDK device string, as \
              \"net_af_xdp0,iface=l0\", or a PCI address",
             "6:7: port[lan].mtu is 100: expected an integer from 576 to 9216",

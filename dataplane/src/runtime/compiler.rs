@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use sluice_api::message::Response;
+use sluice_api::snapshot::MAX_GENERATION;
 use sluice_api::stats::Limits;
 use sluice_api::{Problem, Snapshot, validate};
 
@@ -22,6 +23,7 @@ use crate::control_socket::Reply;
 use sluice_path::counters::WorkerCounters;
 use sluice_path::slots::{Freed, Slots};
 use sluice_path::snapshot::Compiled;
+use sluice_path::table::route::RouteTable;
 
 /// How often it looks at retired slots, and at what fills up.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ const LONG: Duration = Duration::from_secs(1);
 enum Job {
     /// Forward by this from now on.
     Apply(Box<Snapshot>, Reply),
+    /// Reach backends by these routes from now on.
+    Reroute(Arc<RouteTable>),
     /// Free this, unless somebody else still holds it.
     Free(Arc<Compiled>),
 }
@@ -93,6 +97,11 @@ impl Compiler {
         self.send(Job::Apply(Box::new(snapshot), reply));
     }
 
+    /// Have the snapshot in force go by other routes.
+    pub fn reroute(&self, routes: Arc<RouteTable>) {
+        self.send(Job::Reroute(routes));
+    }
+
     /// Have a former one freed: it may be hundreds of megabytes.
     pub fn free(&self, compiled: Arc<Compiled>) {
         self.send(Job::Free(compiled));
@@ -117,7 +126,7 @@ struct Work {
     slots: Slots,
     /// The last one handed out.
     latest: Arc<Compiled>,
-    waiting: VecDeque<(Box<Snapshot>, Reply)>,
+    waiting: Waiting,
     pools: Thresholds,
     small_pools: SmallPools,
     limits: Thresholds,
@@ -134,7 +143,7 @@ impl Work {
             parts,
             jobs,
             news,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             pools: Thresholds::of_tables(),
             small_pools: SmallPools::default(),
             limits: Thresholds::of_limits(),
@@ -164,19 +173,23 @@ impl Work {
             while let Ok(job) = self.jobs.try_recv() {
                 take(job, &mut self.waiting);
             }
+            if let Some(routes) = self.waiting.routes.take() {
+                self.reroute(routes);
+            }
             self.refuse_all_but_the_newest();
-            let Some((snapshot, reply)) = self.waiting.pop_front() else { return };
+            let Some((snapshot, reply)) = self.waiting.snapshots.pop_front() else { return };
             self.apply(&snapshot, reply);
         }
     }
 
     /// Control says what it wants as a whole: with a newer snapshot, older ones are of no interest.
     fn refuse_all_but_the_newest(&mut self) {
-        let newest = self.waiting.iter().map(|(snapshot, _)| snapshot.generation).max();
-        let Some(newest) = newest.filter(|_| self.waiting.len() > 1) else { return };
-        for (snapshot, reply) in std::mem::take(&mut self.waiting) {
+        let snapshots = &mut self.waiting.snapshots;
+        let newest = snapshots.iter().map(|(snapshot, _)| snapshot.generation).max();
+        let Some(newest) = newest.filter(|_| snapshots.len() > 1) else { return };
+        for (snapshot, reply) in std::mem::take(snapshots) {
             if snapshot.generation == newest {
-                self.waiting.push_back((snapshot, reply));
+                snapshots.push_back((snapshot, reply));
             } else {
                 let expected =
                     format!("at least {newest}, which was sent before this was compiled");
@@ -196,9 +209,18 @@ impl Work {
         }
     }
 
+    /// The same snapshot by other routes.
+    fn reroute(&mut self, routes: Arc<RouteTable>) {
+        let rerouted =
+            Compiled::rerouted(&self.latest, &self.slots, &self.parts.port_addresses, routes);
+        self.latest = Arc::new(rerouted);
+        self.tell(Vec::new(), Some((Some(Arc::clone(&self.latest)), Reply::to_nobody())));
+    }
+
     fn prepare(&mut self, snapshot: &Snapshot) -> Result<Option<Arc<Compiled>>, Vec<Problem>> {
         let current = Arc::clone(&self.latest);
-        if snapshot.generation <= current.generation {
+        let is_last = current.generation == MAX_GENERATION;
+        if snapshot.generation <= current.generation && (!is_last || current.is_of(snapshot)) {
             if current.is_of(snapshot) {
                 return Ok(None);
             }
@@ -236,8 +258,9 @@ impl Work {
     /// Free slots that nothing refers to, once all workers forward by what was handed out last.
     fn reclaim(&mut self) {
         let workers = &self.parts.workers;
-        let adopted = workers.iter().map(|w| w.generation.observe()).min().unwrap_or_default();
-        if adopted >= self.latest.generation && self.slots.has_retired() {
+        let latest = self.latest.generation;
+        let is_adopted = workers.iter().all(|worker| worker.generation.observe() == latest);
+        if is_adopted && self.slots.has_retired() {
             let freed = &mut self.freed;
             self.slots
                 .reclaim(|slot| sluice_path::ledger::references(workers, slot), |f| freed.push(f));
@@ -266,9 +289,17 @@ impl Work {
     }
 }
 
-fn take(job: Job, waiting: &mut VecDeque<(Box<Snapshot>, Reply)>) {
+/// What waits for its turn.
+#[derive(Default)]
+struct Waiting {
+    snapshots: VecDeque<(Box<Snapshot>, Reply)>,
+    routes: Option<Arc<RouteTable>>,
+}
+
+fn take(job: Job, waiting: &mut Waiting) {
     match job {
-        Job::Apply(snapshot, reply) => waiting.push_back((snapshot, reply)),
+        Job::Apply(snapshot, reply) => waiting.snapshots.push_back((snapshot, reply)),
+        Job::Reroute(routes) => waiting.routes = Some(routes),
         Job::Free(compiled) => drop(compiled),
     }
 }
@@ -393,6 +424,45 @@ mod tests {
         assert!(refused(snapshot(4, bad)).contains("expected 1 to 65535"));
         assert!(refused(snapshot(5, services(65))).contains("at most 64 in all"));
         assert_eq!(thread.unwrap().latest.generation, 3);
+    }
+
+    #[test]
+    fn the_largest_generation_is_followed_by_any_and_none_is_larger() {
+        let mut thread = None;
+        let mut refused = |snapshot| refusal(&mut work(&mut thread, vec![snapshot]).0[0]);
+        let text = refused(snapshot(u64::MAX, services(1)));
+        assert_eq!(
+            text,
+            "generation is 18446744073709551615: expected at most 9007199254740992, which is 2^53"
+        );
+        work(&mut thread, vec![snapshot(MAX_GENERATION, services(2))]);
+        let (_, news) = work(&mut thread, vec![snapshot(MAX_GENERATION, services(2))]);
+        assert!(matches!(&news[0].done, Some((None, _))), "asked for again");
+        let (_, news) = work(&mut thread, vec![snapshot(1, services(1))]);
+        assert!(matches!(&news[0].done, Some((Some(c), _)) if c.generation == 1));
+        let (mut receipts, _) = work(&mut thread, vec![snapshot(1, services(2))]);
+        assert_eq!(
+            refusal(&mut receipts[0]),
+            "generation is 1: expected above 1, which is in force"
+        );
+    }
+
+    #[test]
+    fn other_routes_are_the_same_snapshot() {
+        let mut thread = None;
+        let (_, mut news) = work(&mut thread, vec![snapshot(3, services(2))]);
+        let (Some(before), _) = news.remove(0).done.unwrap() else { panic!("not compiled") };
+        let mut work = thread.unwrap();
+        let (to_main, news) = channel();
+        work.news = to_main;
+        assert_eq!(before.backend_hops.unreachable(&[]), []);
+        work.waiting.routes = Some(Arc::new(RouteTable::new([], &[])));
+        work.turn();
+        let (Some(after), _) = news.recv().unwrap().done.unwrap() else { panic!("not compiled") };
+        assert_eq!((after.generation, after.changes(), after.left()), (3, 0, &[][..]));
+        assert_eq!(after.snapshot(), before.snapshot());
+        assert!(Arc::ptr_eq(&after.services()[0], &before.services()[0]));
+        assert!(!after.backend_hops.unreachable(&[]).is_empty(), "no route leads to any backend");
     }
 
     #[test]

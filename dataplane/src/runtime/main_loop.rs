@@ -469,6 +469,11 @@ impl MainLoop {
         self.resolver.doubt_silence(self.some_worker_is_stuck());
     }
 
+    /// The longest time for which a worker has not come round, in ms.
+    pub fn longest_silence_ms(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.pulse.silent_ms()).max().unwrap_or_default()
+    }
+
     /// Whether a worker does not come round: what is not answered may have come to its queues.
     pub fn some_worker_is_stuck(&self) -> bool {
         self.workers.iter().any(|worker| worker.pulse.is_stuck())
@@ -537,10 +542,11 @@ impl MainLoop {
                 let _ = worker.thread.join();
             } else {
                 left = true;
-                tracing::error!("worker {number} does not end, its ports are not closed in order");
+                eprintln!("worker {number} does not end, its ports are not closed in order");
             }
         }
         if left {
+            crate::stdio::flush();
             std::process::exit(1);
         }
     }

@@ -10,6 +10,7 @@ mod links;
 mod main_loop;
 mod mend;
 mod pulse;
+mod reload;
 mod requests;
 mod rounds;
 mod start;
@@ -18,15 +19,20 @@ mod thresholds;
 mod usage;
 mod vf;
 mod warnings;
+mod watchdog;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::config::Config;
 use crate::dpdk::PortFault;
 use crate::privileges;
+use reload::Reload;
+use watchdog::Watchdog;
 
 pub use start::{StartError, port_addresses};
 
@@ -48,25 +54,45 @@ pub enum RunError {
     },
 }
 
-/// Run the data plane until SIGTERM or SIGINT.
+/// Run the data plane, as the file at `path` says, until SIGTERM or SIGINT. At SIGHUP the file is read
+/// again, and what may change while it runs does: routes, and what is logged, by `log_by`. SIGUSR1 and
+/// SIGUSR2 do nothing.
 ///
 /// # Errors
 /// [`RunError`]: what kept it from starting, or the port that was lost.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(
+    config: Config,
+    path: &Path,
+    log_by: impl Fn(&str) -> Result<(), String> + 'static,
+) -> Result<(), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(StartError::Signal)?;
+    let reload = Arc::new(AtomicBool::new(false));
+    let ignored = Arc::new(AtomicBool::new(false));
+    for (signal, flag) in [
+        (SIGTERM, &stop),
+        (SIGINT, &stop),
+        (SIGHUP, &reload),
+        (SIGUSR1, &ignored),
+        (SIGUSR2, &ignored),
+    ] {
+        signal_hook::flag::register(signal, Arc::clone(flag)).map_err(StartError::Signal)?;
     }
     abort_on_panic();
     let mut main = start::start(config)?;
     let drivers = main.ports.iter().map(|port| port.port.driver());
     privileges::limit(drivers, main.config.exception.enabled).map_err(StartError::Capabilities)?;
     main.rounds.watch().map_err(StartError::Thread)?;
+    let mut reload = Reload::new(path, reload, log_by);
+    let mut watchdog = Watchdog::from_environment();
     println!("READY");
     tell_supervisor(NotifyState::Ready);
     let mut lost = None;
     while !stop.load(Relaxed) && lost.is_none() {
         main.round();
+        main.reload(&mut reload);
+        if watchdog.is_due(main.now_ms(), main.longest_silence_ms()) {
+            tell_supervisor(NotifyState::Watchdog);
+        }
         lost = main.lost_port();
     }
     tell_supervisor(NotifyState::Stopping);
@@ -92,6 +118,7 @@ fn abort_on_panic() {
     std::panic::set_hook(Box::new(move |info| {
         report(info);
         eprintln!("sluice-dataplane: this is a bug; the process ends so that it can be restarted");
+        crate::stdio::flush();
         std::process::abort();
     }));
 }

@@ -553,6 +553,20 @@ impl<F: Frame> Pipeline<F> {
         self.held.len()
     }
 
+    /// Reach next hops by these routes from now on. What is under way goes by them as well.
+    #[inline(always)]
+    pub fn go_by(&mut self, routes: &Arc<RouteTable>) {
+        if !Arc::ptr_eq(&self.tables.routes, routes) {
+            self.reroute(routes);
+        }
+    }
+
+    #[cold]
+    fn reroute(&mut self, routes: &Arc<RouteTable>) {
+        self.tables.routes = Arc::clone(routes);
+        self.tables.neighbours.reroute();
+    }
+
     /// What this worker sees of the others.
     pub fn view(&self) -> &WorkerView {
         &self.tables.view

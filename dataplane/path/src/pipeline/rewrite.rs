@@ -3,9 +3,10 @@
 //! Checksums are updated by the conn's precomputed difference (RFC 1624), never computed anew: what
 //! was damaged before Sluice stays detectably damaged behind it.
 
+use sluice_api::DropReason;
 use sluice_wire::checksum::Delta;
 use sluice_wire::flow_head::NatHead;
-use sluice_wire::headers::L4_OFFSET;
+use sluice_wire::headers::{Ipv4Frame, L4_OFFSET};
 use sluice_wire::ipv4::PROTO_TCP;
 
 use super::Tables;
@@ -59,9 +60,14 @@ fn ttl_exceeded<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, now: Milli
     icmp_error::answer(frame, meta, t, now, Problem::TtlExceeded)
 }
 
-/// A packet larger than the egress port's MTU: the sender is told to send smaller ones (RFC 1191).
-/// Sluice does not fragment: packets without DF are dropped and counted like the others.
+/// A packet larger than the egress port's MTU: the sender is told to send smaller ones (RFC 1191), if it
+/// has set DF. One that has not expects to be fragmented and knows nothing to do about "fragmentation
+/// needed and DF set" (RFC 792; RFC 1812, 5.2.7.1), and Sluice does not fragment.
 #[cold]
 fn too_big<F: Frame>(frame: &mut F, meta: &Meta, t: &mut Tables, mtu: u16, now: Millis) -> Verdict {
+    let ip = Ipv4Frame::parse(frame.bytes()).ok();
+    if !ip.is_some_and(|frame| frame.ip.dont_fragment()) {
+        return Verdict::Drop(DropReason::WouldFragment);
+    }
     icmp_error::answer(frame, meta, t, now, Problem::TooBig { mtu })
 }

@@ -3,6 +3,7 @@
 mod evidence;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use sluice_api::{AdminState, DropReason, Mode, Protocol, Refusal, Scheduler, Snapshot};
 use sluice_wire::arp;
@@ -15,6 +16,7 @@ use crate::frame::{Frame, MemFrame};
 use crate::pipeline::{HELD_PER_NEIGHBOUR, ToMain};
 use crate::resolver::{Action, NeighbourState, NeighbourUpdate, Purpose, Resolver};
 use crate::table::local_port::OwnPorts;
+use crate::table::route::{Route, RouteTable};
 use crate::testkit::{self, *};
 
 const SYN: TcpFlags = TcpFlags::SYN;
@@ -676,6 +678,37 @@ fn pings_are_answered_and_other_traffic_to_own_addresses_goes_to_the_kernel() {
     assert_eq!(out.to_kernel[0].1.bytes()[22], 64, "untouched");
 }
 
+/// At a SIGHUP: conns that run go by the new routes as new ones do, without another ARP for those who are
+/// known.
+#[test]
+fn other_routes_lead_running_conns_too() {
+    let mut h = web(Mode::FullNat, 1);
+    let key = client(1);
+    let out = h.receive(CLIENT_PORT, [packet(PORT_MACS[0], &key, SYN, &[])]);
+    let to_backend = inspect(&out.transmitted[0].1).0;
+    let back = back(&to_backend);
+    let answer = |h: &mut Harness, flags| {
+        let out = h.receive(BACKEND_PORT, [packet(PORT_MACS[1], &back, flags, &[])]);
+        out.transmitted[0].1.bytes()[..6].to_vec()
+    };
+    assert_eq!(answer(&mut h, SYN_ACK), mac_of(CLIENT_PORT, GATEWAY).0);
+    let other = Ipv4Addr::new(192, 0, 2, 253);
+    let networks = [(0, "192.0.2.0/24".parse().unwrap()), (1, "10.0.0.0/16".parse().unwrap())];
+    let route = Route { destination: "0.0.0.0/0".parse().unwrap(), via: other, port: CLIENT_PORT };
+    let routes = RouteTable::new(networks, &[route]);
+    h.reroute(Arc::new(routes));
+    assert_eq!(answer(&mut h, SYN_ACK), mac_of(CLIENT_PORT, other).0);
+    // The backend's next hop is another's no less: it is looked up, found, and not asked for.
+    h.resolves = false;
+    let out = h.receive(CLIENT_PORT, [packet(PORT_MACS[0], &key, ACK, &[])]);
+    assert_eq!(inspect(&out.transmitted[0].1).0, to_backend);
+    // No way leads back any more.
+    h.reroute(Arc::new(RouteTable::new(networks, &[])));
+    let out = h.receive(BACKEND_PORT, [packet(PORT_MACS[1], &back, ACK, &[])]);
+    assert!(out.transmitted.is_empty());
+    assert_eq!(h.drops(DropReason::NoRoute), 1);
+}
+
 #[test]
 fn ttl_runs_out_and_large_packets_are_told_to_the_sender() {
     let mut h = web(Mode::FullNat, 1);
@@ -704,6 +737,19 @@ fn ttl_runs_out_and_large_packets_are_told_to_the_sender() {
     let bytes = out.transmitted[0].1.bytes();
     assert_eq!((bytes[34], bytes[35], &bytes[40..42]), (3, 4, &[5, 220][..]), "MTU 1500");
     assert_eq!(h.drops(DropReason::MtuExceeded), 1);
+
+    // Without DF a router would fragment it: "fragmentation needed and DF set" is not true of it.
+    let mut fragmentable = packet(PORT_MACS[0], &client(1), ACK, &[0; 1_480]);
+    fragmentable[20..22].fill(0);
+    let sum = sluice_wire::checksum::update_u16(
+        u16::from_be_bytes([fragmentable[24], fragmentable[25]]),
+        0x4000,
+        0,
+    );
+    fragmentable[24..26].copy_from_slice(&sum.to_be_bytes());
+    let out = h.receive(CLIENT_PORT, [fragmentable]);
+    assert!(out.transmitted.is_empty());
+    assert_eq!((h.drops(DropReason::WouldFragment), h.drops(DropReason::MtuExceeded)), (1, 1));
 }
 
 /// Each bad frame dies under its own reason, and nothing leaves.

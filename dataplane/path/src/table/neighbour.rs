@@ -232,9 +232,7 @@ impl Neighbours {
         self.note_purpose(slot, Purpose::Site);
         let entry = &mut self.entries[slot as usize];
         entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
-        let epoch = NextHopRef(entry.note & !NOT_READY).epoch() + 1;
-        let epoch = if EPOCHS.contains(&epoch) { epoch } else { *EPOCHS.start() };
-        entry.note = NextHopRef::new(slot, epoch).0 | NOT_READY;
+        entry.note = following(NextHopRef(entry.note & !NOT_READY)).0 | NOT_READY;
         self.slots.remove(&(entry.port, entry.address));
         self.free.push_back(slot);
     }
@@ -269,6 +267,20 @@ impl Neighbours {
         }
         self.note_purpose(slot, purpose);
         Some(slot)
+    }
+
+    /// Routes have changed: all conns look their next hop up again, while the next hops stay as they are.
+    pub fn reroute(&mut self) {
+        for note in &mut self.strangers {
+            let entry = self.entries.get(usize::from(note.slot()));
+            if entry.is_some_and(|entry| note.0 == entry.note & !NOT_READY) {
+                *note = following(*note);
+            }
+        }
+        for entry in &mut self.entries {
+            let not_ready = entry.note & NOT_READY;
+            entry.note = following(NextHopRef(entry.note & !NOT_READY)).0 | not_ready;
+        }
     }
 
     /// Whether the main thread should be told now that this next hop is wanted; true at most every
@@ -314,6 +326,13 @@ impl Neighbours {
         }
         Some(slot)
     }
+}
+
+/// The note of the same slot in its next epoch.
+fn following(note: NextHopRef) -> NextHopRef {
+    let epoch = note.epoch() + 1;
+    let epoch = if EPOCHS.contains(&epoch) { epoch } else { *EPOCHS.start() };
+    NextHopRef::new(note.slot(), epoch)
 }
 
 fn is_stranger(purpose: Purpose) -> bool {
