@@ -5,6 +5,7 @@ mod count;
 mod generator;
 mod leftovers;
 mod origin;
+mod output;
 pub mod pieces;
 mod pipeline;
 mod setup;
@@ -21,6 +22,7 @@ Exit codes:
   0  measured
   1  it could not be measured; count --check: something got worse
   2  the command line is wrong
+  77  count --check: the figures are of another toolchain and cannot be compared
 ";
 
 /// Measure Sluice's packet path.

@@ -9,6 +9,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::output::OutputFile;
+
 /// What a figure depends on beside the code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin {
@@ -95,17 +97,34 @@ fn command() -> String {
     words.join(" ")
 }
 
-/// Keep a report as JSON in a directory, which is made if need be.
-///
-/// # Errors
-/// Names the path and the system's reason.
-pub fn record(dir: &Path, file: &str, report: &impl Serialize) -> Result<(), RecordError> {
-    let path = dir.join(file);
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(dir)?;
-        let mut bytes = serde_json::to_vec_pretty(report)?;
-        bytes.push(b'\n');
-        fs::write(&path, bytes)
-    };
-    write().map_err(|error| RecordError::Write { path: path.clone(), error })
+/// A file that a report will be kept in.
+#[derive(Debug)]
+pub struct Record(OutputFile);
+
+impl Record {
+    /// Open it, before anything is measured, in a directory that is made if need be.
+    ///
+    /// # Errors
+    /// Names the path and the system's reason.
+    pub fn open(dir: &Path, file: &str) -> Result<Record, RecordError> {
+        let path = dir.join(file);
+        fs::create_dir_all(dir)
+            .and_then(|()| OutputFile::open(&path))
+            .map(Record)
+            .map_err(|error| RecordError::Write { path, error })
+    }
+
+    /// Keep a report in it, as JSON.
+    ///
+    /// # Errors
+    /// Names the path and the system's reason.
+    pub fn keep(self, report: &impl Serialize) -> Result<(), RecordError> {
+        let path = self.0.path.clone();
+        let write = || -> io::Result<()> {
+            let mut bytes = serde_json::to_vec_pretty(report)?;
+            bytes.push(b'\n');
+            self.0.write(&bytes)
+        };
+        write().map_err(|error| RecordError::Write { path, error })
+    }
 }

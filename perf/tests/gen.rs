@@ -190,3 +190,25 @@ fn what_cannot_be_is_said_clearly() {
     let error = refused(&[RING]);
     assert!(error.contains("no answer to ARP for 10.0.0.100 on device net_ring0"), "{error}");
 }
+
+#[test]
+fn a_result_that_cannot_be_kept_is_refused_before_anything_is_measured() {
+    let files = Files::new("outputs");
+    let kept = files.file("kept.json", "an older result");
+    let out = format!("--out={}", kept.display());
+    for flag in ["--out", "--html"] {
+        // A device that is not there would be refused next.
+        let wrong = format!("{flag}=/nonexistent/result");
+        let said = refused(&[&["--device=net_nosuch0"], &[&wrong]]);
+        assert_eq!(
+            said,
+            "sluice-perf: cannot write /nonexistent/result: No such file or directory (os error 2)\n"
+        );
+    }
+    let page = files.0.join("page.html");
+    let said =
+        refused(&[&["--device=net_nosuch0"], &[&out], &[&format!("--html={}", page.display())]]);
+    assert!(said.contains("net_nosuch0"), "{said}");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "an older result", "it stays");
+    assert!(!page.exists(), "no empty page is left behind");
+}

@@ -27,7 +27,7 @@ use std::thread;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::origin::{self, Origin, RecordError};
+use crate::origin::{Origin, Record, RecordError};
 
 /// The file that `--record` writes.
 pub const FILE: &str = "instructions.json";
@@ -136,10 +136,11 @@ pub fn run(options: &Options) -> Result<ExitCode, CountError> {
         eprintln!("SKIPPED: {reason}");
         return Ok(ExitCode::from(guard::SKIPPED));
     }
+    let record = options.record.as_deref().map(|dir| Record::open(dir, FILE)).transpose()?;
     let report = count(options)?;
     print(&report, options)?;
-    if let Some(dir) = &options.record {
-        origin::record(dir, FILE, &report)?;
+    if let Some(record) = record {
+        record.keep(&report)?;
     }
     match before {
         Some(before) => Ok(guard::check(&before, &report, options.tolerance)),

@@ -37,7 +37,7 @@ use sluice_dataplane::dpdk::{Clock, Eal, EalConfig};
 pub use error::GenError;
 use outcome::{Interval, Outcome};
 use plan::{Plan, SearchPlan};
-use report::Report;
+use report::{Outputs, Report};
 use scenario::Scenario;
 use search::{Found, Measured, SearchConfig, search};
 use session::Session;
@@ -74,6 +74,7 @@ pub fn run(options: &Options) -> Result<(), GenError> {
         None => options.flags.clone(),
     };
     let plan = Plan::new(&scenario)?;
+    let outputs = Outputs::open(options)?;
     let stop = stop_on_signals()?;
     let _leftovers = plan.owns_file_prefix.then(|| Leftovers::of(plan.file_prefix.as_str()));
     let eal = Eal::init(&eal_config(&plan))?;
@@ -94,7 +95,7 @@ pub fn run(options: &Options) -> Result<(), GenError> {
         }
     }
     report.interrupted = stop.load(Relaxed);
-    report.write(options.json, options.out.as_deref(), options.html.as_deref())
+    outputs.write(&report)
 }
 
 /// A flag that SIGINT and SIGTERM set; the second of them ends the process at once.

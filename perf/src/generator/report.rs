@@ -1,19 +1,19 @@
 //! The result: figures for people, JSON for programs, a page with plots.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use sluice_dataplane::dpdk::Eal;
 
-use super::GenError;
 use super::html;
 use super::outcome::Outcome;
 use super::scenario::Scenario;
 use super::search::Found;
 use super::session::Session;
+use super::{GenError, Options};
+use crate::output::OutputFile;
 
 /// Connections that were opened before the run.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -57,6 +57,57 @@ pub struct Report {
     pub interrupted: bool,
 }
 
+/// Where a report goes, opened before anything is measured.
+pub struct Outputs {
+    json: bool,
+    out: Option<OutputFile>,
+    page: Option<OutputFile>,
+}
+
+impl Outputs {
+    /// Open all that the options ask for.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn open(options: &Options) -> Result<Outputs, GenError> {
+        let open = |path: &Option<PathBuf>| {
+            path.as_deref()
+                .map(|path| OutputFile::open(path).map_err(|source| cannot_write(path, source)))
+                .transpose()
+        };
+        let (out, page) = (open(&options.out)?, open(&options.html)?);
+        Ok(Outputs { json: options.json, out, page })
+    }
+
+    /// Write a report wherever it is wanted; to standard output for people unless as JSON.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(self, report: &Report) -> Result<(), GenError> {
+        let text = serde_json::to_string_pretty(report).map_err(|error| GenError::Output {
+            what: "the result".to_owned(),
+            source: error.into(),
+        })?;
+        let to_file = |output: OutputFile, text: &str| {
+            let path = output.path.clone();
+            output.write(text.as_bytes()).map_err(|source| cannot_write(&path, source))
+        };
+        if let Some(output) = self.out {
+            to_file(output, &format!("{text}\n"))?;
+        }
+        if let Some(output) = self.page {
+            to_file(output, &html::page(report))?;
+        }
+        let lines = if self.json { text } else { report.for_people().join("\n") };
+        writeln!(io::stdout().lock(), "{lines}")
+            .map_err(|source| GenError::Output { what: "standard output".to_owned(), source })
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> GenError {
+    GenError::Output { what: path.display().to_string(), source }
+}
+
 impl Report {
     /// An empty report of a session.
     pub fn new(scenario: Scenario, session: &Session) -> Self {
@@ -72,35 +123,6 @@ impl Report {
             search: None,
             interrupted: false,
         }
-    }
-
-    /// Write it wherever it is wanted; to standard output for people unless as JSON.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub fn write(
-        &self,
-        json: bool,
-        out: Option<&Path>,
-        page: Option<&Path>,
-    ) -> Result<(), GenError> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| GenError::Output {
-            what: "the result".to_owned(),
-            source: error.into(),
-        })?;
-        let to_file = |path: &Path, text: &str| {
-            fs::write(path, text)
-                .map_err(|source| GenError::Output { what: path.display().to_string(), source })
-        };
-        if let Some(path) = out {
-            to_file(path, &format!("{text}\n"))?;
-        }
-        if let Some(path) = page {
-            to_file(path, &html::page(self))?;
-        }
-        let lines = if json { text } else { self.for_people().join("\n") };
-        writeln!(io::stdout().lock(), "{lines}")
-            .map_err(|source| GenError::Output { what: "standard output".to_owned(), source })
     }
 
     /// The figures, line by line.

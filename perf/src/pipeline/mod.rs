@@ -27,7 +27,7 @@ use bench::Bench;
 use report::Report;
 use scenario::Scenario;
 
-use crate::origin::{self, RecordError};
+use crate::origin::{Record, RecordError};
 
 /// What to measure.
 #[derive(Args)]
@@ -99,6 +99,8 @@ pub enum PerfError {
 
 /// Measure and report.
 pub fn run(mut options: Options) -> Result<(), PerfError> {
+    let record = options.record.as_deref();
+    let record = record.map(|dir| Record::open(dir, "pipeline.json")).transpose()?;
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if !core_affinity::set_for_current(core_affinity::CoreId { id: usize::from(options.cpu) }) {
         return Err(PerfError::Cpu(options.cpu));
@@ -131,8 +133,8 @@ pub fn run(mut options: Options) -> Result<(), PerfError> {
     }
     report.finish();
     report.print(options.json)?;
-    if let Some(dir) = &options.record {
-        origin::record(dir, "pipeline.json", &report)?;
+    if let Some(record) = record {
+        record.keep(&report)?;
     }
     Ok(())
 }
