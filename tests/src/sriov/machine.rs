@@ -51,15 +51,15 @@ pub struct Machine {
 
 impl Machine {
     /// Lay the taps, start QEMU from `image`, which `scripts/test-sriov` makes, and wait until the
-    /// guest takes commands.
+    /// guest takes commands. It finds `image` and `programs`, both absolute, where they lie on the host.
     ///
     /// # Errors
     /// It does not boot; the error has the end of its console.
-    pub fn boot(site: &Site, image: &Path) -> Result<Self> {
+    pub fn boot(site: &Site, image: &Path, programs: &Path) -> Result<Self> {
         let net = site.netns("net");
         lay_taps(&net)?;
         let (command, monitor) = (site.file("guest.sock"), site.file("monitor.sock"));
-        let argv = argv(image, &command, &monitor);
+        let argv = argv(image, programs, &command, &monitor);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let qemu = Process::spawn(site, &net, "qemu", &argv)?;
         let guest = Guest::connect(&command, BOOT).map_err(|error| LabError::NotReady {
@@ -151,8 +151,9 @@ fn qemu_argv(image: &Path) -> Vec<String> {
     .to_vec()
 }
 
-fn argv(image: &Path, command: &Path, monitor: &Path) -> Vec<String> {
+fn argv(image: &Path, programs: &Path, command: &Path, monitor: &Path) -> Vec<String> {
     let image_path = image.display();
+    let programs = programs.display();
     let (command, monitor) = (command.display(), monitor.display());
     let mut line = format!(
         "-M q35 -accel tcg,thread=multi -cpu Haswell,-tsc-deadline,-hle,-rtm,-invpcid,-pcid -smp {CPUS} -m 2560 \
@@ -190,7 +191,8 @@ fn argv(image: &Path, command: &Path, monitor: &Path) -> Vec<String> {
     ));
     let kernel_args = format!(
         "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt hugepages=512 mitigations=off nopti \
-         nokaslr audit=0 apparmor=0 net.ifnames=0 sluice.image={image_path}"
+         nokaslr audit=0 apparmor=0 net.ifnames=0 sluice.image={image_path} \
+         sluice.programs={programs}"
     );
     let mut argv = qemu_argv(image);
     argv.extend(line.split_whitespace().map(str::to_owned));

@@ -11,7 +11,7 @@ mod refuse;
 mod remove;
 mod sluice;
 
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::lab::api::Api;
@@ -97,7 +97,10 @@ fn open(
     let mut lab = Lab::build(lab, binaries)?;
     lab.api = Api::new(lab.site().netns("net"), &sluice::api_listen());
     narrator.say("booting Debian's kernel in QEMU, an emulated CPU");
-    let mut machine = Machine::boot(lab.site(), &options.image)?;
+    // All programs lie in one directory.
+    let programs = lab.binaries().dataplane.parent().unwrap_or(Path::new("/"));
+    let programs = path::absolute(programs).map_err(LabError::io("the programs"))?;
+    let mut machine = Machine::boot(lab.site(), &options.image, &programs)?;
     narrator.say("it has booted; making VFs: PF up, VFs made, MAC addresses set");
     let nics = Nics::make(&mut machine.guest)?;
     narrator.say(format!(
