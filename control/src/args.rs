@@ -25,4 +25,8 @@ pub struct Arguments {
     /// Validate the file, and that it goes together with the state there is; then exit.
     #[arg(long)]
     pub check: bool,
+    /// With --check: the data plane's file, to warn of addresses that its ports do not lead to.
+    /// /etc/sluice/dataplane.toml where that can be read.
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub dataplane_file: Option<PathBuf>,
 }

@@ -11,6 +11,7 @@ pub mod args;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dataplane_file;
 pub mod derived;
 pub mod doctor;
 pub mod events;

@@ -10,6 +10,9 @@ use sd_notify::NotifyState;
 use sluice_api::EXIT_WRONG_FILE;
 use sluice_control::args::Arguments;
 use sluice_control::config::Config;
+use sluice_control::dataplane_file::{self, DATAPLANE_FILE};
+use sluice_control::model::State;
+use sluice_control::model::reach::doubts;
 use sluice_control::server::{self, StartError};
 use sluice_log::{LAST_LINES, Log};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +49,7 @@ fn run(arguments: &Arguments, log: &Log) -> Result<(), Failure> {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let config = Config::load(&arguments.config).map_err(|e| wrong_file(&e))?;
-    if arguments.check { check(&config) } else { serve(&config, &arguments.config) }
+    if arguments.check { check(&config, arguments) } else { serve(&config, &arguments.config) }
 }
 
 fn wrong_file(error: &impl Display) -> Failure {
@@ -58,14 +61,22 @@ fn not_started(error: &StartError) -> Failure {
     (error.to_string(), code)
 }
 
-fn check(config: &Config) -> Result<(), Failure> {
+fn check(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
+    let reach = match &arguments.dataplane_file {
+        Some(file) => dataplane_file::reach(file).map_err(|e| wrong_file(&e))?,
+        None => dataplane_file::reach(DATAPLANE_FILE.as_ref()).unwrap_or_default(),
+    };
     let notes = server::check(config).map_err(|e| not_started(&e))?;
     let mut out = io::stdout().lock();
     let mut print = |line: String| {
         writeln!(out, "{line}").map_err(|e| (format!("standard output cannot be written: {e}"), 1))
     };
     print(format!("OK: {} services, {} pools", config.services.len(), config.pools.len()))?;
-    notes.into_iter().try_for_each(print)
+    notes.into_iter().try_for_each(&mut print)?;
+    // The file's alone: what the API has made is warned of where it runs, in `/readyz`.
+    let state =
+        State { version: 0, services: config.services.clone(), pools: config.pools.clone() };
+    doubts(&state, &reach).into_iter().try_for_each(|doubt| print(format!("warning: {doubt}")))
 }
 
 #[tokio::main]

@@ -402,6 +402,28 @@ async fn statistics_and_status_come_from_the_data_plane() {
     server.stop().await;
 }
 
+/// What follows the rules and cannot work is taken, and warned of.
+#[tokio::test]
+async fn what_cannot_work_is_a_warning() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| m.port_address = Some("10.0.0.254".parse().unwrap()));
+    api.ready(200).await;
+    let mut far = dr("dns", "198.51.100.2");
+    far["backends"] =
+        json!([{"address": "10.0.0.9", "port": 53}, {"address": "10.9.0.1", "port": 53}]);
+    api.send("POST", "/services", far).await.ok(201);
+    let warnings = api.get("/readyz").await.ok(200)["warnings"].to_string();
+    let expected = "service dns: backend 10.9.0.1:53 is in no network of the data plane's ports";
+    assert!(warnings.contains(expected), "{warnings}");
+    assert!(!warnings.contains("10.0.0.9"), "{warnings}");
+    api.delete("/services/dns/backends/10.9.0.1:53").await.ok(200);
+    let warnings = api.get("/readyz").await.ok(200)["warnings"].to_string();
+    assert!(!warnings.contains("dns: backend"), "{warnings}");
+    server.stop().await;
+}
+
 /// What a worker that is stuck has not taken over is pending, not applied.
 #[tokio::test]
 async fn a_worker_that_is_stuck_is_a_warning_and_what_it_lacks_is_pending() {

@@ -356,6 +356,37 @@ fn check_accepts_what_would_start() {
 }
 
 #[test]
+fn check_warns_of_what_cannot_work_with_the_data_planes_file() {
+    let lab = Lab::new();
+    let far = lab.toml(WEB).replace("10.0.0.1\"", "10.7.0.1\"");
+    assert!(far.contains("10.7.0.1"));
+    let file = lab.path("dataplane.toml");
+    let named = ["--check", "--dataplane-file", file.to_str().unwrap()];
+    // Named, it must be there.
+    let (code, out, error) = run(&lab, &far, &named);
+    assert_eq!((code, out.as_str()), (Some(78), ""));
+    assert!(error.contains("dataplane.toml: expected a file that can be read"), "{error}");
+
+    let port = "[[port]]\naddresses = [\"10.0.0.254/24\", \"198.51.100.254/24\"]\n";
+    fs::write(&file, port).unwrap();
+    let (code, out, error) = run(&lab, &far, &named);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let warnings: Vec<_> = out.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "warning: service web: backend 10.7.0.1:8080 is in no network of the data plane's ports, and no \
+          route leads there"
+        ]
+    );
+    let route = "[[route]]\ndestination = \"10.7.0.0/16\"\nvia = \"10.0.0.1\"\n";
+    fs::write(&file, format!("{port}{route}")).unwrap();
+    let (_, out, _) = run(&lab, &far, &named);
+    assert!(!out.contains("warning"), "{out}");
+    assert_eq!(run(&lab, &far, &named[1..]).0, Some(2), "only with --check");
+}
+
+#[test]
 fn files_that_are_wrong_are_refused_with_every_reason() {
     let lab = Lab::new();
     let web = lab.toml(WEB);

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use super::finding::Finding;
 use super::wanted::Wanted;
 use crate::config::Config;
+use crate::model;
+use crate::model::reach::{Reach, doubts};
 
 /// The name of the data plane's program.
 const DATAPLANE: &str = "sluice-dataplane";
@@ -61,25 +63,23 @@ pub fn dataplane_program() -> Option<PathBuf> {
     folders.map(|folder| folder.join(DATAPLANE)).find(|program| program.is_file())
 }
 
-/// Control's file.
-pub fn control(file: &Path) -> Finding {
+/// Control's file, and what in it cannot work with a data plane whose ports lead where `reach` says.
+pub fn control(file: &Path, reach: &Reach) -> Vec<Finding> {
     const CHECK: &str = "control-file";
-    match Config::load(file) {
-        Ok(config) => Finding::ok(
-            CHECK,
-            format!(
-                "{} is valid: {} services, {} pools",
-                file.display(),
-                config.services.len(),
-                config.pools.len()
-            ),
-        ),
-        Err(error) => Finding::wrong(
-            CHECK,
-            error.to_string(),
-            format!("edit {}, or name another with --control-file", file.display()),
-        ),
-    }
+    let shown = file.display();
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => {
+            let fix = format!("edit {shown}, or name another with --control-file");
+            return vec![Finding::wrong(CHECK, error.to_string(), fix)];
+        }
+    };
+    let (services, pools) = (config.services.len(), config.pools.len());
+    let message = format!("{shown} is valid: {services} services, {pools} pools");
+    let state = model::State { version: 0, services: config.services, pools: config.pools };
+    let doubts = doubts(&state, reach).into_iter();
+    let warnings = doubts.map(|doubt| Finding::warning(CHECK, doubt, format!("edit {shown}")));
+    [Finding::ok(CHECK, message)].into_iter().chain(warnings).collect()
 }
 
 #[cfg(test)]
@@ -123,10 +123,20 @@ mod tests {
     fn controls_file_is_judged_by_its_own_rules() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("control.toml");
-        assert_eq!(control(&file).state, State::Wrong);
+        let look = |reach: &Reach| control(&file, reach);
+        assert_eq!(look(&Reach::default())[0].state, State::Wrong);
         fs::write(&file, "[[pool]]\nname = \"p\"\naddresses = [\"10.0.0.1\"]\n").unwrap();
-        assert!(control(&file).message.ends_with("is valid: 0 services, 1 pools"));
+        let found = look(&Reach::default());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.ends_with("is valid: 0 services, 1 pools"));
+        let elsewhere = Reach { networks: vec![([10, 1, 0, 1].into(), 24)], routes: vec![] };
+        let found = look(&elsewhere);
+        assert_eq!((found.len(), found[1].state), (2, State::Warning));
+        assert!(
+            found[1].message.starts_with("pool p: its addresses are in no network"),
+            "{found:?}"
+        );
         fs::write(&file, "[control]\napi_listen = \"x\"\n").unwrap();
-        assert!(control(&file).message.contains("control.api_listen"));
+        assert!(look(&elsewhere)[0].message.contains("control.api_listen"));
     }
 }

@@ -33,7 +33,8 @@ pub fn examine(examination: &Examination) -> Vec<Finding> {
     let program = files::dataplane_program();
     let (file, wanted) = files::dataplane(&examination.dataplane_file, program.as_deref());
     let wanted = wanted.unwrap_or_default();
-    let mut findings = vec![file, files::control(&examination.control_file)];
+    let mut findings = vec![file];
+    findings.extend(files::control(&examination.control_file, &wanted.reach));
     let answer = running::ask(&wanted.socket);
     findings.extend(examine_host(&Host::new("/"), &wanted));
     findings.extend(running::findings(&wanted.socket, &answer));

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+use crate::dataplane_file::reach_in;
+use crate::model::reach::Reach;
+
 /// What is asked for; defaults are those of the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -26,6 +29,8 @@ pub struct Wanted {
     pub exception: bool,
     /// Ports: name and device string.
     pub ports: Vec<(String, String)>,
+    /// What its ports lead to.
+    pub reach: Reach,
 }
 
 impl Default for Wanted {
@@ -64,6 +69,7 @@ impl Wanted {
                 .flatten()
                 .map(|port| (text(port, "name"), text(port, "device")))
                 .collect(),
+            reach: reach_in(file),
         }
     }
 

@@ -11,7 +11,8 @@ use sluice_api::{Mode, Protocol, Service};
 use super::extract::{EventQuery, Segments};
 use super::json::Json;
 use super::{App, HttpProblem};
-use crate::derived::{Derived, ServiceState};
+use crate::derived::{Derived, ServiceState, Surroundings};
+use crate::model::reach::cannot_work;
 use crate::model::{ApiProblem, Kind};
 use crate::publish::pending;
 
@@ -155,7 +156,10 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
     warnings.extend(app.manager.writes().failing.map(not_written));
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
     warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
-    warnings.extend(app.manager.state().services.iter().filter_map(counts_the_dead));
+    let state = app.manager.state();
+    warnings.extend(state.services.iter().filter_map(counts_the_dead));
+    let networks = Surroundings::networks_of(&status);
+    warnings.extend(state.services.iter().flat_map(|service| cannot_work(service, &networks)));
     warnings.extend(troubles(&app));
     let (undecided, checks) = app.manager.last_checks().undecided();
     warnings.extend(undecided.iter().map(|(reason, count)| {

@@ -10,6 +10,7 @@ pub mod diff;
 mod merge;
 mod precondition;
 mod problem;
+pub mod reach;
 pub mod read;
 
 use std::net::Ipv4Addr;
