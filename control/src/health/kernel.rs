@@ -65,7 +65,9 @@ impl Kernel {
                 });
                 index.map_or(Way::Unknown, |index| Way::By { index, is_local })
             }
-            Some(Err(Error::NetlinkError(message))) => Way::None(message.to_io().to_string()),
+            Some(Err(Error::NetlinkError(message))) => {
+                Way::None(format!("this host has no route: {}", message.to_io().kind()))
+            }
             Some(Err(_)) | None => Way::Unknown,
         }
     }
