@@ -44,7 +44,11 @@ fn main() -> ExitCode {
 
 fn run(args: &Args, log: &Log, colours: bool) -> Result<(), Failure> {
     sluice_log::filter().map_err(|e| wrong_file(&e))?;
-    let config = Config::load(&args.config).map_err(|e| wrong_file(&e))?;
+    // What is not there may be later: a supervisor is to try again.
+    let config = Config::load(&args.config).map_err(|e| match e.is_files() {
+        true => wrong_file(&e),
+        false => (e.to_string(), 1),
+    })?;
     let filter = sluice_log::filter_or(&config.runtime.log).map_err(|e| wrong_file(&e))?;
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(colours);

@@ -410,6 +410,58 @@ fn what_others_take_from_its_kernel_interface_is_back_within_a_second() {
     assert!(running.stop().0.success());
 }
 
+/// A backend that moves to another MAC address: the kernel, by whose ARP table health checks go, held on to
+/// the old one for 26 to 39 s.
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn a_next_hop_that_moves_is_known_to_the_kernel_at_once() {
+    let host = Host::new("moves");
+    let far = format!("{}-far", host.name);
+    let _ = run(&["ip", "netns", "del", &far]);
+    run(&["ip", "netns", "add", &far]).unwrap();
+    host.ip(&format!("link set p1 netns {far}"));
+    let far_ip = |arguments: &str| {
+        let mut argv = vec!["ip", "-n", &far];
+        argv.extend(arguments.split(' '));
+        run(&argv).unwrap()
+    };
+    let backend = "10.93.0.5";
+    far_ip(&format!("addr add {backend}/16 dev p1"));
+    far_ip("link set p1 address 02:00:00:00:05:01 up");
+    let running = host.start_logged();
+    let mut service = service("web", [10, 93, 0, 100].into());
+    let json = serde_json::json!({
+        "address": backend, "port": 80, "weight": 1, "state": "up", "healthy": true,
+    });
+    service.backends = vec![serde_json::from_value(json).unwrap()];
+    running.apply(1, vec![service]);
+    let ping = || {
+        let argv = ["ip", "netns", "exec", &host.name, "ping", "-c", "1", "-W", "1", backend];
+        Command::new(argv[0]).args(&argv[1..]).stdout(Stdio::null()).status().unwrap().success()
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !ping() {
+        assert!(Instant::now() < deadline, "the host cannot reach the backend");
+    }
+    let known = || host.ip("neigh show dev sl-lan");
+    assert!(known().contains("10.93.0.5 lladdr 02:00:00:00:05:01"), "{}", known());
+    far_ip("link set p1 address 02:00:00:00:05:02");
+    let gratuitous = ["ip", "netns", "exec", &far, "arping", "-c", "1", "-U", "-I", "p1", backend];
+    let began = Instant::now();
+    let _ = Command::new(gratuitous[0]).args(&gratuitous[1..]).output().unwrap();
+    while !known().contains("10.93.0.5 lladdr 02:00:00:00:05:02") {
+        assert!(began.elapsed() < Duration::from_secs(5), "{}", known());
+        sleep(Duration::from_millis(10));
+    }
+    let took = began.elapsed();
+    println!("the kernel knows after {took:?}, with arping's own time");
+    assert!(ping(), "a check goes to where it is now");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(running.wait_event("neighbour-moved", 1).len(), 1);
+    assert!(running.stop().0.success());
+    run(&["ip", "netns", "del", &far]).unwrap();
+}
+
 #[test]
 #[ignore = "needs root, for network namespaces; scripts/test runs it"]
 fn after_sigkill_it_starts_again_at_once() {

@@ -141,6 +141,34 @@ fn the_data_plane_refuses_a_wrong_file() {
     assert_eq!(run(&program, &[]).status.code(), Some(2), "no arguments: usage");
 }
 
+/// What a start would refuse, a check finds, in the same words.
+#[test]
+#[ignore = "needs the release build; scripts/test runs it"]
+fn devices_that_are_not_there_are_found_by_a_check_and_by_a_start() {
+    let program = common::binaries().dataplane;
+    let devices = [
+        ("eth1", "a PCI address, as \"0000:03:00.0\", or a device string", WRONG_FILE),
+        ("net_afxdp0,iface=lo", "that begins with a driver of DPDK", WRONG_FILE),
+        ("net_af_xdp0", "the interface of the kernel that net_af_xdp is to use", WRONG_FILE),
+        (
+            "lo",
+            "lo is an interface of the kernel, which DPDK uses as \"net_af_xdp0,iface=lo",
+            WRONG_FILE,
+        ),
+        // It may be there later: systemd tries again.
+        ("net_af_xdp0,iface=no-such0", "no-such0 is none", CANNOT_START),
+    ];
+    for (device, expected, code) in devices {
+        let (started, dir) = refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", device, code);
+        let field = format!("port[wan].device is {device:?}: expected ");
+        expect(&started, &[&field, expected, "sluice.toml:15:10: "]);
+        let path = dir.path().join("sluice.toml");
+        let checked = run(&program, &["--config", path.to_str().unwrap(), "--check"]);
+        assert_eq!(refusal(&checked, code), started);
+        assert!(!dir.path().join("dataplane.sock").exists());
+    }
+}
+
 #[test]
 #[ignore = "needs root and the release build; scripts/test runs it"]
 fn the_data_plane_refuses_what_the_machine_lacks() {
@@ -152,12 +180,9 @@ fn the_data_plane_refuses_what_the_machine_lacks() {
         "net_af_xdp0,iface=nosuchdevice",
         CANNOT_START,
     );
-    expect(&said, &["wan", "net_af_xdp0,iface=nosuchdevice"]);
+    expect(&said, &["port[wan].device", "net_af_xdp0,iface=nosuchdevice", "nosuchdevice is none"]);
     assert!(!dir.path().join("dataplane.sock").exists(), "it left its socket behind");
 
-    let (said, _dir) =
-        refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "net_nosuch0", CANNOT_START);
-    expect(&said, &["wan", "net_nosuch0"]);
     let (said, _dir) =
         refuse(&program, DATAPLANE, "net_tap0,iface=sl-err0", "0000:ff:1f.7", CANNOT_START);
     expect(&said, &["wan", "0000:ff:1f.7"]);

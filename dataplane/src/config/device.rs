@@ -49,55 +49,81 @@ const UNVERIFIED: [&str; 9] = [
     "eth_ring",
 ];
 
-/// What this host, whose files are below `root`, does not have: each with the value as it stands in the
-/// file. With a driver of one's own among DPDK's arguments (`-d`), unknown ones are not told.
-pub(super) fn problems(ports: &[Port], eal_args: &[String], root: &Path) -> Vec<(String, Problem)> {
+/// What is wrong with a device.
+#[derive(Debug, PartialEq, Eq)]
+enum Wrong {
+    /// It never names one: what would be accepted.
+    Words(String),
+    /// This host does not have it now, and may have it later: what would be accepted.
+    NotThere(String),
+}
+
+impl Wrong {
+    fn expected(self) -> String {
+        match self {
+            Wrong::Words(expected) | Wrong::NotThere(expected) => expected,
+        }
+    }
+}
+
+/// A problem, with the value as it stands in the file, and whether the file is to blame for it.
+pub(super) struct Found {
+    pub value: String,
+    pub problem: Problem,
+    pub is_files: bool,
+}
+
+/// Devices that this host, whose files are below `root`, does not have. With a driver of one's own among DPDK's arguments (`-d`), unknown ones are not told.
+pub(super) fn problems(ports: &[Port], eal_args: &[String], root: &Path) -> Vec<Found> {
     let has_own_drivers = eal_args.iter().any(|argument| argument.starts_with("-d"));
     let wrong = |port: &Port| {
-        let expected = wrong_with(&port.device, has_own_drivers, root)?;
+        let wrong = wrong_with(&port.device, has_own_drivers, root)?;
+        let is_files = matches!(wrong, Wrong::Words(_));
         let field = format!("port[{}].device", port.name);
-        let problem = Problem::new(&field, format!("{:?}", port.device), expected);
-        Some((port.device.clone(), problem))
+        let problem = Problem::new(&field, format!("{:?}", port.device), wrong.expected());
+        Some(Found { value: port.device.clone(), problem, is_files })
     };
     ports.iter().filter_map(wrong).collect()
 }
 
-/// What would be accepted in place of a device that is not there.
-fn wrong_with(device: &str, has_own_drivers: bool, root: &Path) -> Option<String> {
+fn wrong_with(device: &str, has_own_drivers: bool, root: &Path) -> Option<Wrong> {
     let name = device.split(',').next().unwrap_or_default();
     if let Some(address) = pci_address(name) {
         let known = root.join("sys/bus/pci/devices");
         // Without PCI there is nothing to look at, and DPDK will say so.
         let is_missing = known.is_dir() && !known.join(&address).exists();
         return is_missing.then(|| {
-            format!("the address of a PCI device of this host, as `lspci -D` names them: {address} is none")
+            Wrong::NotThere(format!("the address of a PCI device of this host, as `lspci -D` names them: {address} is none"))
         });
     }
     let interfaces = root.join("sys/class/net");
     let Some(driver) = driver_of(name) else {
         let is_interface = !name.is_empty() && interfaces.join(name).exists();
         return match (is_interface, has_own_drivers) {
-            (true, _) => Some(format!(
+            (true, _) => Some(Wrong::Words(format!(
                 "a DPDK device: {name} is an interface of the kernel, which DPDK uses as \
                  \"net_af_xdp0,iface={name}\", or takes over by its PCI address"
-            )),
+            ))),
             (false, true) => None,
-            (false, false) => Some(
+            (false, false) => Some(Wrong::Words(
                 "a PCI address, as \"0000:03:00.0\", or a device string that begins with a driver of \
                  DPDK, as \"net_af_xdp0,iface=eth0\", \"net_tap0\" or \"net_memif0\""
                     .to_owned(),
-            ),
+            )),
         };
     };
     if !OF_INTERFACES.contains(&driver) {
         return None;
     }
     match device.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface=")) {
-        None | Some("") => Some(format!(
+        None | Some("") => Some(Wrong::Words(format!(
             "the interface of the kernel that {driver} is to use, as \"{name},iface=eth0\""
-        )),
+        ))),
         Some(interface) if interfaces.is_dir() && !interfaces.join(interface).exists() => {
-            Some(format!("an interface of this host, {}: {interface} is none", named(&interfaces)))
+            Some(Wrong::NotThere(format!(
+                "an interface of this host, {}: {interface} is none",
+                named(&interfaces)
+            )))
         }
         Some(_) => None,
     }
@@ -201,7 +227,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_named_with_what_is() {
         let root = host();
-        let wrong = |device: &str| wrong_with(device, false, root.path()).unwrap_or_default();
+        let wrong = |device: &str| wrong_with(device, false, root.path()).unwrap().expected();
         let expected = "a DPDK device: eth0 is an interface of the kernel, which DPDK uses as \
                         \"net_af_xdp0,iface=eth0\", or takes over by its PCI address";
         assert_eq!(wrong("eth0"), expected);
@@ -222,6 +248,11 @@ mod tests {
         );
         assert!(wrong("0000:04:00.0").ends_with("0000:04:00.0 is none"));
         assert!(wrong("04:00.0").ends_with("0000:04:00.0 is none"));
+        let not_there = |device: &str| {
+            matches!(wrong_with(device, false, root.path()), Some(Wrong::NotThere(_)))
+        };
+        assert!(not_there("0000:04:00.0") && not_there("net_af_xdp0,iface=eth1"), "yet");
+        assert!(!not_there("eth0") && !not_there("net_af_xdp0") && !not_there("net_mlx5"));
         assert_eq!(wrong_with("net_mine0", true, root.path()), None, "a driver of one's own");
     }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use sluice_api::stats::Limits;
 
+pub use device::unverified_warning;
 pub use driver::most_queues;
 pub use report::FileProblem;
 pub use sluice_path::network::{InterfaceAddress, MAX_PORTS, NetworkError, Prefix};
@@ -205,6 +206,14 @@ pub enum ConfigError {
         /// Why.
         reason: String,
     },
+    /// The file is right, and names what this host does not have now.
+    #[error("{}", lines(path, problems))]
+    NotThere {
+        /// The file.
+        path: PathBuf,
+        /// All that is not there; never empty.
+        problems: Vec<FileProblem>,
+    },
     /// The file was read but cannot be used.
     #[error("{}", lines(path, problems))]
     Invalid {
@@ -213,6 +222,14 @@ pub enum ConfigError {
         /// All that is wrong with it, in the order of the file; never empty.
         problems: Vec<FileProblem>,
     },
+}
+
+impl ConfigError {
+    /// Whether it is the file that has to change. Else the same file may do later, as when a device is
+    /// there.
+    pub fn is_files(&self) -> bool {
+        !matches!(self, ConfigError::NotThere { .. })
+    }
 }
 
 fn lines(path: &Path, problems: &[FileProblem]) -> String {
@@ -251,7 +268,13 @@ impl Config {
         if problems.is_empty() {
             return Ok(config);
         }
-        Err(invalid(report::located(&text, problems)))
+        let is_files = problems.iter().any(|found| found.is_files);
+        let all = problems.into_iter().map(|found| (found.value, found.problem)).collect();
+        let problems = report::located(&text, all);
+        Err(match is_files {
+            true => invalid(problems),
+            false => ConfigError::NotThere { path: path.to_owned(), problems },
+        })
     }
 
     /// What is right and yet may not be what is wanted.

@@ -85,7 +85,9 @@ impl<'t> Report<'t> {
 /// Problems of values that were read and taken, each put where its value stands in the text.
 pub(super) fn located(text: &str, problems: Vec<(String, Problem)>) -> Vec<FileProblem> {
     let located = |(value, problem): (String, Problem)| {
-        let (line, column) = line_and_column(text, text.find(&value).unwrap_or(0));
+        let place = ['"', '\''].map(|quote| text.find(&format!("{quote}{value}{quote}")));
+        let place = place.into_iter().flatten().next().unwrap_or(0);
+        let (line, column) = line_and_column(text, place);
         FileProblem { line, column, problem }
     };
     problems.into_iter().map(located).collect()

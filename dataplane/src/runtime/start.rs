@@ -283,10 +283,20 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     report(&main);
     let ports = main.ports.iter().map(|p| (p.port.name(), p.port.socket(), p.link_up));
     warnings.extend(warnings::of(Path::new("/"), ports, &main.config.runtime.worker_cpus));
+    warnings.extend(unverified(&main));
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     Ok(main)
+}
+
+/// Ports to which checksums are left and that verify none.
+fn unverified(main: &MainLoop) -> impl Iterator<Item = String> {
+    let is_left = main.config.runtime.verify_l4_checksum == VerifyL4Checksum::Port;
+    let ports = main.ports.iter().filter(move |_| is_left);
+    ports
+        .filter(|main| !main.port.rx_capabilities().l4_checksum)
+        .map(|main| config::unverified_warning(main.port.name()))
 }
 
 fn eal_config(config: &Config) -> EalConfig {
