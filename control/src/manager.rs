@@ -134,8 +134,8 @@ impl Manager {
         self.state.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Do what a request asks for, durably, or nothing at all. `wanted` is the version that the
-    /// client believes the state has, if it says so. Blocks while the disk does.
+    /// Do what a request asks for, durably, or nothing at all. `wanted` is what the client believes
+    /// to be there, if it says so. Blocks while the disk does.
     ///
     /// # Errors
     /// [`ApiProblem`]; the state is as before then.
@@ -147,7 +147,7 @@ impl Manager {
         let mut disk = lock(&self.disk);
         let old = self.state();
         if let Some(wanted) = wanted {
-            wanted.check(old.version)?;
+            wanted.check(&action, &old)?;
         }
         let (kind, message) = action.describe();
         let (service, backend) = action.subject();
@@ -172,10 +172,11 @@ impl Manager {
     ) -> Result<(Vec<Difference>, Option<Committed>), ApiProblem> {
         let mut disk = lock(&self.disk);
         let old = self.state();
+        let action = Action::Apply(batch.clone());
         if let Some(wanted) = wanted {
-            wanted.check(old.version)?;
+            wanted.check(&action, &old)?;
         }
-        let next = model::apply(&old, Action::Apply(batch.clone()), &self.environment())?;
+        let next = model::apply(&old, action, &self.environment())?;
         let effect = batch.effect(&old, &next);
         if dry_run {
             return Ok((effect, None));

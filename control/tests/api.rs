@@ -22,7 +22,9 @@ async fn services_are_made_read_changed_and_deleted() {
 
     let made = api.send("POST", "/services", dr("dns", "198.51.100.2")).await;
     assert_eq!(made.header("location"), "/api/v1/services/dns");
-    assert_eq!(made.header("etag"), "\"2\"");
+    let tag = made.header("etag").to_owned();
+    assert_eq!(api.get("/services/dns").await.header("etag"), tag);
+    assert_eq!(api.get("/services").await.header("etag"), "\"2\"", "the state's version");
     let made = made.ok(201);
     assert_eq!(made["scheduler"], "maglev");
     assert_eq!(made["backends"][0]["weight"], 100);
@@ -69,13 +71,17 @@ async fn what_is_read_can_be_sent_back() {
     api.send("PATCH", "/pools/local", drained).await.ok(200);
     let before = api.get("/services/web").await;
     for path in ["/services/web", "/services/web/backends/10.0.0.2:8080", "/pools/local"] {
-        let read = api.get(path).await.ok(200);
+        let version = api.get("/services").await.header("etag").to_owned();
+        let read = api.get(path).await;
+        let tag = read.header("etag").to_owned();
+        let read = read.ok(200);
         assert!(read["observed"].is_object(), "{read}");
         for method in ["PUT", "PATCH"] {
             let written = api.send(method, path, read.clone()).await;
-            assert_eq!(written.header("etag"), before.header("etag"), "{method} {path}: no change");
+            assert_eq!(written.header("etag"), tag, "{method} {path}: no change");
             assert!(written.ok(200)["observed"].is_object());
         }
+        assert_eq!(api.get("/services").await.header("etag"), version, "{path}: no change");
     }
     // The elements of lists are the same as what is read one by one, and make new ones.
     let lists = [
@@ -191,13 +197,49 @@ async fn a_conflicting_update_is_refused() {
     let newer = first.header("etag").to_owned();
     first.ok(200);
     let refused = put(2, etag).await.problem(412);
-    assert!(refused.contains("version 2") && refused.contains("\"1\""), "{refused}");
+    let says = format!("backend 10.0.0.1:8080 of service web has the tag {newer} now");
+    assert!(refused.contains(&says), "{refused}");
     assert_eq!(api.get("/services/web").await.ok(200)["backends"][0]["weight"], 1);
     put(3, newer).await.ok(200);
     put(4, "*".into()).await.ok(200);
     assert!(put(5, "17".into()).await.problem(400).contains("If-Match is 17: expected an ETag"));
     let stale = [("if-match", "\"1\"")];
     api.raw("DELETE", "/services/web", &stale, "").await.problem(412);
+    server.stop().await;
+}
+
+/// Two operators that change different resources do not get in each other's way.
+#[tokio::test]
+async fn changes_of_different_resources_do_not_conflict() {
+    let lab = Lab::new();
+    let _fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(201);
+    let tag = async |path: &str| api.get(path).await.header("etag").to_owned();
+    let change = async |path: &str, tag: &str, body: Value| {
+        let headers = [("content-type", "application/json"), ("if-match", tag)];
+        api.raw("PATCH", path, &headers, body.to_string()).await
+    };
+    let (one, two) =
+        ("/services/web/backends/10.0.0.1:8080", "/services/web/backends/10.0.0.2:8080");
+    let (web, dns) = (tag("/services/web").await, tag("/services/dns").await);
+    let (of_one, of_two) = (tag(one).await, tag(two).await);
+    let (pool, all) = (tag("/pools/local").await, tag("/services").await);
+
+    let changed = change(one, &of_one, json!({"weight": 5})).await;
+    assert_ne!(changed.header("etag"), of_one);
+    assert_eq!(changed.header("etag"), tag(one).await);
+    changed.ok(200);
+    change(two, &of_two, json!({"weight": 6})).await.ok(200);
+    change("/services/dns", &dns, json!({"scheduler": "wrr"})).await.ok(200);
+    change("/pools/local", &pool, json!({"addresses": ["10.0.0.251"]})).await.ok(200);
+    // Its backends are part of a service, and all are part of the state.
+    change("/services/web", &web, json!({"scheduler": "wrr"})).await.problem(412);
+    change("/services/dns", &all, json!({"scheduler": "maglev"})).await.problem(412);
+    change(one, &of_one, json!({"weight": 7})).await.problem(412);
+    // What contains it is as good.
+    change(one, &tag("/services/web").await, json!({"weight": 8})).await.ok(200);
+    change(one, &tag("/services").await, json!({"weight": 9})).await.ok(200);
     server.stop().await;
 }
 

@@ -9,7 +9,7 @@ use super::body::Body;
 use super::extract::{BackendPath, Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, identity_fields, set_identity};
-use crate::model::{Action, ApiProblem, find_backend};
+use crate::model::{Action, ApiProblem, find_backend, tag_of};
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -18,7 +18,7 @@ pub async fn list(Shared(app): Shared<App>, Segments(service): Segments<String>)
     let state = app.manager.state();
     let service = state.find_service(&service)?;
     let backends = view::backends(&app.manager, service);
-    Ok(view::found(&state, json!({ "backends": backends })))
+    Ok(view::found(tag_of(service), json!({ "backends": backends })))
 }
 
 /// One backend.
@@ -26,7 +26,7 @@ pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: Backend
     let state = app.manager.state();
     let service = state.find_service(&service)?;
     let backend = find_backend(service, id)?;
-    Ok(view::found(&state, view::backend(&app.manager, service, backend)))
+    Ok(view::found(tag_of(backend), view::backend(&app.manager, service, backend)))
 }
 
 /// Make a backend.
@@ -43,8 +43,9 @@ pub async fn create(
     let done = app.commit(action, terms).await?;
     let location = format!("/api/v1/services/{service}/backends/{id}");
     let service = done.state.find_service(&service)?;
-    let backend = view::backend(&app.manager, service, find_backend(service, id)?);
-    view::created(&done, location, backend)
+    let backend = find_backend(service, id)?;
+    let view = view::backend(&app.manager, service, backend);
+    view::created(&done, tag_of(backend), location, view)
 }
 
 /// Put another definition in the place of a backend.
@@ -127,5 +128,5 @@ async fn changed(app: &App, service: &str, id: BackendId, action: Action, terms:
     let done = app.commit(action, terms).await?;
     let service = done.state.find_service(service)?;
     let backend = find_backend(service, id)?;
-    view::changed(&done, view::backend(&app.manager, service, backend))
+    view::changed(&done, tag_of(backend), view::backend(&app.manager, service, backend))
 }

@@ -25,8 +25,9 @@
 //!
 //! PUT replaces what exists (404 otherwise); PATCH is a merge patch (RFC 7396). Answers show the
 //! configured fields of a resource and beside them, as `observed`, what was observed of it; bodies may
-//! have that key, and it is ignored. Every answer carries the version of the state as `ETag`; a change with
-//! `If-Match` is refused with 412 when the state has moved on.
+//! have that key, and it is ignored. A service, backend or pool has an `ETag`
+//! of its own, lists have the state's version; a change with `If-Match` is refused with 412 when what it
+//! changes has changed meanwhile.
 
 mod backends;
 mod body;

@@ -8,7 +8,7 @@ use super::body::Body;
 use super::extract::{AddressPath, Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
-use crate::model::{Action, ApiProblem};
+use crate::model::{Action, ApiProblem, state_tag, tag_of};
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -16,13 +16,14 @@ type Answer = Result<Response, HttpProblem>;
 pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
     let pools: Vec<_> = state.pools.iter().map(|pool| view::pool(&state, pool)).collect();
-    Ok(view::found(&state, json!({ "pools": pools })))
+    Ok(view::found(state_tag(&state), json!({ "pools": pools })))
 }
 
 /// One pool.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
-    Ok(view::found(&state, view::pool(&state, state.find_pool(&name)?)))
+    let pool = state.find_pool(&name)?;
+    Ok(view::found(tag_of(pool), view::pool(&state, pool)))
 }
 
 /// Make a pool.
@@ -30,8 +31,9 @@ pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) ->
     let pool = read::pool(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
     let name = pool.name.clone();
     let done = app.commit(Action::CreatePool(pool), terms).await?;
-    let pool = view::pool(&done.state, done.state.find_pool(&name)?);
-    view::created(&done, format!("/api/v1/pools/{name}"), pool)
+    let pool = done.state.find_pool(&name)?;
+    let location = format!("/api/v1/pools/{name}");
+    view::created(&done, tag_of(pool), location, view::pool(&done.state, pool))
 }
 
 /// Put another definition in the place of a pool.
@@ -90,5 +92,6 @@ pub async fn delete(
 
 async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
-    view::changed(&done, view::pool(&done.state, done.state.find_pool(name)?))
+    let pool = done.state.find_pool(name)?;
+    view::changed(&done, tag_of(pool), view::pool(&done.state, pool))
 }

@@ -113,12 +113,9 @@ fn api_parts(
         ApiProblem::PoolInUse { .. } => {
             (StatusCode::CONFLICT, "pool-in-use", "The pool is in use", Vec::new())
         }
-        ApiProblem::VersionMismatch { .. } => (
-            StatusCode::PRECONDITION_FAILED,
-            "version-mismatch",
-            "The state has changed",
-            Vec::new(),
-        ),
+        ApiProblem::VersionMismatch { .. } => {
+            (StatusCode::PRECONDITION_FAILED, "version-mismatch", "Changed meanwhile", Vec::new())
+        }
         ApiProblem::Invalid(problems) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", problems)
         }

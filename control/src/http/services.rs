@@ -8,7 +8,7 @@ use super::body::Body;
 use super::extract::{Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
-use crate::model::{Action, ApiProblem};
+use crate::model::{Action, ApiProblem, state_tag, tag_of};
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -17,14 +17,14 @@ pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
     let services = state.services.iter().map(|s| view::service(&app.manager, &state, s));
     let services: Vec<Value> = services.collect::<Result<_, _>>()?;
-    Ok(view::found(&state, json!({ "services": services })))
+    Ok(view::found(state_tag(&state), json!({ "services": services })))
 }
 
 /// One service.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
     let service = state.find_service(&name)?;
-    Ok(view::found(&state, view::service(&app.manager, &state, service)?))
+    Ok(view::found(tag_of(service), view::service(&app.manager, &state, service)?))
 }
 
 /// Make a service.
@@ -32,8 +32,10 @@ pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) ->
     let service = read::service(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
     let name = service.name.clone();
     let done = app.commit(Action::CreateService(service), terms).await?;
-    let service = view::service(&app.manager, &done.state, done.state.find_service(&name)?)?;
-    view::created(&done, format!("/api/v1/services/{name}"), service)
+    let service = done.state.find_service(&name)?;
+    let location = format!("/api/v1/services/{name}");
+    let view = view::service(&app.manager, &done.state, service)?;
+    view::created(&done, tag_of(service), location, view)
 }
 
 /// Put another definition in the place of a service.
@@ -72,5 +74,7 @@ pub async fn delete(
 
 async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
-    view::changed(&done, view::service(&app.manager, &done.state, done.state.find_service(name)?)?)
+    let service = done.state.find_service(name)?;
+    let view = view::service(&app.manager, &done.state, service)?;
+    view::changed(&done, tag_of(service), view)
 }

@@ -8,13 +8,13 @@ use super::body::Body;
 use super::extract::Terms;
 use super::{App, HttpProblem, view};
 use crate::manager::Manager;
-use crate::model::{ApiProblem, Batch};
+use crate::model::{ApiProblem, Batch, state_tag};
 
 /// Let the state be published, though it takes services away from the data plane.
 pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response, HttpProblem> {
     let committed = app.blocking(Manager::confirm).await?;
     let done = app.done(committed, terms.patience).await;
-    view::changed(&done, json!({}))
+    view::changed(&done, state_tag(&done.state), json!({}))
 }
 
 /// Make many resources be as they are in the body, all or none of them.
@@ -30,7 +30,10 @@ pub async fn apply(
     let (changes, committed) = app.blocking(apply).await?;
     let body = json!({ "changes": changes });
     match committed {
-        Some(committed) => view::changed(&app.done(committed, patience).await, body),
-        None => Ok(view::found(&app.manager.state(), body)),
+        Some(committed) => {
+            let done = app.done(committed, patience).await;
+            view::changed(&done, state_tag(&done.state), body)
+        }
+        None => Ok(view::found(state_tag(&app.manager.state()), body)),
     }
 }

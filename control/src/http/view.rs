@@ -1,8 +1,8 @@
 //! Resources as they are read: the configured fields, and beside them, under the one key `observed`,
 //! what was observed. Whoever reads a resource ignores that key, so that an answer is also a body.
 
-use axum::http::{HeaderName, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, IntoResponseParts, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_api::{AdminState, Backend, Pool, Service};
@@ -11,7 +11,7 @@ use super::json::Json;
 use super::{Done, HttpProblem};
 use crate::derived::{Derived, ServiceState, Taking};
 use crate::manager::Manager;
-use crate::model::{State, entity_tag};
+use crate::model::State;
 use crate::observed::{Health, Observation};
 use crate::publish::Fate;
 
@@ -111,42 +111,45 @@ fn internal(error: serde_json::Error) -> HttpProblem {
     HttpProblem::Internal(error.to_string())
 }
 
-/// What was read, with the version of the state as its entity tag.
-pub fn found(state: &State, body: impl Serialize) -> Response {
-    ([etag(state)], Json(body)).into_response()
+/// What was read, with its entity tag.
+pub fn found(tag: String, body: impl Serialize) -> Response {
+    ([(header::ETAG, tag)], Json(body)).into_response()
 }
 
-/// What was changed, with what became of it.
-pub fn changed(done: &Done, body: impl Serialize) -> Result<Response, HttpProblem> {
-    answer(done, StatusCode::OK, body)
+/// What was changed, with its entity tag and what became of it.
+pub fn changed(done: &Done, tag: String, body: impl Serialize) -> Result<Response, HttpProblem> {
+    let body = serde_json::to_value(body).map_err(internal)?;
+    answer(done, StatusCode::OK, [(header::ETAG, tag)], body)
 }
 
-/// What was made, where, and what became of it.
+/// What was made, where, with its entity tag and what became of it.
 pub fn created(
     done: &Done,
+    tag: String,
     location: String,
     body: impl Serialize,
 ) -> Result<Response, HttpProblem> {
-    let answer = answer(done, StatusCode::CREATED, body)?;
-    Ok(([(header::LOCATION, location)], answer).into_response())
+    let body = serde_json::to_value(body).map_err(internal)?;
+    let headers = [(header::ETAG, tag), (header::LOCATION, location)];
+    answer(done, StatusCode::CREATED, headers, body)
 }
 
 /// Nothing is left to show but what became of it.
 pub fn gone(done: &Done) -> Result<Response, HttpProblem> {
-    answer(done, StatusCode::OK, Value::Object(Map::new()))
+    answer(done, StatusCode::OK, (), Value::Object(Map::new()))
 }
 
 /// The resource and `change`; 202 when packets are not treated by it yet (RFC 9110, 15.3.3).
-fn answer(done: &Done, applied: StatusCode, body: impl Serialize) -> Result<Response, HttpProblem> {
+fn answer(
+    done: &Done,
+    applied: StatusCode,
+    headers: impl IntoResponseParts,
+    mut body: Value,
+) -> Result<Response, HttpProblem> {
     let status = match done.outcome.outcome {
         Fate::Applied => applied,
         Fate::Stored => StatusCode::ACCEPTED,
     };
-    let mut body = serde_json::to_value(body).map_err(internal)?;
     body["change"] = serde_json::to_value(&done.outcome).map_err(internal)?;
-    Ok((status, [etag(&done.state)], Json(body)).into_response())
-}
-
-fn etag(state: &State) -> (HeaderName, String) {
-    (header::ETAG, entity_tag(state.version))
+    Ok((status, headers, Json(body)).into_response())
 }

@@ -260,6 +260,16 @@ impl Action {
         }
     }
 
+    /// The pool that the action changes.
+    pub fn pool(&self) -> Option<&str> {
+        match self {
+            Action::ReplacePool(pool) => Some(&pool.name),
+            Action::PatchPool { name, .. } | Action::DeletePool { name } => Some(name),
+            Action::DrainAddress { pool, .. } => Some(pool),
+            _ => None,
+        }
+    }
+
     /// The service and the backend that the action is about.
     pub fn subject(&self) -> (Option<String>, Option<BackendId>) {
         match self {

@@ -23,14 +23,14 @@ pub use apply::{apply, check_next};
 pub use batch::Batch;
 pub use check::Environment;
 pub use merge::merge_patch;
-pub use precondition::{Precondition, entity_tag};
+pub use precondition::{Precondition, state_tag, tag_of};
 pub use problem::{ApiProblem, Kind};
 
 /// What the operator wants: services, pools, and how often that has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Grows by one with every change; the `ETag` of every resource.
+    /// Grows by one with every change; the `ETag` of lists and of the whole.
     pub version: u64,
     /// All services, oldest first.
     pub services: Vec<Service>,

@@ -1,19 +1,55 @@
-//! `If-Match`: a change is made only if nobody has made another since the client read the state.
+//! `If-Match`: a change is made only if nobody has made another since the client read what it
+//! changes.
+//!
+//! A service, a backend and a pool each have an entity tag of their own, over their configured fields:
+//! operators that change different ones do not get in each other's way. What contains a resource
+//! counts too: a backend's service, and the state as a whole.
 
-use super::ApiProblem;
+use serde::Serialize;
 
-/// What a client believes of the state's version (RFC 9110, 13.1.1).
+use super::{Action, ApiProblem, State};
+
+/// What a client believes to be there (RFC 9110, 13.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// `*`: any version will do.
+    /// `*`: anything will do.
     Any,
     /// One of these entity tags, as `"17"`.
     OneOf(Vec<String>),
 }
 
-/// The entity tag of everything that is read at a version of the state.
-pub fn entity_tag(version: u64) -> String {
-    format!("\"{version}\"")
+/// The entity tag of the state as a whole, and of lists.
+pub fn state_tag(state: &State) -> String {
+    format!("\"{}\"", state.version)
+}
+
+/// The entity tag of a service, backend or pool.
+pub fn tag_of<T: Serialize>(resource: &T) -> String {
+    // What derives `Serialize` with string keys always is JSON.
+    let json = serde_json::to_vec(resource).unwrap_or_default();
+    format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&json))
+}
+
+/// What an action changes, in words, and the tags that it has now: its own first.
+pub fn tags(action: &Action, state: &State) -> (String, Vec<String>) {
+    let mut tags = Vec::new();
+    let mut what = "the state".to_owned();
+    let (service, backend) = action.subject();
+    if let Some(service) = service.as_deref().and_then(|name| state.service(name)) {
+        what = format!("service {}", service.name);
+        let held = backend.and_then(|id| service.backends.iter().find(|b| b.id() == id));
+        if let Some(backend) = held {
+            what = format!("backend {} of {what}", backend.id());
+            tags.push(tag_of(backend));
+        }
+        tags.push(tag_of(service));
+    }
+    if let Some(pool) = action.pool().and_then(|name| state.pool(name)) {
+        what = format!("pool {}", pool.name);
+        tags.push(tag_of(pool));
+    }
+    tags.push(state_tag(state));
+    (what, tags)
 }
 
 impl Precondition {
@@ -31,18 +67,19 @@ impl Precondition {
         Some(Precondition::OneOf(text.split(',').map(tag).collect::<Option<_>>()?))
     }
 
-    /// Whether the state may be changed at this version. Weak tags never match (RFC 9110, 8.8.3.2).
+    /// Whether what an action changes is what the client believes. Weak tags never match (RFC 9110,
+    /// 8.8.3.2).
     ///
     /// # Errors
     /// [`ApiProblem::VersionMismatch`].
-    pub fn check(&self, version: u64) -> Result<(), ApiProblem> {
-        match self {
-            Precondition::Any => Ok(()),
-            Precondition::OneOf(tags) if tags.contains(&entity_tag(version)) => Ok(()),
-            Precondition::OneOf(tags) => {
-                Err(ApiProblem::VersionMismatch { current: version, wanted: tags.join(", ") })
-            }
+    pub fn check(&self, action: &Action, state: &State) -> Result<(), ApiProblem> {
+        let Precondition::OneOf(wanted) = self else { return Ok(()) };
+        let (what, tags) = tags(action, state);
+        if wanted.iter().any(|tag| tags.contains(tag)) {
+            return Ok(());
         }
+        let current = tags.into_iter().next().unwrap_or_default();
+        Err(ApiProblem::VersionMismatch { what, current, wanted: wanted.join(", ") })
     }
 }
 
@@ -55,8 +92,47 @@ mod tests {
         assert_eq!(Precondition::parse("*"), Some(Precondition::Any));
         assert_eq!(Precondition::parse("17"), None);
         assert_eq!(Precondition::parse(""), None);
-        let two = Precondition::parse("\"16\", \"17\"").unwrap();
-        assert!(two.check(17).is_ok() && two.check(16).is_ok() && two.check(18).is_err());
-        assert!(Precondition::parse("W/\"17\"").unwrap().check(17).is_err());
+        let state = State { version: 17, ..State::default() };
+        let action = Action::DeletePool { name: "p".to_owned() };
+        let check = |text: &str| Precondition::parse(text).unwrap().check(&action, &state);
+        assert!(check("\"16\", \"17\"").is_ok() && check("*").is_ok());
+        assert!(check("\"16\"").is_err() && check("W/\"17\"").is_err());
+    }
+
+    /// A tag holds for its resource and what that contains, and for nothing else.
+    #[test]
+    fn each_resource_has_a_tag_of_its_own() {
+        let service = |name: &str, vip: &str| {
+            serde_json::from_value(serde_json::json!({
+                "name": name, "vip": vip, "port": 80, "protocol": "tcp", "mode": "dr",
+                "backends": [{"address": "10.0.0.1", "port": 80}, {"address": "10.0.0.2", "port": 80}]
+            }))
+        };
+        let services =
+            vec![service("a", "198.51.100.1").unwrap(), service("b", "198.51.100.2").unwrap()];
+        let mut state = State { version: 3, services, pools: vec![] };
+        let weight = |service: &str, last: u8, weight| Action::SetWeight {
+            service: service.to_owned(),
+            id: format!("10.0.0.{last}:80").parse().unwrap(),
+            weight,
+        };
+        let tags_before = |action: &Action| tags(action, &state).1;
+        let (one, two, other) = (weight("a", 1, 5), weight("a", 2, 5), weight("b", 1, 5));
+        let (of_one, of_two, of_other) =
+            (tags_before(&one), tags_before(&two), tags_before(&other));
+        assert_eq!((of_one.len(), of_one[1].as_str()), (3, of_two[1].as_str()));
+        assert_ne!(of_one[0], of_two[0]);
+        assert_ne!(of_one[1], of_other[1]);
+
+        // The first backend of `a` is changed: what others have read of other resources holds.
+        state.services[0].backends[0].weight = 5;
+        state.version = 4;
+        let holds = |tag: &String, action: &Action| {
+            Precondition::OneOf(vec![tag.clone()]).check(action, &state).is_ok()
+        };
+        assert!(!holds(&of_one[0], &one) && !holds(&of_one[1], &one) && !holds(&of_one[2], &one));
+        assert!(holds(&of_two[0], &two) && !holds(&of_two[1], &two) && !holds(&of_two[2], &two));
+        assert!(holds(&of_other[0], &other) && holds(&of_other[1], &other));
+        assert!(!holds(&of_two[0], &other) || of_two[0] == of_other[0]);
     }
 }

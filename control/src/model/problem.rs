@@ -61,14 +61,16 @@ pub enum ApiProblem {
         /// Names of the services that use it.
         services: Vec<String>,
     },
-    /// The state has changed since the client read it.
+    /// What is to be changed has changed since the client read it.
     #[error(
-        "the state is at version {current}, If-Match asks for {wanted}: read the resource again and \
-         repeat the change"
+        "{what} has the tag {current} now, If-Match asks for {wanted}: read it again and repeat the \
+         change"
     )]
     VersionMismatch {
-        /// Version of the state now.
-        current: u64,
+        /// What is to be changed.
+        what: String,
+        /// Its entity tag now.
+        current: String,
         /// What the client sent.
         wanted: String,
     },
