@@ -277,6 +277,8 @@ fn no_local_port_leaks_when_conns_start_over_or_find_no_room() {
         let made = send(&mut h, 1..=CONNS, TcpFlags::SYN, seq);
         assert_eq!(made, usize::from(CONNS), "round {round}: {:?}", h.all_drops());
         assert_eq!(send(&mut h, 1..=CONNS, TcpFlags::RST, seq), usize::from(CONNS));
+        // A SYN right behind a RST would be its backend's to judge.
+        h.pass(1_000);
     }
     send(&mut h, 30_000..=30_100, TcpFlags::SYN, 0);
     assert_eq!(h.pipeline.conns().len(), h.pipeline.conns().capacity(), "the table is full");

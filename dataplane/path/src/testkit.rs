@@ -1,5 +1,6 @@
 //! A pipeline without ports, and packets to feed it: for tests, simulation, fuzzers and benches.
 
+pub mod fuzz;
 mod team;
 
 use std::net::Ipv4Addr;
