@@ -52,7 +52,7 @@ pub fn run(host: &mut Host, step: &mut Step) -> Result<()> {
         "a VF that is not there",
         &absent,
         &[1],
-        &["port wan", "0000:01:1f.7", "there is no such PCI device"],
+        &["port[wan].device is \"0000:01:1f.7\"", "a PCI device of this host"],
     )?;
 
     bind(&mut host.machine.guest, &spare, "vfio-pci")?;
