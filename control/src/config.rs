@@ -17,12 +17,11 @@
 //! port = 80
 //! ```
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Refusal, Service};
+use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Problems, Refusal, Service};
 
 use crate::model::read::{self, Spelling};
 use crate::model::{Environment, State, check};
@@ -35,6 +34,10 @@ pub const DEFAULT_STATE_FILE: &str = "/var/lib/sluice/state.json";
 pub struct Config {
     /// Where the HTTP API listens.
     pub api_listen: SocketAddr,
+    /// Names and addresses beside its own that clients may call the API by.
+    pub api_hosts: Vec<String>,
+    /// Web pages that may use the API, as `https://lb.example`.
+    pub api_origins: Vec<String>,
     /// Where the state is kept.
     pub state_file: PathBuf,
     /// Where the data plane listens.
@@ -72,18 +75,13 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        problems: Vec<Problem>,
+        problems: Problems,
     },
 }
 
-fn lines(path: &Path, problems: &[Problem]) -> String {
-    let mut text = String::new();
-    for (index, problem) in problems.iter().enumerate() {
-        let newline = if index == 0 { "" } else { "\n" };
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{newline}{}: {problem}", path.display());
-    }
-    text
+fn lines(path: &Path, problems: &Problems) -> String {
+    let lines = problems.lines().map(|line| format!("{}: {line}", path.display()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Config {
@@ -92,6 +90,8 @@ impl Config {
         let path = |path: &Path| path.display().to_string();
         let fields = [
             ("api_listen", self.api_listen.to_string(), new.api_listen.to_string()),
+            ("api_hosts", format!("{:?}", self.api_hosts), format!("{:?}", new.api_hosts)),
+            ("api_origins", format!("{:?}", self.api_origins), format!("{:?}", new.api_origins)),
             ("state_file", path(&self.state_file), path(&new.state_file)),
             ("dataplane_socket", path(&self.dataplane_socket), path(&new.dataplane_socket)),
         ];
@@ -128,11 +128,7 @@ impl Config {
         let state =
             State { version: 0, services: config.services.clone(), pools: config.pools.clone() };
         let problems = check::state(&state, &Environment::default());
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(invalid(problems.into_iter().map(in_toml).collect()))
-        }
+        if problems.is_empty() { Ok(config) } else { Err(invalid(problems.map(in_toml))) }
     }
 }
 
@@ -152,10 +148,12 @@ pub fn in_toml(mut problem: Problem) -> Problem {
     problem
 }
 
-fn read_file(table: toml::Table) -> Result<Config, Vec<Problem>> {
-    let mut problems = Vec::new();
+fn read_file(table: toml::Table) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
     let mut config = Config {
         api_listen: SocketAddr::from(([127, 0, 0, 1], 9600)),
+        api_hosts: Vec::new(),
+        api_origins: Vec::new(),
         state_file: DEFAULT_STATE_FILE.into(),
         dataplane_socket: DEFAULT_SOCKET.into(),
         no_service: Refusal::default(),
@@ -190,8 +188,8 @@ fn read_file(table: toml::Table) -> Result<Config, Vec<Problem>> {
 fn list<T>(
     value: Value,
     name: &str,
-    problems: &mut Vec<Problem>,
-    read: impl Fn(Value, &str) -> Result<T, Vec<Problem>>,
+    problems: &mut Problems,
+    read: impl Fn(Value, &str) -> Result<T, Problems>,
 ) -> Vec<T> {
     let Value::Array(items) = value else {
         let expected = format!("tables of the form [[{name}]]");
@@ -208,7 +206,7 @@ fn list<T>(
     list
 }
 
-fn read_control(value: Value, config: &mut Config, problems: &mut Vec<Problem>) {
+fn read_control(value: Value, config: &mut Config, problems: &mut Problems) {
     let Value::Object(fields) = value else {
         problems.push(Problem::new("control", read::shown(&value), "a table [control]"));
         return;
@@ -221,6 +219,18 @@ fn read_control(value: Value, config: &mut Config, problems: &mut Vec<Problem>) 
             "api_listen" => match text.and_then(|text| text.parse().ok()) {
                 Some(address) => config.api_listen = address,
                 None => problems.push(wrong("ADDRESS:PORT, as \"127.0.0.1:9600\"")),
+            },
+            "api_hosts" => match texts(&value, is_host) {
+                Some(hosts) => config.api_hosts = hosts,
+                None => problems.push(wrong(
+                    "a list of names or addresses without a port, as [\"lb.example.net\"]",
+                )),
+            },
+            "api_origins" => match texts(&value, is_origin) {
+                Some(origins) => config.api_origins = origins,
+                None => problems.push(wrong(
+                    "a list of origins as a browser sends them, as [\"https://lb.example.net\"]",
+                )),
             },
             "state_file" => match text {
                 Some(path) => config.state_file = path.into(),
@@ -235,9 +245,32 @@ fn read_control(value: Value, config: &mut Config, problems: &mut Vec<Problem>) 
                 None => problems.push(wrong(read::REFUSAL)),
             },
             _ => problems
-                .push(wrong("a known field: api_listen, state_file, dataplane_socket, no_service")),
+                .push(wrong("a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service")),
         }
     }
+}
+
+/// A list of texts of a form.
+fn texts(value: &Value, form: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    let text = |item: &Value| item.as_str().filter(|text| form(text)).map(str::to_owned);
+    value.as_array()?.iter().map(text).collect()
+}
+
+/// Whether a text is a host name or an address, without a port.
+fn is_host(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.chars().all(is_part))
+}
+
+/// Whether a text is an origin (RFC 6454, 7): scheme, host, and a port that is not the scheme's own.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        _ => authority,
+    };
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    matches!(scheme, "http" | "https") && is_host(host) && text == text.to_ascii_lowercase()
 }
 
 /// A TOML value as JSON. What JSON lacks (dates, infinities) becomes a string, which no field of

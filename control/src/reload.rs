@@ -27,7 +27,7 @@ impl Server {
         let (changes, committed) = match reload.await {
             Ok(Ok(done)) => done,
             Ok(Err(ApiProblem::Invalid(problems))) => {
-                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let lines: Vec<String> = problems.lines().collect();
                 return refuse(format!("it does not go with the state: {}", lines.join("; ")));
             }
             Ok(Err(problem)) => return refuse(problem.to_string()),

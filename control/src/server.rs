@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_api::Problem;
+use sluice_api::Problems;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::events::EventLog;
 use crate::health::Checker;
-use crate::http::{self, App};
+use crate::http::{self, App, Guard};
 use crate::manager::Manager;
 use crate::model::diff::Difference;
 use crate::model::{Environment, State, check};
@@ -44,7 +44,7 @@ pub enum StartError {
         /// The state file.
         state_file: String,
         /// What is wrong with both together.
-        problems: Vec<Problem>,
+        problems: Problems,
     },
     /// The API's address.
     #[error(
@@ -59,8 +59,8 @@ pub enum StartError {
     },
 }
 
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(|p| format!("\n  {p}")).collect()
+fn lines(problems: &Problems) -> String {
+    problems.lines().map(|line| format!("\n  {line}")).collect()
 }
 
 /// Whether a start writes the state file.
@@ -156,7 +156,7 @@ pub struct Server {
     pub(crate) manager: Arc<Manager>,
     stop: watch::Sender<bool>,
     pub(crate) publisher: publish::Running,
-    http: JoinHandle<io::Result<()>>,
+    http: JoinHandle<()>,
     health: JoinHandle<()>,
 }
 
@@ -218,14 +218,10 @@ fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: Socke
         started: Instant::now(),
         state_file: config.state_file.display().to_string().into(),
     };
+    let guard = Guard::new(api, &config.api_hosts, &config.api_origins);
     let http = tokio::spawn(async move {
-        let mut stopped = stopped;
-        axum::serve(listener, http::router(app))
-            .with_graceful_shutdown(async move {
-                // An error means that the sender is gone: stop as well.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            })
-            .await
+        http::serve(listener, http::router(app, guard), http::ClientPatience::default(), stopped)
+            .await;
     });
     Server { api, config: config.clone(), manager, stop, publisher, http, health }
 }

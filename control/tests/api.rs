@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Answer, FakeDataplane, Lab, WEB};
+use common::{Answer, CLIENT, FakeDataplane, Lab, WEB};
 use serde_json::{Value, json};
 
 fn dr(name: &str, vip: &str) -> Value {
@@ -203,7 +203,7 @@ async fn a_conflicting_update_is_refused() {
     put(3, newer).await.ok(200);
     put(4, "*".into()).await.ok(200);
     assert!(put(5, "17".into()).await.problem(400).contains("If-Match is 17: expected an ETag"));
-    let stale = [("if-match", "\"1\"")];
+    let stale = [CLIENT, ("if-match", "\"1\"")];
     api.raw("DELETE", "/services/web", &stale, "").await.problem(412);
     server.stop().await;
 }
@@ -373,11 +373,11 @@ async fn every_other_no_is_a_problem_too() {
     api.delete("/services/web/backends/10.0.0.9:1").await.problem(404);
     api.delete("/pools/nope").await.problem(404);
 
-    let wrong = api.raw("DELETE", "/services", &[], "").await;
+    let wrong = api.raw("DELETE", "/services", &[CLIENT], "").await;
     assert!(wrong.header("allow").contains("POST"), "{wrong:?}");
     wrong.problem(405);
     api.get("/services/web/backends/10.0.0.1:8080/drain").await.problem(405);
-    api.raw("POST", "//healthz", &[], "").await.problem(405);
+    api.raw("POST", "//healthz", &[CLIENT], "").await.problem(405);
 
     let again =
         api.send("POST", "/pools", json!({"name": "local", "addresses": ["10.9.9.9"]})).await;
@@ -394,7 +394,7 @@ async fn every_other_no_is_a_problem_too() {
     let form = [("content-type", "application/x-www-form-urlencoded")];
     let media = api.raw("POST", "/services", &form, "{}").await.problem(415);
     assert!(media.contains("expected application/json"), "{media}");
-    api.raw("POST", "/services", &[], "{}").await.problem(415);
+    api.raw("POST", "/services", &[CLIENT], "{}").await.problem(415);
     server.stop().await;
 }
 

@@ -817,6 +817,81 @@ fn what_is_printed_can_be_fed_back() {
     assert_eq!(printed("pool list"), pools);
 }
 
+/// What is printed may have nowhere to go: no abort, and the exit code tells.
+#[test]
+fn outputs_that_are_closed_or_full_abort_nothing() {
+    let lab = Lab::start().with_web();
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let code = |args: &str, stdout: Stdio, stderr: Stdio| {
+        let status = lab.command(args).stdout(stdout).stderr(stderr).status().unwrap();
+        status.code().unwrap_or_else(|| panic!("{args}: {status}"))
+    };
+    for args in ["service list", "service list --json", "status", "stats --tables", "events"] {
+        assert_eq!(code(args, full(), Stdio::null()), 6, "{args}: not printed");
+        assert_eq!(code(args, full(), full()), 6, "{args}");
+        assert_eq!(code(args, gone(), gone()), 0, "{args}: who reads has seen enough");
+    }
+    for (args, expected) in
+        [("service show nobody", 4), ("frobnicate", 2), ("--json pool show x", 4)]
+    {
+        for stderr in [full(), gone()] {
+            assert_eq!(code(args, Stdio::null(), stderr), expected, "{args}");
+        }
+    }
+    for closed in [">&-", "2>&-", ">&- 2>&-"] {
+        let line = format!("exec \"$0\" --api {} service list {closed}", lab.api);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_sluice")]).stdout(Stdio::null());
+        assert_eq!(shell.status().unwrap().code(), Some(0), "{closed}");
+    }
+}
+
+#[test]
+fn names_that_are_nearly_right_are_named() {
+    let lab = Lab::start().with_web();
+    lab.ok("service create dns --vip 198.51.100.2 --port 53 --protocol udp --mode dr");
+    for (args, code, says) in [
+        ("service show wbe", 4, "did you mean web? expected one of web, dns"),
+        ("stats dnss", 4, "did you mean dns?"),
+        ("pool show locl", 4, "did you mean local?"),
+        ("backend drain web 10.0.0.1:8", 4, "did you mean 10.0.0.1:80?"),
+        ("service show something-else", 4, "expected one of web, dns"),
+        ("servce list", 2, "'service'"),
+        ("service lst", 2, "'list'"),
+        ("service list --jsn", 2, "'--json'"),
+    ] {
+        let ran = lab.run(args);
+        assert_eq!(ran.code, code, "{args}: {}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{args}: {}", ran.stderr);
+    }
+    assert!(!lab.run("service show something-else").stderr.contains("did you mean"));
+}
+
+#[test]
+fn a_control_that_hangs_is_given_up_in_five_seconds() {
+    let lab = Lab::start().with_web();
+    let signal = |name: &str| {
+        let id = lab.control.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    };
+    signal("-STOP");
+    for args in ["status", "backend drain web 10.0.0.1:80"] {
+        let started = Instant::now();
+        let ran = lab.run(args);
+        assert_eq!(ran.code, 3, "{args}: {}", ran.stderr);
+        assert!(ran.stderr.contains("no sign of life within 5 s"), "{args}: {}", ran.stderr);
+        let took = started.elapsed();
+        assert!((4..6).contains(&took.as_secs()), "{args}: {took:?}");
+    }
+    signal("-CONT");
+    lab.ok("service list");
+}
+
 #[test]
 fn completions_need_no_api() {
     for shell in ["bash", "zsh", "fish"] {

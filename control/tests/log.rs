@@ -5,6 +5,7 @@ mod common;
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,18 +16,42 @@ use serde_json::json;
 /// Changes that are made while nobody reads: several times what a pipe holds.
 const CHANGES: usize = 2_000;
 
+/// A process that ends with its test.
+struct Process(Child);
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A control process that says much, with these standard outputs.
-fn spawn(lab: &Lab, stdout: Stdio, stderr: Stdio) -> Child {
+fn spawn(lab: &Lab, stdout: Stdio, stderr: Stdio) -> Process {
     let config = lab.path("control.toml");
     std::fs::write(&config, lab.toml(WEB)).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_sluice-control"))
+    let spawned = Command::new(env!("CARGO_BIN_EXE_sluice-control"))
         .arg("--config")
         .arg(&config)
         .env("RUST_LOG", "debug")
         .stdout(stdout)
         .stderr(stderr)
-        .spawn()
-        .unwrap()
+        .spawn();
+    Process(spawned.unwrap())
 }
 
 /// The API of a process that says on its standard output where that is.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use hyper::Method;
 use serde_json::Value;
-use sluice_api::Problem;
+use sluice_api::{Problem, Problems};
 
 use super::Context;
 use super::client::path;
@@ -67,13 +67,13 @@ fn parse(file: &Path) -> Result<(Value, Spelling), CliError> {
 }
 
 /// Everything that is wrong with the file by itself.
-fn check(value: Value, spelling: Spelling) -> Result<(), Vec<Problem>> {
+fn check(value: Value, spelling: Spelling) -> Result<(), Problems> {
     let (pools, services) = (spelling.pools(), spelling.services());
     let Value::Object(map) = value else {
         let expected = format!("an object with the lists {pools:?} and {services:?}");
-        return Err(vec![Problem::new("(the file)", read::shown(&value), expected)]);
+        return Err(Problem::new("(the file)", read::shown(&value), expected).into());
     };
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     for (key, value) in map {
         if key == pools {
             let read = |item, label: &str| read::pool(item, spelling, label);
@@ -92,9 +92,9 @@ fn check(value: Value, spelling: Spelling) -> Result<(), Vec<Problem>> {
 fn list<T>(
     key: &str,
     value: Value,
-    read: impl Fn(Value, &str) -> Result<T, Vec<Problem>>,
+    read: impl Fn(Value, &str) -> Result<T, Problems>,
     name: impl Fn(&T) -> &String,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) {
     let Value::Array(list) = value else {
         problems.push(Problem::new(key, read::shown(&value), "a list"));

@@ -1,7 +1,8 @@
 //! Requests to the HTTP API, over plain TCP: one connection each.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -12,13 +13,17 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::error::{CliError, Refusal};
+use crate::http;
 
 /// Time that an API on another host has to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a whole request: publishing 30,000 backends takes the data plane its time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an answer after which control is asked whether it lives, and for the answer to that.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(2_400);
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
@@ -135,14 +140,8 @@ impl Client {
         let request = self.request(method, &target, body, if_match).map_err(|error| {
             CliError::Usage(format!("cannot ask the API for {described}: {error}"))
         })?;
-        let answered = tokio::time::timeout(patience, self.exchange(request)).await;
-        let (status, etag, bytes) = match answered {
-            Ok(answer) => answer.map_err(|reason| self.unreachable(reason))?,
-            Err(_) => {
-                let reason = format!("no answer within {} s", patience.as_secs());
-                return Err(self.unreachable(reason));
-            }
-        };
+        let answered = self.answered(request, patience).await;
+        let (status, etag, bytes) = answered.map_err(|reason| self.unreachable(reason))?;
         let answer = understand(status, etag, &bytes)
             .map_err(|failure| failure.into_error(described, status))?;
         if is_change {
@@ -178,6 +177,8 @@ impl Client {
             .header(HOST, &self.authority)
             .header(USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json, application/problem+json")
+            // Says that this is no web page.
+            .header(&http::CLIENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .header(CONNECTION, "close");
         if let Some(version) = if_match {
             request = request.header(IF_MATCH, version);
@@ -187,6 +188,31 @@ impl Client {
                 request.header(CONTENT_TYPE, kind).body(Full::new(body.to_string().into()))
             }
             None => request.body(Full::default()),
+        }
+    }
+
+    /// The answer to a request, which may take so long as long as control is alive.
+    async fn answered(
+        &self,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+    ) -> Result<(u16, Option<HeaderValue>, Bytes), String> {
+        let started = Instant::now();
+        let mut exchange = pin!(self.exchange(request));
+        loop {
+            if let Ok(answer) = timeout(SIGN_OF_LIFE, exchange.as_mut()).await {
+                return answer;
+            }
+            let alive =
+                self.request(Method::GET, "/healthz", None, None).map_err(|e| e.to_string());
+            let alive = timeout(SIGN_OF_LIFE, self.exchange(alive?)).await;
+            let waited = started.elapsed();
+            if !matches!(alive, Ok(Ok(_))) {
+                return Err(format!("no sign of life within {} s", waited.as_secs_f32().round()));
+            }
+            if waited >= patience {
+                return Err(format!("no answer within {} s", patience.as_secs()));
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! Why a command failed: what is printed, and the exit code.
 
 use std::fmt::{self, Write as _};
-use std::io;
+use std::io::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
-use sluice_api::Problem;
+use sluice_api::problems::and_more;
+use sluice_api::{Problem, Problems};
 
 /// A refusal as the API sends it, RFC 9457.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,13 @@ pub(super) struct Refusal {
     /// Every field that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) problems: Vec<Problem>,
+    /// How many there are beside those.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) more_problems: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Why a command failed.
@@ -29,7 +37,7 @@ pub(super) enum CliError {
     Usage(String),
     /// A file whose fields are wrong, all of them.
     #[error("{}", lines(.file, .problems))]
-    File { file: String, problems: Vec<Problem> },
+    File { file: String, problems: Problems },
     /// Nothing answers at the API's address, or not in time.
     #[error(
         "the API at {api} cannot be reached: {reason}\nIs sluice-control running? --api or SLUICE_API names its address."
@@ -79,7 +87,7 @@ impl CliError {
             return;
         }
         if !json {
-            eprintln!("error: {self}");
+            say(&format!("error: {self}"));
             return;
         }
         let refusal = match self {
@@ -89,15 +97,19 @@ impl CliError {
                 title: other.title().to_owned(),
                 detail: other.to_string(),
                 problems: match other {
-                    CliError::File { problems, .. } => problems.clone(),
+                    CliError::File { problems, .. } => problems.to_vec(),
                     _ => Vec::new(),
+                },
+                more_problems: match self {
+                    CliError::File { problems, .. } => problems.more(),
+                    _ => 0,
                 },
                 ..Refusal::default()
             },
         };
         match serde_json::to_string(&refusal) {
-            Ok(line) => eprintln!("{line}"),
-            Err(_) => eprintln!("error: {self}"),
+            Ok(line) => say(&line),
+            Err(_) => say(&format!("error: {self}")),
         }
     }
 
@@ -113,9 +125,14 @@ impl CliError {
     }
 }
 
-fn lines(file: &str, problems: &[Problem]) -> String {
-    problems.iter().fold(format!("{file} is wrong; nothing was applied"), |text, problem| {
-        format!("{text}\n  {problem}")
+/// A line on standard error. Whether anybody hears it changes no exit code.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn lines(file: &str, problems: &Problems) -> String {
+    problems.lines().fold(format!("{file} is wrong; nothing was applied"), |text, line| {
+        format!("{text}\n  {line}")
     })
 }
 
@@ -131,7 +148,7 @@ impl fmt::Display for Refusal {
         if text.is_empty() {
             write!(text, "HTTP {}", self.status)?;
         }
-        for problem in problems {
+        for problem in problems.into_iter().chain(and_more(self.more_problems)) {
             write!(text, "\n  {problem}")?;
         }
         f.write_str(&text)

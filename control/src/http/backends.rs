@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde_json::json;
 use sluice_api::{AdminState, BackendId};
 
-use super::body::Body;
+use super::body::{Body, aside};
 use super::extract::{BackendPath, Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, identity_fields, set_identity};
@@ -37,7 +37,7 @@ pub async fn create(
     Body(body): Body,
 ) -> Answer {
     app.manager.state().find_service(&service)?;
-    let backend = read::backend(body, &service, "new").map_err(ApiProblem::Invalid)?;
+    let backend = aside(|| read::backend(body, &service, "new")).map_err(ApiProblem::Invalid)?;
     let id = backend.id();
     let action = Action::CreateBackend { service: service.clone(), backend };
     let done = app.commit(action, terms).await?;
@@ -60,7 +60,8 @@ pub async fn replace(
         set_identity(&mut body, &format!("services[{service}].backends[{id}]"), field, value)
             .map_err(ApiProblem::invalid)?;
     }
-    let backend = read::backend(body, &service, &id.to_string()).map_err(ApiProblem::Invalid)?;
+    let backend =
+        aside(|| read::backend(body, &service, &id.to_string())).map_err(ApiProblem::Invalid)?;
     let action = Action::ReplaceBackend { service: service.clone(), backend };
     changed(&app, &service, id, action, terms).await
 }
@@ -94,7 +95,7 @@ pub async fn set_weight(
     Body(body): Body,
 ) -> Answer {
     find_backend(app.manager.state().find_service(&service)?, id)?;
-    let weight = read::weight(body, &service, id).map_err(ApiProblem::Invalid)?;
+    let weight = aside(|| read::weight(body, &service, id)).map_err(ApiProblem::Invalid)?;
     let action = Action::SetWeight { service: service.clone(), id, weight };
     changed(&app, &service, id, action, terms).await
 }

@@ -32,12 +32,14 @@
 mod backends;
 mod body;
 mod extract;
+mod guard;
 mod json;
 mod metrics;
 mod observe;
 mod pools;
 mod problem_json;
 mod query;
+mod serve;
 mod services;
 mod state;
 mod view;
@@ -45,9 +47,10 @@ mod view;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, Uri, header};
 use axum::routing::{get, post, put};
 use axum::{Router, middleware};
+use tower_http::cors::CorsLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::manager::{Committed, Manager};
@@ -57,7 +60,9 @@ use crate::publish::{Dataplane, Outcome, Patience};
 use extract::Terms;
 
 pub use body::MAX_BODY;
+pub use guard::{CLIENT, Guard};
 pub use problem_json::HttpProblem;
+pub use serve::{Patience as ClientPatience, serve};
 
 /// What every handler has.
 #[derive(Clone)]
@@ -108,8 +113,8 @@ impl App {
     }
 }
 
-/// The whole API.
-pub fn router(app: App) -> Router {
+/// The whole API, for those whom `guard` lets in.
+pub fn router(app: App, guard: Guard) -> Router {
     let backend = "/services/{name}/backends/{id}";
     let api = Router::new()
         .route("/services", get(services::list).post(services::create))
@@ -150,16 +155,30 @@ pub fn router(app: App) -> Router {
         .route("/neighbours", get(observe::neighbours))
         .route("/healthz", get(observe::healthz))
         .route("/readyz", get(observe::readyz));
-    Router::new()
+    let router = Router::new()
         .nest("/api/v1", api)
         .route("/healthz", get(observe::healthz))
         .route("/readyz", get(observe::readyz))
         .route("/metrics", get(metrics::metrics))
         .route_layer(middleware::from_fn(query::check))
+        .route_layer(middleware::from_fn(body::hold))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
+        .with_state(app);
+    let router = if guard.origins.is_empty() { router } else { router.layer(cors(&guard)) };
+    router
+        .layer(middleware::from_fn_with_state(guard, guard::check))
         .layer(TraceLayer::new_for_http())
-        .with_state(app)
+}
+
+/// What browsers are told of the pages that may ask.
+fn cors(guard: &Guard) -> CorsLayer {
+    let origins = guard.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    CorsLayer::new()
+        .allow_origin(origins.collect::<Vec<_>>())
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::CONTENT_TYPE, header::IF_MATCH, CLIENT.clone()])
+        .expose_headers([header::ETAG, header::LOCATION])
 }
 
 async fn no_route(uri: Uri) -> HttpProblem {

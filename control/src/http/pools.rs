@@ -4,7 +4,7 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::body::Body;
+use super::body::{Body, aside};
 use super::extract::{AddressPath, Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
@@ -28,7 +28,7 @@ pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) ->
 
 /// Make a pool.
 pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) -> Answer {
-    let pool = read::pool(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
+    let pool = aside(|| read::pool(body, Spelling::Json, "new")).map_err(ApiProblem::Invalid)?;
     let name = pool.name.clone();
     let done = app.commit(Action::CreatePool(pool), terms).await?;
     let pool = done.state.find_pool(&name)?;
@@ -46,7 +46,7 @@ pub async fn replace(
     app.manager.state().find_pool(&name)?;
     set_identity(&mut body, &format!("pools[{name}]"), "name", Value::from(name.as_str()))
         .map_err(ApiProblem::invalid)?;
-    let pool = read::pool(body, Spelling::Json, &name).map_err(ApiProblem::Invalid)?;
+    let pool = aside(|| read::pool(body, Spelling::Json, &name)).map_err(ApiProblem::Invalid)?;
     changed(&app, &name, Action::ReplacePool(pool), terms).await
 }
 

@@ -3,11 +3,14 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use sluice_api::Problem;
+use sluice_api::problems::cut;
+use sluice_api::{Problem, Problems};
 
-use super::body::MAX_BODY;
 use super::json::Json;
 use crate::model::ApiProblem;
+
+/// Longest sentence of an answer, in bytes: it may quote the request.
+const MOST_DETAIL: usize = 4_000;
 
 /// Why a request got no success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +23,14 @@ pub enum HttpProblem {
     BadRequest(Problem),
     /// The body is not declared as JSON; what it is declared as.
     MediaType(String),
-    /// The body is too long.
-    TooLarge,
+    /// The body is too long, or what it says is too much.
+    TooLarge(String),
+    /// It may be a web page of another site that asks.
+    Foreign(Problem),
+    /// The body did not come in time.
+    Slow,
+    /// There are so many large requests already.
+    Busy,
     /// There is nothing at this path.
     NoRoute(String),
     /// The path exists, with other methods.
@@ -43,10 +52,12 @@ impl From<ApiProblem> for HttpProblem {
     }
 }
 
+type Parts = (StatusCode, &'static str, &'static str, String, Problems);
+
 impl HttpProblem {
     /// Status, a word for programs, a title, the detail, and the fields.
-    fn parts(self) -> (StatusCode, &'static str, &'static str, String, Vec<Problem>) {
-        let none = Vec::new();
+    fn parts(self) -> Parts {
+        let none = Problems::default();
         match self {
             HttpProblem::Api(problem) => api_parts(problem),
             HttpProblem::BadJson(detail) => {
@@ -57,7 +68,7 @@ impl HttpProblem {
                 "bad-request",
                 "The request cannot be read",
                 problem.to_string(),
-                vec![problem],
+                problem.into(),
             ),
             HttpProblem::MediaType(given) => {
                 let expected = "application/json";
@@ -67,14 +78,31 @@ impl HttpProblem {
                     "media-type",
                     "The body is not declared as JSON",
                     problem.to_string(),
-                    vec![problem],
+                    problem.into(),
                 )
             }
-            HttpProblem::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                "The body is too long",
-                format!("a body may have at most {MAX_BODY} bytes"),
+            HttpProblem::TooLarge(detail) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long", detail, none)
+            }
+            HttpProblem::Foreign(problem) => (
+                StatusCode::FORBIDDEN,
+                "foreign",
+                "The request may be another site's",
+                problem.to_string(),
+                problem.into(),
+            ),
+            HttpProblem::Slow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "slow",
+                "The body did not come in time",
+                "no byte for 10 s, or not the last one within 60 s".to_owned(),
+                none,
+            ),
+            HttpProblem::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many large requests at a time",
+                "other requests have long bodies now: try again".to_owned(),
                 none,
             ),
             HttpProblem::NoRoute(path) => (
@@ -101,32 +129,31 @@ impl HttpProblem {
     }
 }
 
-fn api_parts(
-    problem: ApiProblem,
-) -> (StatusCode, &'static str, &'static str, String, Vec<Problem>) {
+fn api_parts(problem: ApiProblem) -> Parts {
+    let none = Problems::default();
     let detail = problem.to_string();
     let (status, kind, title, problems) = match problem {
         ApiProblem::NotFound { .. } => {
-            (StatusCode::NOT_FOUND, "not-found", "No such resource", Vec::new())
+            (StatusCode::NOT_FOUND, "not-found", "No such resource", none)
         }
-        ApiProblem::Exists { .. } => (StatusCode::CONFLICT, "exists", "Exists already", Vec::new()),
+        ApiProblem::Exists { .. } => (StatusCode::CONFLICT, "exists", "Exists already", none),
         ApiProblem::PoolInUse { .. } => {
-            (StatusCode::CONFLICT, "pool-in-use", "The pool is in use", Vec::new())
+            (StatusCode::CONFLICT, "pool-in-use", "The pool is in use", none)
         }
         ApiProblem::VersionMismatch { .. } => {
-            (StatusCode::PRECONDITION_FAILED, "version-mismatch", "Changed meanwhile", Vec::new())
+            (StatusCode::PRECONDITION_FAILED, "version-mismatch", "Changed meanwhile", none)
         }
         ApiProblem::Invalid(problems) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", problems)
         }
         ApiProblem::NotStored(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "not-stored", "Change not stored", Vec::new())
+            (StatusCode::INTERNAL_SERVER_ERROR, "not-stored", "Change not stored", none)
         }
         ApiProblem::DataplaneUnreachable(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "dataplane-unreachable",
             "The data plane does not answer",
-            Vec::new(),
+            none,
         ),
     };
     (status, kind, title, detail, problems)
@@ -135,13 +162,16 @@ fn api_parts(
 impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
         let (status, kind, title, detail, problems) = self.parts();
-        let body = json!({
+        let mut body = json!({
             "type": format!("urn:sluice:problem:{kind}"),
             "title": title,
             "status": status.as_u16(),
-            "detail": detail,
-            "problems": problems,
+            "detail": cut(detail, MOST_DETAIL),
+            "problems": &*problems,
         });
+        if problems.more() > 0 {
+            body["more_problems"] = problems.more().into();
+        }
         // Written over that of a plain body.
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (status, Json(body)).into_response();

@@ -4,7 +4,7 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::body::Body;
+use super::body::{Body, aside};
 use super::extract::{Segments, Terms};
 use super::{App, HttpProblem, view};
 use crate::model::read::{self, Spelling, set_identity};
@@ -29,7 +29,8 @@ pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) ->
 
 /// Make a service.
 pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) -> Answer {
-    let service = read::service(body, Spelling::Json, "new").map_err(ApiProblem::Invalid)?;
+    let service =
+        aside(|| read::service(body, Spelling::Json, "new")).map_err(ApiProblem::Invalid)?;
     let name = service.name.clone();
     let done = app.commit(Action::CreateService(service), terms).await?;
     let service = done.state.find_service(&name)?;
@@ -48,7 +49,8 @@ pub async fn replace(
     app.manager.state().find_service(&name)?;
     set_identity(&mut body, &format!("services[{name}]"), "name", Value::from(name.as_str()))
         .map_err(ApiProblem::invalid)?;
-    let service = read::service(body, Spelling::Json, &name).map_err(ApiProblem::Invalid)?;
+    let service =
+        aside(|| read::service(body, Spelling::Json, &name)).map_err(ApiProblem::Invalid)?;
     changed(&app, &name, Action::ReplaceService(service), terms).await
 }
 

@@ -1,10 +1,8 @@
 //! The next state of a state and an action.
 
-use std::collections::HashSet;
-
 use serde::Serialize;
 use serde_json::Value;
-use sluice_api::{AdminState, Backend, BackendId, Pool, Problem, Service};
+use sluice_api::{AdminState, Backend, BackendId, Pool, Problem, Problems, Service};
 
 use super::check::{self, Environment};
 use super::read::{self, Spelling, identity_fields, set_identity};
@@ -41,10 +39,10 @@ pub fn check_next(
 ) -> Result<(), ApiProblem> {
     let mut problems = check::state(next, environment);
     if !problems.is_empty() {
-        let before = check::state(state, environment);
-        let key = |p: &Problem| (p.field.clone(), p.value.clone(), p.expected.clone());
-        let before: HashSet<_> = before.iter().map(key).collect();
-        problems.retain(|p| !before.contains(&key(p)));
+        let mut before = Problems::keeping_all();
+        check::collect(&mut before, state, environment);
+        problems = Problems::except(before.into_iter().collect());
+        check::collect(&mut problems, next, environment);
     }
     if problems.is_empty() { Ok(()) } else { Err(ApiProblem::Invalid(problems)) }
 }

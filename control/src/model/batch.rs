@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
-use sluice_api::{Backend, Pool, Problem, Service};
+use sluice_api::{Backend, Pool, Problem, Problems, Service};
 
 use super::State;
 use super::diff::{Difference, as_value, compare, id_of};
@@ -22,13 +22,13 @@ impl Batch {
     ///
     /// # Errors
     /// Everything that is wrong with that shape.
-    pub fn read(value: Value) -> Result<Batch, Vec<Problem>> {
+    pub fn read(value: Value) -> Result<Batch, Problems> {
         let Value::Object(map) = value else {
             let expected = "an object with the lists \"pools\" and \"services\"";
-            return Err(vec![Problem::new("(the body)", read::shown(&value), expected)]);
+            return Err(Problem::new("(the body)", read::shown(&value), expected).into());
         };
         let mut batch = Batch::default();
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         for (key, value) in map {
             let list = match key.as_str() {
                 "pools" => &mut batch.pools,
@@ -53,8 +53,8 @@ impl Batch {
     ///
     /// # Errors
     /// Everything that is wrong with its resources by themselves.
-    pub(super) fn put(self, mut state: State) -> Result<State, Vec<Problem>> {
-        let mut problems = Vec::new();
+    pub(super) fn put(self, mut state: State) -> Result<State, Problems> {
+        let mut problems = Problems::default();
         let pools = put_list(
             self.pools,
             &mut state.pools,
@@ -101,7 +101,7 @@ impl Batch {
 /// What is different for pools and services.
 struct Kind<T> {
     name: fn(&T) -> &String,
-    read: fn(Value, &str) -> Result<T, Vec<Problem>>,
+    read: fn(Value, &str) -> Result<T, Problems>,
     /// Fill in what was set at run time.
     keep: fn(&mut Map<String, Value>, &T),
 }
@@ -111,7 +111,7 @@ fn put_list<T>(
     items: Vec<Value>,
     held: &mut [T],
     list: &str,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
     kind: Kind<T>,
 ) -> Vec<T> {
     let places: HashMap<String, usize> =

@@ -4,9 +4,10 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
+use sluice_api::problems::label;
 use sluice_api::service::{HealthCheck, HealthCheckKind, Service};
 use sluice_api::stats::Limits;
-use sluice_api::{Problem, Refusal, Snapshot, SnapshotService, validate};
+use sluice_api::{Problem, Problems, Refusal, Snapshot, SnapshotService, validate};
 
 use super::State;
 
@@ -44,7 +45,14 @@ impl Default for Environment {
 }
 
 /// Everything that is wrong with a state; empty when it is one that can be forwarded by.
-pub fn state(state: &State, environment: &Environment) -> Vec<Problem> {
+pub fn state(state: &State, environment: &Environment) -> Problems {
+    let mut problems = Problems::default();
+    collect(&mut problems, state, environment);
+    problems
+}
+
+/// Adds everything that is wrong with a state, as [`state`] finds it.
+pub fn collect(problems: &mut Problems, state: &State, environment: &Environment) {
     let snapshot = Snapshot {
         generation: 0,
         services: state
@@ -55,16 +63,14 @@ pub fn state(state: &State, environment: &Environment) -> Vec<Problem> {
         pools: state.pools.clone(),
         no_service: Refusal::default(),
     };
-    let mut problems =
-        validate::snapshot(&snapshot, &environment.limits, &environment.port_addresses);
+    validate::collect(problems, &snapshot, &environment.limits, &environment.port_addresses);
     for service in &state.services {
-        let path = format!("services[{}]", service.name);
-        check_zones(&mut problems, &path, service);
+        let path = format!("services[{}]", label(&service.name));
+        check_zones(problems, &path, service);
         if let Some(check) = &service.health_check {
-            check_health(&mut problems, &format!("{path}.health_check"), check);
+            check_health(problems, &format!("{path}.health_check"), check);
         }
     }
-    problems
 }
 
 /// An inclusive range in words.
@@ -72,7 +78,7 @@ pub fn range_text<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
     format!("{} to {}", range.start(), range.end())
 }
 
-fn check_zones(problems: &mut Vec<Problem>, path: &str, service: &Service) {
+fn check_zones(problems: &mut Problems, path: &str, service: &Service) {
     for backend in &service.backends {
         if let Some(zone) = &backend.zone
             && !is_text(zone, MAX_ZONE)
@@ -86,7 +92,7 @@ fn check_zones(problems: &mut Vec<Problem>, path: &str, service: &Service) {
     }
 }
 
-fn check_health(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
+fn check_health(problems: &mut Problems, path: &str, check: &HealthCheck) {
     let mut range = |field: &str, value: u32, accepted: RangeInclusive<u32>, unit: &str| {
         if !accepted.contains(&value) {
             let expected = format!("{}{unit}", range_text(&accepted));
@@ -110,7 +116,7 @@ fn check_health(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
     }
 }
 
-fn check_http(problems: &mut Vec<Problem>, path: &str, check: &HealthCheck) {
+fn check_http(problems: &mut Problems, path: &str, check: &HealthCheck) {
     let can_be_sent = is_text(&check.path, MAX_HTTP_TEXT) && !check.path.contains(NOT_IN_PATH);
     if !check.path.starts_with('/') || !can_be_sent {
         problems.push(Problem::new(

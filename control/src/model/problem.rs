@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use sluice_api::Problem;
+use sluice_api::problems::{and_more, cut};
+use sluice_api::{Problem, Problems};
 
 /// What kind of resource a problem is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,10 @@ pub enum ApiProblem {
         id: String,
     },
     /// A pool to be deleted is in use.
-    #[error("pool {pool} is used by {}: give them another pool or delete them first", services.join(", "))]
+    #[error(
+        "pool {pool} is used by {}: give them another pool or delete them first",
+        listed(services)
+    )]
     PoolInUse {
         /// The pool.
         pool: String,
@@ -75,8 +79,8 @@ pub enum ApiProblem {
         wanted: String,
     },
     /// The request breaks rules; all that it breaks.
-    #[error("{}", summary(.0))]
-    Invalid(Vec<Problem>),
+    #[error("{0}")]
+    Invalid(Problems),
     /// The change could not be made durable.
     #[error("the change was not made, as the state file cannot be written: {0}")]
     NotStored(String),
@@ -93,27 +97,44 @@ impl ApiProblem {
         known: impl Iterator<Item = T>,
     ) -> Self {
         const SHOWN: usize = 20;
-        let mut known: Vec<String> = known.take(SHOWN + 1).map(|k| k.to_string()).collect();
-        if known.len() > SHOWN {
-            known[SHOWN] = "…".to_owned();
+        let id = cut(id.to_string(), 200);
+        let (mut shown, mut nearest) = (Vec::new(), None);
+        for name in known.map(|k| k.to_string()) {
+            // More than a third of it is another name.
+            let distance = strsim::damerau_levenshtein(&id, &name);
+            if distance <= (id.len() / 3).max(1)
+                && nearest.as_ref().is_none_or(|(d, _)| distance < *d)
+            {
+                nearest = Some((distance, name.clone()));
+            }
+            match shown.len() {
+                0..SHOWN => shown.push(name),
+                SHOWN => shown.push("…".to_owned()),
+                _ => {}
+            }
         }
-        let known = match known.len() {
-            0 => format!("there are no {kind}s yet"),
-            _ => format!("expected one of {}", known.join(", ")),
+        let known = match (shown.is_empty(), nearest) {
+            (true, _) => format!("there are no {kind}s yet"),
+            (false, None) => format!("expected one of {}", shown.join(", ")),
+            (false, Some((_, nearest))) => {
+                format!("did you mean {nearest}? expected one of {}", shown.join(", "))
+            }
         };
-        ApiProblem::NotFound { kind, id: id.to_string(), known }
+        ApiProblem::NotFound { kind, id, known }
     }
 
     /// A single broken rule.
     pub fn invalid(problem: Problem) -> Self {
-        ApiProblem::Invalid(vec![problem])
+        ApiProblem::Invalid(problem.into())
     }
 }
 
-fn summary(problems: &[Problem]) -> String {
-    match problems {
-        [one] => one.to_string(),
-        [first, ..] => format!("{} problems, the first: {first}", problems.len()),
-        [] => "invalid".to_owned(),
+/// Names, not more than a person reads.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if let Some(more) = and_more(names.len().saturating_sub(SHOWN)) {
+        text = format!("{text} {more}");
     }
+    text
 }

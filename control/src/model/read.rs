@@ -5,13 +5,16 @@
 //! them at once, each with field, value and what would be accepted. So the fields are read by hand,
 //! and a test holds them against the serde definitions.
 
+use std::fmt;
+use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use sluice_api::problems::label;
 use sluice_api::service::{HealthCheck, default_maglev_slots, default_weight};
-use sluice_api::{Backend, BackendId, Pool, Problem, Service, Timeouts, validate};
+use sluice_api::{Backend, BackendId, Pool, Problem, Problems, Service, Timeouts, validate};
 
 use super::check;
 
@@ -45,13 +48,13 @@ pub const NOT_CONFIGURED: [&str; 2] = ["observed", "change"];
 
 /// A service, or everything that is wrong with its fields. `label` stands in paths for a name that
 /// is missing.
-pub fn service(value: Value, spelling: Spelling, label: &str) -> Result<Service, Vec<Problem>> {
+pub fn service(value: Value, spelling: Spelling, label: &str) -> Result<Service, Problems> {
     let path = format!("{}[{}]", spelling.services(), name_of(&value, label));
     finish(|problems| read_service(value, &path, spelling, problems))
 }
 
 /// A pool, or everything that is wrong with its fields.
-pub fn pool(value: Value, spelling: Spelling, label: &str) -> Result<Pool, Vec<Problem>> {
+pub fn pool(value: Value, spelling: Spelling, label: &str) -> Result<Pool, Problems> {
     let path = format!("{}[{}]", spelling.pools(), name_of(&value, label));
     finish(|problems| {
         let mut fields = Fields::of_resource(value, &path, problems)?;
@@ -64,13 +67,13 @@ pub fn pool(value: Value, spelling: Spelling, label: &str) -> Result<Pool, Vec<P
 }
 
 /// A backend of a service, or everything that is wrong with its fields.
-pub fn backend(value: Value, service: &str, label: &str) -> Result<Backend, Vec<Problem>> {
+pub fn backend(value: Value, service: &str, label: &str) -> Result<Backend, Problems> {
     let path = format!("services[{service}].backends[{}]", backend_name(&value, label));
     finish(|problems| read_backend(value, &path, problems))
 }
 
 /// The weight in a body `{"weight": N}`, or everything that is wrong with it.
-pub fn weight(value: Value, service: &str, id: BackendId) -> Result<u16, Vec<Problem>> {
+pub fn weight(value: Value, service: &str, id: BackendId) -> Result<u16, Problems> {
     let path = format!("services[{service}].backends[{id}]");
     finish(|problems| {
         let mut fields = Fields::open(value, &path, problems)?;
@@ -115,7 +118,7 @@ fn read_service(
     value: Value,
     path: &str,
     spelling: Spelling,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Option<Service> {
     let mut fields = Fields::of_resource(value, path, problems)?;
     let name = fields.required("name", text, "a string");
@@ -168,7 +171,7 @@ fn read_backends(
     value: Value,
     path: &str,
     spelling: Spelling,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Vec<Backend> {
     let Value::Array(items) = value else {
         let expected = match spelling {
@@ -186,7 +189,7 @@ fn read_backends(
     items.into_iter().enumerate().filter_map(read).collect()
 }
 
-fn read_backend(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<Backend> {
+fn read_backend(value: Value, path: &str, problems: &mut Problems) -> Option<Backend> {
     let mut fields = Fields::of_resource(value, path, problems)?;
     let address = fields.required("address", address, ADDRESS);
     let port = fields.required("port", number, PORT);
@@ -198,7 +201,7 @@ fn read_backend(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option
     Some(Backend { address: address?, port: port?, weight, max_conns, zone, state })
 }
 
-fn read_timeouts(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<Timeouts> {
+fn read_timeouts(value: Value, path: &str, problems: &mut Problems) -> Option<Timeouts> {
     let mut fields = Fields::open(value, path, problems)?;
     let ms = format!("1 to {} ms", validate::MAX_TIMEOUT_MS);
     let default = Timeouts::default();
@@ -218,7 +221,7 @@ fn read_timeouts(value: Value, path: &str, problems: &mut Vec<Problem>) -> Optio
     Some(timeouts)
 }
 
-fn read_check(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<HealthCheck> {
+fn read_check(value: Value, path: &str, problems: &mut Problems) -> Option<HealthCheck> {
     let mut fields = Fields::open(value, path, problems)?;
     let default = HealthCheck::default();
     let counts = check::range_text(&check::RISE_FALL);
@@ -248,11 +251,11 @@ struct Fields<'a> {
     path: &'a str,
     map: Map<String, Value>,
     asked: Vec<&'static str>,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Problems,
 }
 
 impl<'a> Fields<'a> {
-    fn open(value: Value, path: &'a str, problems: &'a mut Vec<Problem>) -> Option<Self> {
+    fn open(value: Value, path: &'a str, problems: &'a mut Problems) -> Option<Self> {
         match value {
             Value::Object(map) => Some(Fields { path, map, asked: Vec::new(), problems }),
             other => {
@@ -263,7 +266,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Those of a service, backend or pool.
-    fn of_resource(value: Value, path: &'a str, problems: &'a mut Vec<Problem>) -> Option<Self> {
+    fn of_resource(value: Value, path: &'a str, problems: &'a mut Problems) -> Option<Self> {
         let mut fields = Fields::open(value, path, problems)?;
         for name in NOT_CONFIGURED {
             fields.map.remove(name);
@@ -276,8 +279,8 @@ impl<'a> Fields<'a> {
         self.map.remove(name)
     }
 
-    fn wrong(&mut self, name: &str, value: impl std::fmt::Display, expected: &str) {
-        self.problems.push(Problem::new(format!("{}.{name}", self.path), value, expected));
+    fn wrong(&mut self, name: &str, value: impl fmt::Display, expected: &str) {
+        self.problems.push_with(|| Problem::new(format!("{}.{name}", self.path), value, expected));
     }
 
     /// A field that must be there.
@@ -293,7 +296,7 @@ impl<'a> Fields<'a> {
         };
         let read = read(&value);
         if read.is_none() {
-            self.wrong(name, shown(&value), expected);
+            self.wrong(name, Shown(&value), expected);
         }
         read
     }
@@ -335,7 +338,7 @@ impl<'a> Fields<'a> {
             value => {
                 let read = read(&value);
                 if read.is_none() {
-                    self.wrong(name, shown(&value), expected);
+                    self.wrong(name, Shown(&value), expected);
                 }
                 read
             }
@@ -359,14 +362,14 @@ impl<'a> Fields<'a> {
             }
         };
         let Value::Array(items) = &value else {
-            self.wrong(name, shown(&value), &format!("an array, each element {element}"));
+            self.wrong(name, Shown(&value), &format!("an array, each element {element}"));
             return None;
         };
         let mut list = Vec::with_capacity(items.len());
         for item in items {
             match read(item) {
                 Some(item) => list.push(item),
-                None => self.wrong(name, shown(item), element),
+                None => self.wrong(name, Shown(item), element),
             }
         }
         (list.len() == items.len()).then_some(list)
@@ -375,19 +378,21 @@ impl<'a> Fields<'a> {
     /// Report what nobody asked for.
     fn close(self) {
         for (name, value) in &self.map {
-            let expected = if name.starts_with("health") && self.asked.contains(&"weight") {
-                "no such field: health is observed, not configured".to_owned()
-            } else {
-                format!("a known field: {}", self.asked.join(", "))
-            };
-            let field = format!("{}.{}", self.path, label(name));
-            self.problems.push(Problem::new(field, shown(value), expected));
+            self.problems.push_with(|| {
+                let expected = if name.starts_with("health") && self.asked.contains(&"weight") {
+                    "no such field: health is observed, not configured".to_owned()
+                } else {
+                    format!("a known field: {}", self.asked.join(", "))
+                };
+                let field = format!("{}.{}", self.path, label(name));
+                Problem::new(field, shown(value), expected)
+            });
         }
     }
 }
 
-fn finish<T>(read: impl FnOnce(&mut Vec<Problem>) -> Option<T>) -> Result<T, Vec<Problem>> {
-    let mut problems = Vec::new();
+fn finish<T>(read: impl FnOnce(&mut Problems) -> Option<T>) -> Result<T, Problems> {
+    let mut problems = Problems::default();
     match read(&mut problems) {
         Some(value) if problems.is_empty() => Ok(value),
         _ => Err(problems),
@@ -427,19 +432,43 @@ fn backend_name(value: &Value, otherwise: &str) -> String {
     }
 }
 
-/// A text of the client's as part of a path: bounded, without control characters.
-fn label(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(80).collect()
-}
-
-/// A value as it was sent, bounded.
+/// A value as it was sent, bounded: it may be as long as a body.
 pub fn shown(value: &Value) -> String {
     const MOST: usize = 120;
-    let text = value.to_string();
-    if text.chars().count() <= MOST {
-        return text;
+    let mut text = Beginning(Vec::new());
+    // An error says that this is enough of it.
+    let is_whole = serde_json::to_writer(&mut text, value).is_ok();
+    let text = String::from_utf8_lossy(&text.0);
+    if is_whole && text.chars().count() <= MOST {
+        return text.into_owned();
     }
     text.chars().take(MOST).chain("…".chars()).collect()
+}
+
+/// A value that is [`shown`] if anybody looks.
+struct Shown<'v>(&'v Value);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self.0))
+    }
+}
+
+/// The first bytes of what is written; more is refused.
+struct Beginning(Vec<u8>);
+
+impl io::Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        /// Those of 120 characters and some.
+        const MOST: usize = 1 << 10;
+        let room = MOST - self.0.len();
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if bytes.len() > room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The fields of a URL's backend as a body would hold them.

@@ -123,7 +123,7 @@ impl Memory {
                     problems.push(Problem::new("generation", snapshot.generation, "a higher one"));
                 }
                 if !problems.is_empty() {
-                    return Response::Rejected { problems };
+                    return Response::Rejected { problems: problems.into_vec() };
                 }
                 let current = addresses_of(&snapshot);
                 self.announced.retain(|a| current.contains(a));
@@ -353,6 +353,9 @@ impl Answer {
     }
 }
 
+/// What says that a change is no web page's.
+pub const CLIENT: (&str, &str) = ("sluice-client", "test");
+
 /// A client of the API.
 pub struct Api {
     client: HyperClient<HttpConnector, Full<Bytes>>,
@@ -424,11 +427,11 @@ impl Api {
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
-        self.raw("DELETE", path, &[], "").await
+        self.raw("DELETE", path, &[CLIENT], "").await
     }
 
     pub async fn post_empty(&self, path: &str) -> Answer {
-        self.raw("POST", path, &[], "").await
+        self.raw("POST", path, &[CLIENT], "").await
     }
 
     /// Messages of events of a kind.

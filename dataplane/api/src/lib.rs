@@ -11,6 +11,7 @@ pub mod drop_reason;
 pub mod event;
 pub mod event_limit;
 pub mod message;
+pub mod problems;
 pub mod service;
 pub mod snapshot;
 pub mod stats;
@@ -18,6 +19,7 @@ pub mod validate;
 
 pub use drop_reason::DropReason;
 pub use event::Severity;
+pub use problems::Problems;
 pub use service::{
     AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
     Service, Timeouts,

@@ -7,12 +7,13 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::problems::{Problems, cut, label};
 use crate::service::{Mode, Pool, Timeouts};
 use crate::snapshot::{MAX_GENERATION, Snapshot, SnapshotService};
 use crate::stats::Limits;
 
 /// One thing that is wrong: which field, what it holds, what would be accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Problem {
     /// Path of the field, as `services[web].backends[10.0.0.1:80].weight`.
     pub field: String,
@@ -29,16 +30,20 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// A problem with a field.
+    /// A problem with a field; what is longer than a person reads is cut.
     pub fn new(
         field: impl Into<String>,
         value: impl fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
-        Problem { field: field.into(), value: value.to_string(), expected: expected.into() }
+        let [field, value, expected] =
+            [field.into(), value.to_string(), expected.into()].map(|text| cut(text, MOST_BYTES));
+        Problem { field, value, expected }
     }
 }
 
+/// Longest text of a problem, in bytes.
+const MOST_BYTES: usize = 1_000;
 /// Longest timeout, in ms: 7 days.
 pub const MAX_TIMEOUT_MS: u32 = 7 * 24 * 3_600 * 1_000;
 /// Most addresses in one pool.
@@ -50,34 +55,44 @@ pub const MAGLEV_SLOTS: std::ops::RangeInclusive<u32> = 251..=655_373;
 
 /// Everything that is wrong with a snapshot; empty when it can be applied. `port_addresses` are
 /// the data plane's own, when they are known.
-pub fn snapshot(snapshot: &Snapshot, limits: &Limits, port_addresses: &[Ipv4Addr]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    limit(&mut problems, "services", snapshot.services.len(), limits.services);
+pub fn snapshot(snapshot: &Snapshot, limits: &Limits, port_addresses: &[Ipv4Addr]) -> Problems {
+    let mut problems = Problems::default();
+    collect(&mut problems, snapshot, limits, port_addresses);
+    problems
+}
+
+/// Adds everything that is wrong with a snapshot, as [`snapshot`] finds it.
+pub fn collect(
+    problems: &mut Problems,
+    snapshot: &Snapshot,
+    limits: &Limits,
+    port_addresses: &[Ipv4Addr],
+) {
+    limit(problems, "services", snapshot.services.len(), limits.services);
     let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
-    limit(&mut problems, "services[].backends", backends, limits.backends);
-    check_pools(&mut problems, snapshot, port_addresses);
-    check_services(&mut problems, snapshot, port_addresses);
+    limit(problems, "services[].backends", backends, limits.backends);
+    check_pools(problems, snapshot, port_addresses);
+    check_services(problems, snapshot, port_addresses);
     if snapshot.generation > MAX_GENERATION {
         let expected = format!("at most {MAX_GENERATION}, which is 2^53");
         problems.push(Problem::new("generation", snapshot.generation, expected));
     }
-    problems
 }
 
-fn limit(problems: &mut Vec<Problem>, field: &str, count: usize, most: u32) {
+fn limit(problems: &mut Problems, field: &str, count: usize, most: u32) {
     if count > most as usize {
         let expected = format!("at most {most} in all, from [limits] of the data plane's file");
         problems.push(Problem::new(field, format!("{count} entries"), expected));
     }
 }
 
-fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
+fn check_pools(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
     let vips: HashMap<Ipv4Addr, &str> =
         snapshot.services.iter().map(|s| (s.vip, s.name.as_str())).collect();
     let mut names = HashSet::new();
     let mut owner: HashMap<Ipv4Addr, &str> = HashMap::new();
     for pool in &snapshot.pools {
-        let path = format!("pools[{}]", pool.name.escape_debug());
+        let path = format!("pools[{}]", escaped(&pool.name));
         check_name(problems, &format!("{path}.name"), &pool.name);
         if !names.insert(pool.name.as_str()) {
             problems.push(Problem::new(
@@ -101,8 +116,10 @@ fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses:
                 problems.push(Problem::new(&field, address, "a unicast address"));
             }
             if let Some(service) = vips.get(address) {
-                let expected =
-                    format!("an address that is no VIP; service {service} has it as its VIP");
+                let expected = format!(
+                    "an address that is no VIP; service {} has it as its VIP",
+                    label(service)
+                );
                 problems.push(Problem::new(&field, address, expected));
             }
             if port_addresses.contains(address) {
@@ -113,14 +130,14 @@ fn check_pools(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses:
                 ));
             }
             if let Some(other) = owner.insert(*address, &pool.name) {
-                let expected = format!("each address once; pool {other} has it already");
+                let expected = format!("each address once; pool {} has it already", label(other));
                 problems.push(Problem::new(&field, address, expected));
             }
         }
     }
 }
 
-fn check_drained(problems: &mut Vec<Problem>, path: &str, pool: &Pool) {
+fn check_drained(problems: &mut Problems, path: &str, pool: &Pool) {
     let field = format!("{path}.drained");
     let mut seen = HashSet::new();
     for address in &pool.drained {
@@ -136,13 +153,13 @@ fn check_drained(problems: &mut Vec<Problem>, path: &str, pool: &Pool) {
     }
 }
 
-fn check_services(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
+fn check_services(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
     let mut names = HashSet::new();
     let mut keys: HashMap<_, &str> = HashMap::new();
     let own = OwnAddresses::of(snapshot, port_addresses);
     let pools: HashSet<&str> = snapshot.pools.iter().map(|p| p.name.as_str()).collect();
     for service in &snapshot.services {
-        let path = format!("services[{}]", service.name.escape_debug());
+        let path = format!("services[{}]", escaped(&service.name));
         check_name(problems, &format!("{path}.name"), &service.name);
         if !names.insert(service.name.as_str()) {
             let expected = "a name that no other service has";
@@ -160,8 +177,10 @@ fn check_services(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_address
             keys.insert((service.vip, service.port, service.protocol), &service.name)
         {
             let value = format!("{}:{}/{}", service.vip, service.port, service.protocol);
-            let expected =
-                format!("a VIP, port and protocol that no other service has; {other} has these");
+            let expected = format!(
+                "a VIP, port and protocol that no other service has; {} has these",
+                label(other)
+            );
             problems.push(Problem::new(format!("{path}.port"), value, expected));
         }
         check_scheduler(problems, &path, service);
@@ -171,7 +190,7 @@ fn check_services(problems: &mut Vec<Problem>, snapshot: &Snapshot, port_address
     }
 }
 
-fn check_scheduler(problems: &mut Vec<Problem>, path: &str, service: &SnapshotService) {
+fn check_scheduler(problems: &mut Problems, path: &str, service: &SnapshotService) {
     if !MAGLEV_SLOTS.contains(&service.maglev_slots) || !is_prime(service.maglev_slots) {
         let expected = format!("a prime from {} to {}", MAGLEV_SLOTS.start(), MAGLEV_SLOTS.end());
         problems.push(Problem::new(format!("{path}.maglev_slots"), service.maglev_slots, expected));
@@ -179,7 +198,7 @@ fn check_scheduler(problems: &mut Vec<Problem>, path: &str, service: &SnapshotSe
 }
 
 fn check_pool_of(
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
     path: &str,
     service: &SnapshotService,
     snapshot: &Snapshot,
@@ -216,7 +235,7 @@ fn check_pool_of(
 /// Names to choose from, not more than a person reads.
 fn known_pools(snapshot: &Snapshot) -> String {
     const MOST: usize = 8;
-    let names: Vec<&str> = snapshot.pools.iter().take(MOST).map(|p| p.name.as_str()).collect();
+    let names: Vec<String> = snapshot.pools.iter().take(MOST).map(|p| label(&p.name)).collect();
     match snapshot.pools.len() {
         0 => "there is none".to_owned(),
         count if count > MOST => format!("{} and {} more", names.join(", "), count - MOST),
@@ -224,7 +243,7 @@ fn known_pools(snapshot: &Snapshot) -> String {
     }
 }
 
-fn check_timeouts(problems: &mut Vec<Problem>, path: &str, timeouts: &Timeouts) {
+fn check_timeouts(problems: &mut Problems, path: &str, timeouts: &Timeouts) {
     let fields = [
         ("tcp_syn_sent_ms", timeouts.tcp_syn_sent_ms),
         ("tcp_syn_received_ms", timeouts.tcp_syn_received_ms),
@@ -275,7 +294,7 @@ impl<'a> OwnAddresses<'a> {
 }
 
 fn check_backends(
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
     path: &str,
     service: &SnapshotService,
     own: &OwnAddresses,
@@ -314,7 +333,7 @@ fn check_backends(
     }
 }
 
-fn check_port(problems: &mut Vec<Problem>, field: &str, port: u16) {
+fn check_port(problems: &mut Problems, field: &str, port: u16) {
     if port == 0 {
         problems.push(Problem::new(field, port, "1 to 65535"));
     }
@@ -329,7 +348,7 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().any(|c| c.is_ascii_alphanumeric())
 }
 
-fn check_name(problems: &mut Vec<Problem>, field: &str, name: &str) {
+fn check_name(problems: &mut Problems, field: &str, name: &str) {
     if !is_name(name) {
         problems.push(Problem::new(
             field,
@@ -347,6 +366,11 @@ pub fn is_host(address: Ipv4Addr) -> bool {
 
 fn is_prime(n: u32) -> bool {
     n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+}
+
+/// A name as a part of a path: the beginning of one that is none.
+fn escaped(name: &str) -> String {
+    name.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
 fn quoted(text: &str) -> String {
@@ -413,7 +437,7 @@ mod tests {
     }
 
     fn check(snapshot: &Snapshot) -> Vec<Problem> {
-        super::snapshot(snapshot, &Limits::default(), &[PORT_ADDRESS])
+        super::snapshot(snapshot, &Limits::default(), &[PORT_ADDRESS]).into_vec()
     }
 
     /// The problems of the good snapshot after a change, as (field, value, expected).
@@ -488,7 +512,7 @@ mod tests {
             ]
         );
         let limits = Limits { services: 2, backends: 3, ..Limits::default() };
-        assert_eq!(super::snapshot(&good(), &limits, &[]), []);
+        assert_eq!(super::snapshot(&good(), &limits, &[]).into_vec(), []);
     }
 
     #[test]
@@ -717,14 +741,14 @@ mod tests {
         };
         let limits = Limits { backends: 1_000_000, ..Limits::default() };
         snapshot.services[0].backends = many(65_535);
-        assert_eq!(super::snapshot(&snapshot, &limits, &[]), []);
+        assert_eq!(super::snapshot(&snapshot, &limits, &[]).into_vec(), []);
         snapshot.services[0].backends = many(65_536);
         let problem = Problem::new(
             "services[web].backends",
             "65536 backends",
             "at most 65535 in one service",
         );
-        assert_eq!(super::snapshot(&snapshot, &limits, &[]), [problem]);
+        assert_eq!(super::snapshot(&snapshot, &limits, &[]).into_vec(), [problem]);
     }
 
     #[test]
@@ -763,7 +787,7 @@ mod tests {
         let limits = Limits { services: 10_000, backends: 100_000, ..Limits::default() };
 
         let start = std::time::Instant::now();
-        assert_eq!(super::snapshot(&large, &limits, &[PORT_ADDRESS]), []);
+        assert_eq!(super::snapshot(&large, &limits, &[PORT_ADDRESS]).into_vec(), []);
         let took = start.elapsed();
         assert!(took.as_millis() < 1_000, "{took:?}");
     }

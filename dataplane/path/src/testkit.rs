@@ -452,7 +452,7 @@ pub fn test_limits() -> Limits {
 /// That a snapshot is one that the data plane takes.
 fn assert_valid(snapshot: &Snapshot) {
     let own: Vec<Ipv4Addr> = own_addresses().into_iter().map(|(address, _)| address).collect();
-    assert_eq!(validate::snapshot(snapshot, &test_limits(), &own), []);
+    assert_eq!(validate::snapshot(snapshot, &test_limits(), &own).into_vec(), []);
 }
 
 /// What a worker, the only one, forwards by before the first snapshot.

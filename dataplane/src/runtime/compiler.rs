@@ -230,7 +230,7 @@ impl Work {
         let own: Vec<Ipv4Addr> = self.parts.port_addresses.iter().map(|(a, _)| *a).collect();
         let problems = validate::snapshot(snapshot, &self.parts.limits, &own);
         if !problems.is_empty() {
-            return Err(problems);
+            return Err(problems.into_vec());
         }
         let start = Instant::now();
         // Slots of removed backends whose conns have ended since are free for the new ones.

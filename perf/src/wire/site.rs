@@ -239,7 +239,7 @@ mod tests {
         let config = Config::parse(&text, &[0, 1]).unwrap_or_else(|e| panic!("{e:?}: {text}"));
         assert_eq!(config.limits.connections, 1_000_000 + SPARE_CONNS);
         let own = config.port_addresses();
-        assert_eq!(validate::snapshot(&snapshot(), &Limits::default(), &own), []);
+        assert_eq!(validate::snapshot(&snapshot(), &Limits::default(), &own).into_vec(), []);
     }
 
     #[test]

@@ -44,6 +44,7 @@ impl Api {
     pub fn request(&self, method: &str, path: &str, body: Option<&str>) -> Result<(u16, String)> {
         let url = format!("{}{path}", self.base);
         let mut argv = vec!["curl", "-sS", "-m", "5", "-X", method, "-w", "\n%{http_code}"];
+        argv.extend(["-H", "sluice-client: lab"]);
         if body.is_some() {
             argv.extend(["-H", "content-type: application/json", "--data-binary", "@-"]);
         }
