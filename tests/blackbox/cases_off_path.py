@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import frames
 from cases import add, case
 from conn import Conn, opened
@@ -79,13 +81,14 @@ def off_path_late_copy_of_the_syn_on_a_half_closed_conn(p: Play) -> None:
 
 @case(expected_from=ITEM)
 def rst_in_the_window_ends_the_conn(p: Play) -> None:
-    """The right one does end it: a new SYN makes a new conn."""
+    """The right one does end it: once nothing came for 0.9 s, a new SYN makes a new conn."""
     for back in (False, True):
         conn = opened(p, WEB)
         if back:
             conn.answers("R")
         else:
             conn.sends("R")
+        time.sleep(1)
         again = Conn(p, WEB, port=conn.client_end[1])
         again.client_seq = conn.client_seq + 500_000
         again.sends("S")
