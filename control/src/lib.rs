@@ -25,3 +25,4 @@ pub mod publish;
 pub mod reload;
 pub mod server;
 pub mod store;
+pub mod watchdog;

@@ -13,7 +13,7 @@ use sluice_control::config::Config;
 use sluice_control::dataplane_file::{self, DATAPLANE_FILE};
 use sluice_control::model::State;
 use sluice_control::model::reach::doubts;
-use sluice_control::server::{self, StartError};
+use sluice_control::server::{self, Server, StartError};
 use sluice_log::{LAST_LINES, Log};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -93,25 +93,30 @@ async fn serve(config: &Config, path: &Path) -> Result<(), Failure> {
     let server = server::start(config).await.map_err(|e| not_started(&e))?;
     out.say(&format!("READY api=http://{}/api/v1", server.api));
     tell_supervisor(NotifyState::Ready);
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {
-                tracing::info!("SIGHUP: reading {} again", path.display());
-                server.reload(Config::load(path)).await;
-            }
-            _ = terminate.recv() => {
-                tracing::info!("SIGTERM: stopping");
-                break;
-            }
-            _ = interrupt.recv() => {
-                tracing::info!("SIGINT: stopping");
-                break;
-            }
+    let reloads = async {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading {} again", path.display());
+            server.reload(Config::load(path)).await;
         }
+    };
+    // All in this one task: the watchdog is not told of well-being by one that hangs.
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = reloads => {}
+        () = feed_watchdog(&server) => {}
     }
     tell_supervisor(NotifyState::Stopping);
     server.stop().await;
     Ok(())
+}
+
+/// Tell the supervisor that all is well, if it wants to know, as long as that is so. Never ends.
+async fn feed_watchdog(server: &Server) {
+    match sd_notify::watchdog_enabled() {
+        Some(limit) => server.watch(limit, || tell_supervisor(NotifyState::Watchdog)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tell systemd, if it started us and wants to know.

@@ -24,6 +24,7 @@ use crate::model::{Environment, State, check};
 use crate::origin::{self, FileRecord};
 use crate::publish;
 use crate::store::{self, Content, Loaded, Store, StoreError};
+use crate::watchdog;
 
 /// How long health checks wait for what the data plane knows.
 const FIRST_CONTACT: Duration = Duration::from_millis(1_500);
@@ -263,6 +264,12 @@ async fn tell_states(manager: Arc<Manager>, mut stopped: watch::Receiver<bool>) 
 }
 
 impl Server {
+    /// Call `tell` thrice within `limit` while control gets on. Never ends.
+    pub async fn watch(&self, limit: Duration, tell: impl FnMut()) {
+        let manager = self.manager.clone();
+        watchdog::watch(limit, &self.publisher.heart, move || manager.probe(), tell).await;
+    }
+
     /// Stop: finish the write that is running and the requests that are, leave the data plane as it
     /// is.
     pub async fn stop(self) {

@@ -326,6 +326,57 @@ async fn a_hangup_reads_the_file_again() {
     assert!(!out.contains("->") && !out.contains("added"), "{out}");
 }
 
+/// The supervisor's watchdog is fed while control gets on, also while the data plane hangs; a process
+/// that stands still does not feed it.
+#[tokio::test]
+async fn the_watchdog_is_fed_while_control_gets_on() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let path = lab.path("notify.sock");
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let config = write_config(&lab, &lab.toml(WEB));
+    let child = program()
+        .arg("--config")
+        .arg(config)
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "600000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id().to_string();
+    let _running = Running { child, api: Api::new("127.0.0.1:1".parse().unwrap()) };
+    let signal = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    // How often it is fed within some time.
+    let fed = async |time: Duration| {
+        let end = Instant::now() + time;
+        let mut count = 0;
+        while Instant::now() < end {
+            let mut said = [0; 256];
+            match supervisor.recv(&mut said) {
+                Ok(length) => count += usize::from(said[..length].starts_with(b"WATCHDOG=1")),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+        count
+    };
+    fake.snapshot_where("web", |s| s.services.len() == 1).await;
+    let patience = Duration::from_millis(600);
+    let often = fed(3 * patience).await;
+    assert!((6..=11).contains(&often), "{often}");
+    fake.with(|m| m.silent = true);
+    let often = fed(3 * patience).await;
+    assert!((6..=11).contains(&often), "{often} while the data plane hangs");
+    signal("-STOP");
+    fed(patience).await;
+    assert_eq!(fed(2 * patience).await, 0, "it stands still");
+    signal("-CONT");
+    assert!(fed(2 * patience).await >= 3, "it goes on");
+}
+
 #[test]
 fn a_port_in_use_is_named() {
     let lab = Lab::new();

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::health::Contact;
 use crate::manager::Manager;
 use crate::model::ApiProblem;
+use crate::watchdog::Heart;
 
 pub use guard::taken_away;
 pub use outcome::{Fate, MAX_WAIT_MS, Outcome, Patience};
@@ -219,6 +220,8 @@ impl Publisher {
 pub struct Running {
     /// The API's way to the data plane.
     pub dataplane: Dataplane,
+    /// Beats while the publisher's task comes round.
+    pub heart: Heart,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -252,8 +255,16 @@ pub fn start(
         refused: None,
         first_contact: Some(made),
     };
-    let task = tokio::spawn(run(publisher, socket.clone(), questions, stop));
-    let running = Running { dataplane: Dataplane { questions: ask, link: watched, socket }, task };
+    let heart = Heart::default();
+    let (beating, at) = (heart.clone(), socket.clone());
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            () = run(publisher, at, questions, stop) => {}
+            () = beating.beat() => {}
+        }
+    });
+    let running =
+        Running { dataplane: Dataplane { questions: ask, link: watched, socket }, heart, task };
     (running, first_contact)
 }
 
