@@ -5,7 +5,7 @@ mod common;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use common::{Api, FakeDataplane, Lab, WEB, eventually};
+use common::{Api, FakeDataplane, Lab, Memory, WEB, eventually};
 use serde_json::{Value, json};
 use sluice_api::stats::DataplaneEvent;
 use sluice_api::{AdminState, Severity, Snapshot};
@@ -478,8 +478,12 @@ async fn a_service_that_serves_nobody_says_so_everywhere() {
     server.stop().await;
 }
 
-/// A data plane that hangs, with a backend on this host that is behind its port or past it.
-async fn silent_backend_behind_a_silent_data_plane(exception: Option<&str>) -> Option<Value> {
+/// What is observed of a backend on this host that falls silent, behind the data plane's port or past it,
+/// while this befalls the data plane.
+async fn silent_backend_while(
+    befalls: impl FnOnce(&mut Memory),
+    exception: Option<&str>,
+) -> Option<Value> {
     let address = own_address()?;
     let lab = Lab::new();
     let fake = FakeDataplane::start(&lab.socket());
@@ -500,7 +504,7 @@ async fn silent_backend_behind_a_silent_data_plane(exception: Option<&str>) -> O
     let (server, api) = lab.start(&resources).await;
     fake.snapshot_where("healthy", |s| s.services[0].backends[0].healthy).await;
     silent.send(true).unwrap();
-    fake.with(|m| m.silent = true);
+    fake.with(befalls);
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let path = format!("/services/web/backends/{address}:{port}");
     let seen = api.get(&path).await.ok(200)["observed"].clone();
@@ -529,8 +533,8 @@ async fn answer_until(listener: std::net::TcpListener, silent: tokio::sync::watc
 #[tokio::test]
 async fn silence_while_the_data_plane_hangs_is_held_against_nobody_behind_it() {
     let (Some(behind), Some(past)) = tokio::join!(
-        silent_backend_behind_a_silent_data_plane(Some("lo")),
-        silent_backend_behind_a_silent_data_plane(None),
+        silent_backend_while(|m| m.silent = true, Some("lo")),
+        silent_backend_while(|m| m.silent = true, None),
     ) else {
         return eprintln!("skipped: this machine has no address outside of 127/8");
     };
@@ -539,6 +543,20 @@ async fn silence_while_the_data_plane_hangs_is_held_against_nobody_behind_it() {
     assert!(behind["health_reason"].as_str().unwrap().contains("cannot be asked"), "{behind}");
     assert_eq!(past["health"], "unhealthy", "{past}");
     assert_eq!(past["last_check"]["reason"], "no answer within 100 ms", "{past}");
+}
+
+#[tokio::test]
+async fn silence_while_a_ports_link_is_down_is_held_against_nobody_behind_it() {
+    let (Some(behind), Some(past)) = tokio::join!(
+        silent_backend_while(|m| m.link_is_down = true, Some("lo")),
+        silent_backend_while(|m| m.link_is_down = true, None),
+    ) else {
+        return eprintln!("skipped: this machine has no address outside of 127/8");
+    };
+    assert_eq!(behind["health"], "healthy", "{behind}");
+    assert_eq!(behind["last_check"]["result"], "undecided", "{behind}");
+    assert_eq!(behind["last_check"]["reason"], "the link of port wan is down", "{behind}");
+    assert_eq!(past["health"], "unhealthy", "{past}");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ pub(super) enum Cause {
     Dataplane,
     /// The interface that is a port's exception port was not in order.
     Interface(Arc<str>),
+    /// The link of the port with this interface was down.
+    Link(Arc<str>),
 }
 
 impl fmt::Display for Cause {
@@ -24,6 +26,7 @@ impl fmt::Display for Cause {
             Cause::Stall => f.write_str("a worker of the data plane was stuck"),
             Cause::Dataplane => f.write_str("the data plane did not answer"),
             Cause::Interface(name) => write!(f, "interface {name} was not in order"),
+            Cause::Link(name) => write!(f, "the link of the port with {name} was down"),
         }
     }
 }
@@ -33,8 +36,8 @@ impl Cause {
     pub(super) fn concerns(&self, via: &Via) -> bool {
         match (self, via) {
             (_, Via::Elsewhere) => false,
-            (Cause::Interface(name), Via::Port(port)) => name == port,
-            (Cause::Interface(_), Via::Unknown) => false,
+            (Cause::Interface(name) | Cause::Link(name), Via::Port(port)) => name == port,
+            (Cause::Interface(_) | Cause::Link(_), Via::Unknown) => false,
             (Cause::Stall | Cause::Dataplane, _) => true,
         }
     }
@@ -107,10 +110,13 @@ mod tests {
         let mut doubts = Doubts::default();
         let about = |doubts: &Doubts, via: &Via| doubts.about(via, 5, 6).cloned();
         let (lan, wan) = (Via::Port("sl-lan".into()), Via::Port("sl-wan".into()));
-        let cause = Cause::Interface("sl-lan".into());
-        doubts.note(cause.clone(), 0, None);
-        assert_eq!(about(&doubts, &lan), Some(cause));
-        assert_eq!(about(&doubts, &wan), None, "another port");
+        for cause in [Cause::Interface("sl-lan".into()), Cause::Link("sl-lan".into())] {
+            doubts.note(cause.clone(), 0, None);
+            assert_eq!(about(&doubts, &lan), Some(cause.clone()));
+            assert_eq!(about(&doubts, &wan), None, "another port");
+            assert_eq!(about(&doubts, &Via::Unknown), None);
+            doubts.end(&cause, 1);
+        }
         doubts.note(Cause::Stall, 0, None);
         assert_eq!(about(&doubts, &wan), Some(Cause::Stall));
         assert_eq!(about(&doubts, &Via::Unknown), Some(Cause::Stall));

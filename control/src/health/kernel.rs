@@ -81,7 +81,7 @@ impl Kernel {
                 if message.to_io().raw_os_error() == Some(ENODEV) =>
             {
                 let fault = Some(format!("interface {} is gone", port.name));
-                return Interface { index: None, fault };
+                return Interface { fault, ..Interface::default() };
             }
             // Without an answer nothing is known to be wrong.
             Some(Err(_)) | None => return Interface::default(),
@@ -94,7 +94,7 @@ impl Kernel {
         } else {
             Some(format!("interface {} is down", port.name))
         };
-        Interface { index: Some(index), fault }
+        Interface { index: Some(index), fault, link_fault: None }
     }
 
     /// An address that an interface must have and has not.
@@ -131,7 +131,10 @@ pub(super) async fn watch_ways(
         let before = std::mem::replace(&mut looked, Instant::now());
         let mut interfaces: HashMap<Arc<str>, Interface> = HashMap::with_capacity(ports.len());
         for port in &ports {
-            interfaces.insert(port.name.clone(), kernel.look(port).await);
+            let link_is_down = || format!("the link of port {} is down", port.port);
+            let link_fault = port.link_is_down.then(link_is_down);
+            let interface = Interface { link_fault, ..kernel.look(port).await };
+            interfaces.insert(port.name.clone(), interface);
         }
         let ways = Ways { contact: contact_now, interfaces };
         if ways != told {
@@ -151,10 +154,35 @@ pub(super) async fn watch_ways(
 mod tests {
     use super::*;
 
+    fn port(name: &str, addresses: &[&str]) -> PortInterface {
+        PortInterface {
+            name: name.into(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            port: "lan".into(),
+            link_is_down: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn that_a_ports_link_is_down_is_told_when_it_is_heard() {
+        let (contact, contact_now) = watch::channel(Contact::NotMet);
+        let (commands, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let watching = tokio::spawn(watch_ways(Kernel::unknown(), contact_now, commands));
+        for link_is_down in [false, true, false] {
+            let ports = vec![PortInterface { link_is_down, ..port("sl-lan", &[]) }];
+            contact.send_replace(Contact::Answers(ports));
+            let Some(Command::Ways { ways, .. }) = told.recv().await else { panic!("of ways") };
+            let fault = ways.interfaces["sl-lan"].link_fault.as_deref();
+            assert_eq!(fault, link_is_down.then_some("the link of port lan is down"));
+        }
+        drop(contact);
+        watching.await.unwrap();
+    }
+
     #[tokio::test]
     async fn the_kernel_tells_its_way() {
         let kernel = Kernel::open();
-        let lo = kernel.look(&PortInterface { name: "lo".into(), addresses: vec![] }).await;
+        let lo = kernel.look(&port("lo", &[])).await;
         let Some(index) = lo.index else { return eprintln!("SKIPPED: no rtnetlink here") };
         let address = Ipv4Addr::LOCALHOST;
         assert_eq!(kernel.way(address).await, Way::By { index, is_local: true });
@@ -165,12 +193,8 @@ mod tests {
     #[tokio::test]
     async fn what_an_interface_lacks_is_told() {
         let kernel = Kernel::open();
-        let port = |name: &str, address: &str| PortInterface {
-            name: name.into(),
-            addresses: vec![address.parse().unwrap()],
-        };
-        let fault = async |name, address| kernel.look(&port(name, address)).await.fault;
-        if kernel.look(&port("lo", "127.0.0.1")).await.index.is_none() {
+        let fault = async |name, address| kernel.look(&port(name, &[address])).await.fault;
+        if kernel.look(&port("lo", &["127.0.0.1"])).await.index.is_none() {
             return eprintln!("SKIPPED: no rtnetlink here");
         }
         assert_eq!(fault("lo", "127.0.0.1").await, None);

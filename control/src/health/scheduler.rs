@@ -27,6 +27,10 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// A check that ends so much later than its deadline was held up by this host.
 const HELD_UP: Duration = Duration::from_millis(500);
 
+/// A link that is down is seen so much later at most: the data plane looks each 100 ms at what it finds each
+/// 100 ms, and control asks it each 250 ms.
+const LINK_SEEN_AFTER: Duration = Duration::from_secs(1);
+
 /// What the handle asks of the task.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -315,6 +319,13 @@ impl Scheduler {
             } else {
                 opened |= self.doubts.end(&cause, now_us);
             }
+            let cause = Cause::Link(name.clone());
+            if interface.link_fault.is_some() {
+                let seen_after_us = LINK_SEEN_AFTER.as_micros() as u64;
+                self.doubt_silence(cause, us(since).saturating_sub(seen_after_us), None);
+            } else {
+                opened |= self.doubts.end(&cause, now_us);
+            }
         }
         self.ways = Arc::new(ways);
         if opened {
@@ -570,7 +581,18 @@ mod tests {
 
         /// The port's interface has this fault, or none; until so many ms ago it was as before.
         fn ways(&mut self, contact: Contact, fault: Option<&str>, since_ms: u64) {
-            let interface = Interface { index: Some(7), fault: fault.map(str::to_owned) };
+            let fault = fault.map(str::to_owned);
+            self.interface(contact, Interface { fault, ..Interface::default() }, since_ms);
+        }
+
+        /// The link of the port is down or up; it was seen now.
+        fn link(&mut self, is_down: bool) {
+            let link_fault = is_down.then(|| "the link of port lan is down".to_owned());
+            self.interface(answers(), Interface { link_fault, ..Interface::default() }, 0);
+        }
+
+        fn interface(&mut self, contact: Contact, interface: Interface, since_ms: u64) {
+            let interface = Interface { index: Some(7), ..interface };
             let ways = Ways { contact, interfaces: HashMap::from([("sl-lan".into(), interface)]) };
             self.scheduler.set_ways(ways, ago(since_ms));
         }
@@ -682,6 +704,43 @@ mod tests {
         one.ends(100, silent());
         one.ways(answers(), None, 0);
         assert!(one.due_in_ms() <= 200, "asked at once: {}", one.due_in_ms());
+    }
+
+    #[test]
+    fn a_link_that_is_down_is_held_against_no_backend_behind_it() {
+        let mut one = One::new(1);
+        one.pass(10_000);
+        one.link(false);
+        assert_eq!(one.ends(100, silent()), Some(false));
+        one.pass(1_100);
+        one.link(true);
+        assert_eq!(one.change(), None, "that was long before");
+        one.link(false);
+        assert_eq!(one.ends(5, Outcome::Pass("ok".into())), Some(true));
+
+        // It goes down; control hears of it some time later, and silence has decided by then.
+        one.pass(5_000);
+        assert_eq!(one.ends(100, silent()), Some(false));
+        one.pass(500);
+        one.link(true);
+        assert_eq!(one.change(), Some(true), "taken back");
+        let reason = "no answer, but the link of the port with sl-lan was down";
+        assert_eq!(one.last_check().reason, reason);
+        one.pass(6_000);
+        assert_eq!(one.ends(100, silent()), None);
+        one.via = Via::Port("sl-wan".into());
+        assert_eq!(one.ends(100, silent()), Some(false), "another port's backend");
+        assert_eq!(one.ends(5, Outcome::Pass("ok".into())), Some(true));
+        one.via = Via::Port("sl-lan".into());
+        assert_eq!(one.ends(100, silent()), None);
+
+        one.link(false);
+        assert!(one.due_in_ms() <= 200, "asked at once: {}", one.due_in_ms());
+        one.pass(90);
+        assert_eq!(one.ends(100, silent()), None, "it began while the link was down");
+        assert!(one.due_in_ms() <= 200, "asked at once: {}", one.due_in_ms());
+        one.pass(200);
+        assert_eq!(one.ends(100, silent()), Some(false), "it began after");
     }
 
     #[test]

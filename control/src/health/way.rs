@@ -1,8 +1,8 @@
 //! By which way a check leaves this host, and whether that way is open. Pure.
 //!
 //! A check goes by whatever route the kernel has. Where that leads by an exception port, what comes
-//! back depends on the data plane: while that does not answer, or its interface is not in order, a
-//! check would tell of our own fault. Such checks are not made, and health stays as it was. Backends
+//! back depends on the data plane: while that does not answer, its interface is not in order, or the
+//! port's link is down, a check would tell of our own fault. Such checks are not made, and health stays as it was. Backends
 //! that the kernel reaches by another interface, or on this host itself, are asked in any case.
 //!
 //! Which interfaces are exception ports control learns from the data plane. Before it has met one it
@@ -21,6 +21,10 @@ pub struct PortInterface {
     pub name: Arc<str>,
     /// Addresses that it must have.
     pub addresses: Vec<Ipv4Addr>,
+    /// Name of the port.
+    pub port: Arc<str>,
+    /// Whether the port's link is down.
+    pub link_is_down: bool,
 }
 
 /// Whether control hears the data plane.
@@ -68,6 +72,8 @@ pub(super) struct Interface {
     pub index: Option<u32>,
     /// What is not in order about it.
     pub fault: Option<String>,
+    /// What is not in order about the link of its port.
+    pub link_fault: Option<String>,
 }
 
 /// All that says whether a check may be made.
@@ -107,8 +113,10 @@ impl Ways {
             }
             _ => {}
         }
-        if let Some((_, Interface { fault: Some(fault), .. })) = concerned {
-            return Err(fault.clone());
+        let fault_of =
+            |interface: &Interface| interface.fault.clone().or(interface.link_fault.clone());
+        if let Some(fault) = concerned.and_then(|(_, interface)| fault_of(interface)) {
+            return Err(fault);
         }
         match (way, port) {
             (Way::None(reason), _) => Err(reason.clone()),
@@ -154,7 +162,7 @@ mod tests {
     }
 
     fn in_order() -> Interface {
-        Interface { index: Some(LAN), fault: None }
+        Interface { index: Some(LAN), ..Interface::default() }
     }
 
     fn port() -> Via {
@@ -203,12 +211,28 @@ mod tests {
         let fault = || Some("interface sl-lan is down".to_owned());
         let refused = Err("interface sl-lan is down".to_owned());
         for index in [Some(LAN), None] {
-            let ways = ways(Contact::Answers(vec![]), Interface { index, fault: fault() });
+            let lan = Interface { index, fault: fault(), link_fault: None };
+            let ways = ways(Contact::Answers(vec![]), lan);
             assert_eq!(ways.admit(&port(), &by(2)), refused);
             assert_eq!(ways.admit(&port(), &none()), refused);
             assert_eq!(ways.admit(&Via::Elsewhere, &by(2)), Ok(Via::Elsewhere));
         }
-        let ways = ways(Contact::Answers(vec![]), Interface { index: Some(LAN), fault: fault() });
+        let lan = Interface { fault: fault(), ..in_order() };
+        let ways = ways(Contact::Answers(vec![]), lan);
         assert_eq!(ways.admit(&Via::Unknown, &by(LAN)), refused);
+    }
+
+    #[test]
+    fn by_a_port_without_a_link_nobody_is_asked() {
+        let lan =
+            Interface { link_fault: Some("the link of port lan is down".into()), ..in_order() };
+        let mut ways = ways(Contact::Answers(vec![]), lan);
+        ways.interfaces.insert("sl-wan".into(), Interface { index: Some(8), ..in_order() });
+        let refused = Err("the link of port lan is down".to_owned());
+        assert_eq!(ways.admit(&Via::Unknown, &by(LAN)), refused);
+        assert_eq!(ways.admit(&port(), &none()), refused);
+        let wan = Via::Port("sl-wan".into());
+        assert_eq!(ways.admit(&wan, &by(8)), Ok(wan.clone()), "another port");
+        assert_eq!(ways.admit(&Via::Elsewhere, &by(2)), Ok(Via::Elsewhere));
     }
 }

@@ -420,7 +420,8 @@ fn exception_ports(status: &DataplaneStatus) -> Vec<PortInterface> {
     let ports = status.ports.iter().filter_map(|port| {
         let name = port.exception.as_deref()?.into();
         let addresses = port.addresses.iter().filter_map(|text| address_of(text)).collect();
-        Some(PortInterface { name, addresses })
+        let (port, link_is_down) = (port.name.as_str().into(), !port.link_up);
+        Some(PortInterface { name, addresses, port, link_is_down })
     });
     ports.collect()
 }

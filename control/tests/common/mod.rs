@@ -59,6 +59,8 @@ pub struct Memory {
     pub unreachable_changes: u64,
     /// The kernel's interface of its port with `port_address`.
     pub exception: Option<String>,
+    /// The link of that port is down.
+    pub link_is_down: bool,
 }
 
 impl Memory {
@@ -85,7 +87,7 @@ impl Memory {
             addresses: vec![format!("{address}/24")],
             queues: 1,
             mtu: 1500,
-            link_up: true,
+            link_up: !self.link_is_down,
             exception: self.exception.clone(),
             steering: "single-worker".into(),
             steering_reason: "there is one worker".into(),
