@@ -149,6 +149,36 @@ fn an_exception_port_that_is_down_or_lost_its_address_takes_no_backend_out() {
     assert!(!ill.is_empty() && ill.iter().all(|text| text.contains("10.20.0.11")), "{ill:?}");
 }
 
+/// The cable is pulled at its far end.
+#[test]
+#[ignore = "needs root, for network namespaces; scripts/test runs it"]
+fn a_port_whose_link_is_down_for_six_seconds_takes_no_backend_out() {
+    let mut lab = common::lab_with_sluice("sluice-link", Wire::AfXdp, vec![1]);
+    let (net, far) = (lab.site().netns("net"), lab.switch_port("lan"));
+    let seq = lab.last_event().unwrap();
+    run(&["ip", "-n", &net, "link", "set", &far, "down"]).unwrap();
+    sleep(Duration::from_secs(6));
+    let told = warnings(&lab);
+    run(&["ip", "-n", &net, "link", "set", &far, "up"]).unwrap();
+    let start = Instant::now();
+    while warnings(&lab).contains("port lan is down") || web(&lab)["observed"]["state"] != "serving"
+    {
+        assert!(start.elapsed() < Duration::from_secs(10), "{}, {}", warnings(&lab), web(&lab));
+        sleep(Duration::from_millis(20));
+    }
+    let back = start.elapsed();
+    let mut spec = lab.load_spec("web", Kind::Page);
+    (spec.requests, spec.timeout_ms) = (Some(500), 3_000);
+    let pages = lab.start_load(&spec).unwrap().finish(Duration::from_secs(30)).unwrap();
+    println!("back after {back:?}, {:?}; while it was down: {told}", pages.by_backend());
+    assert_eq!(kinds(&lab, seq, "link-down").len(), 1);
+    assert_eq!(kinds(&lab, seq, "backend-unhealthy"), [""; 0]);
+    assert!(told.contains("the link of port lan is down"), "{told}");
+    assert_eq!(pages.errors(), []);
+    assert_eq!(pages.by_backend().len(), 3, "{:?}", pages.by_backend());
+    assert!(back < Duration::from_secs(3), "{back:?}");
+}
+
 fn web(lab: &Lab) -> Value {
     lab.api.get("/api/v1/services/web").unwrap()
 }

@@ -2,8 +2,9 @@
 //!
 //! A check goes by whatever route the kernel has. Where that leads by an exception port, what comes
 //! back depends on the data plane: while that does not answer, its interface is not in order, or the
-//! port's link is down, a check would tell of our own fault. Such checks are not made, and health stays as it was. Backends
-//! that the kernel reaches by another interface, or on this host itself, are asked in any case.
+//! port's link is down, a check would tell of our own fault. Such checks are not made, and health stays as
+//! it was. Backends that the kernel reaches by another interface, or on this host itself, are asked in
+//! any case.
 //!
 //! Which interfaces are exception ports control learns from the data plane. Before it has met one it
 //! asks only backends on its own host: no other could be served yet anyhow.
