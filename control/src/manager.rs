@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use sluice_api::{
-    AdminState, Backend, Refusal, Service, Snapshot, SnapshotBackend, SnapshotService,
+    AdminState, Backend, Problem, Refusal, Service, Snapshot, SnapshotBackend, SnapshotService,
 };
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use crate::derived::{Derived, ServiceState, Surroundings, Taking, Told, derive, 
 use crate::events::EventLog;
 use crate::health::{Checker, Contact, HealthChange, LastChecks};
 use crate::model::diff::{Change, Difference, FieldChange};
-use crate::model::{self, Action, ApiProblem, Batch, Environment, Precondition, State};
+use crate::model::{self, Action, ApiProblem, Batch, Environment, LeftOut, Precondition, State};
 use crate::observed::{Observation, Observed};
 use crate::origin::{self, FileRecord, Merged};
 use crate::publish::taken_away;
@@ -60,6 +60,11 @@ pub struct Manager {
     observed: Mutex<Observed>,
     /// What the data plane has, once it told.
     environment: RwLock<Environment>,
+    /// What the data plane told of the state, beside the rules that are known here. Held while the
+    /// state, the environment or this changes, as what is left out follows from all three.
+    told_problems: Mutex<Vec<Problem>>,
+    /// What the data plane would not take of the state.
+    left_out: RwLock<Arc<LeftOut>>,
     /// What is around the data plane, once it told.
     around: RwLock<Arc<Surroundings>>,
     /// Which states of services have been told.
@@ -94,12 +99,15 @@ impl Manager {
     ) -> Self {
         let mut observed = Observed::default();
         observed.retarget(&State::default(), &state, now_ms());
+        let left_out = LeftOut::of(&state, &Environment::default(), &[]);
         Manager {
             disk: Mutex::new(Disk { store, file }),
             no_service: RwLock::default(),
             state: RwLock::new(Arc::new(state)),
             observed: Mutex::new(observed),
             environment: RwLock::default(),
+            told_problems: Mutex::default(),
+            left_out: RwLock::new(Arc::new(left_out)),
             around: RwLock::default(),
             told: Mutex::default(),
             checker: Mutex::default(),
@@ -339,10 +347,15 @@ impl Manager {
 
     fn adopt(&self, old: &State, next: &Arc<State>) -> u64 {
         {
-            // Both under one lock: a snapshot never sees one of them without the other.
+            let mut told = lock(&self.told_problems);
+            // It may be mended: the data plane judges anew.
+            told.clear();
+            let left_out = LeftOut::of(next, &self.environment(), &told);
+            // All under one lock: a snapshot never sees one of them without the others.
             let mut observed = lock(&self.observed);
             observed.retarget(old, next, now_ms());
             *self.state.write().unwrap_or_else(|e| e.into_inner()) = next.clone();
+            self.set_left_out(left_out);
         }
         self.set_targets();
         self.changed()
@@ -399,6 +412,7 @@ impl Manager {
     pub fn probe(&self) {
         drop(lock(&self.observed));
         drop(lock(&self.checker));
+        drop(lock(&self.told_problems));
         drop(self.state());
         drop(self.environment());
     }
@@ -435,9 +449,62 @@ impl Manager {
         }
     }
 
-    /// What the data plane has, for the validation of requests.
+    /// What the data plane has, for the validation of requests and for what it would not take.
     pub fn set_environment(&self, environment: Environment) {
+        let mut told = lock(&self.told_problems);
+        if self.environment() != environment {
+            told.clear();
+            self.judge(environment, &told);
+        }
+    }
+
+    /// Another data plane judges anew.
+    pub fn forget_told_problems(&self) {
+        let mut told = lock(&self.told_problems);
+        if !told.is_empty() {
+            told.clear();
+            self.judge(self.environment(), &told);
+        }
+    }
+
+    /// The data plane told these problems of a snapshot of a version of the state: leave out whose they
+    /// are, until the state or the data plane changes. Returns whether the next snapshot has less in it.
+    pub fn leave_out(&self, version: u64, problems: &[Problem]) -> bool {
+        let mut told = lock(&self.told_problems);
+        if self.state().version != version {
+            // They may be mended already.
+            return false;
+        }
+        let known = told.len();
+        told.extend_from_slice(problems);
+        let has_changed = self.judge(self.environment(), &told);
+        if !has_changed {
+            told.truncate(known);
+        }
+        has_changed
+    }
+
+    /// Find what is left out in this environment, and whether that has changed.
+    fn judge(&self, environment: Environment, told: &[Problem]) -> bool {
+        let left_out = LeftOut::of(&self.state(), &environment, told);
         *self.environment.write().unwrap_or_else(|e| e.into_inner()) = environment;
+        let has_changed = self.set_left_out(left_out);
+        if has_changed {
+            self.changed();
+        }
+        has_changed
+    }
+
+    fn set_left_out(&self, left_out: LeftOut) -> bool {
+        let mut held = self.left_out.write().unwrap_or_else(|e| e.into_inner());
+        let has_changed = **held != left_out;
+        *held = Arc::new(left_out);
+        has_changed
+    }
+
+    /// What the data plane would not take of the state.
+    pub fn left_out(&self) -> Arc<LeftOut> {
+        self.left_out.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// What is around the data plane changes.
@@ -462,13 +529,14 @@ impl Manager {
         let health: Vec<_> = service.backends.iter().map(|b| observed.health(service, b)).collect();
         drop(observed);
         let pool = state.pools.iter().find(|pool| Some(&pool.name) == service.pool.as_ref());
-        derive(service, pool, &health, &self.around())
+        derive(service, pool, &health, &self.around(), &self.left_out())
     }
 
     /// Whether a backend takes new conns.
     pub fn taking(&self, service: &Service, backend: &Backend) -> Taking {
         let health = lock(&self.observed).health(service, backend);
-        taking(backend, health, &self.around())
+        let left_out = self.left_out();
+        taking(backend, health, &self.around(), left_out.backend(&service.name, backend.id()))
     }
 
     /// Make an event of each service that fares otherwise than was told. Call when something may
@@ -505,23 +573,23 @@ impl Manager {
         lock(&self.observed).of(service, backend)
     }
 
-    /// What the data plane shall forward by; its generation is 0, as only the publisher numbers it.
+    /// What the data plane shall forward by, less what it would not take; its generation is 0, as only
+    /// the publisher numbers it.
     pub fn snapshot(&self) -> Snapshot {
         let observed = lock(&self.observed);
         let state = self.state();
         let around = self.around();
         let services = state.services.iter();
-        let service = |s| {
-            let mut service = SnapshotService::from_service(s, |b| observed.is_healthy(s, b));
-            spare_unreachable(&mut service, &around);
-            service
-        };
-        Snapshot {
+        let service = |s| SnapshotService::from_service(s, |b| observed.is_healthy(s, b));
+        let mut snapshot = Snapshot {
             generation: 0,
             services: services.map(service).collect(),
             pools: state.pools.clone(),
             no_service: *self.no_service.read().unwrap_or_else(|e| e.into_inner()),
-        }
+        };
+        self.left_out().trim(&mut snapshot);
+        snapshot.services.iter_mut().for_each(|service| spare_unreachable(service, &around));
+        snapshot
     }
 
     /// Tells whenever [`Manager::snapshot`] may have changed.

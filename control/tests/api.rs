@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{Answer, CLIENT, FakeDataplane, Lab, WEB};
 use serde_json::{Value, json};
+use sluice_api::stats::Limits;
 
 fn dr(name: &str, vip: &str) -> Value {
     json!({
@@ -656,13 +657,24 @@ async fn a_change_says_what_became_of_it() {
     fake.with(|m| m.apply_takes = Duration::ZERO);
 
     // It refuses.
-    fake.with(|m| m.port_address = Some([198, 51, 100, 1].into()));
+    fake.with(|m| m.limits.backends = 1);
     let (answer, took) = set(10, "").await;
     let (status, word, _, reason) = outcome(&answer);
     assert_eq!((status, word.as_str()), (202, "stored"));
-    assert!(reason.contains("refused the last snapshot: services[web].vip"), "{reason}");
+    assert!(reason.contains("refused the last snapshot: services[].backends is "), "{reason}");
     assert!(took < 1_000, "{took} ms: that is known at once");
+    fake.with(|m| m.limits = Limits::default());
+    assert_eq!(outcome(&set(11, "").await.0).0, 200);
+
+    // It does not take this service, and all else.
+    fake.with(|m| m.port_address = Some([198, 51, 100, 1].into()));
+    let (status, word, _, reason) = outcome(&set(10, "").await.0);
+    assert_eq!((status, word.as_str()), (202, "stored"));
+    assert!(reason.starts_with("the data plane does not take it: services[web].vip"), "{reason}");
+    // It tells its addresses each 250 ms.
+    tokio::time::sleep(Duration::from_millis(700)).await;
     fake.with(|m| m.port_address = None);
+    fake.snapshot_where("web again", |s| s.services[0].name == "web").await;
     assert_eq!(outcome(&set(11, "").await.0).0, 200);
 
     // It is gone: not waited for, unless asked to.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Api, FakeDataplane, Lab, Memory, WEB, eventually};
 use serde_json::{Value, json};
-use sluice_api::stats::DataplaneEvent;
+use sluice_api::stats::{DataplaneEvent, Limits};
 use sluice_api::{AdminState, Severity, Snapshot};
 
 const WEIGHT: &str = "/services/web/backends/10.0.0.1:8080/weight";
@@ -172,31 +172,183 @@ async fn a_refused_snapshot_is_told_and_tried_again_when_something_changes() {
     let fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
     api.ready(200).await;
-    // The data plane's idea of its addresses changes behind control's back.
+    // The data plane's idea of its size changes behind control's back.
     fake.with(|m| {
         m.applies.clear();
-        m.port_address = Some(Ipv4Addr::new(198, 51, 100, 1));
+        m.limits.backends = 1;
     });
     store_weight(&api, 7).await;
     let event = api.event("snapshot-rejected").await;
-    assert!(event.contains("services[web].vip is 198.51.100.1"), "{event}");
+    assert!(event.contains("services[].backends is 2 entries"), "{event}");
     let reason = api.ready(503).await.problem(503);
     assert!(reason.contains("refused the last snapshot"), "{reason}");
     let status = api.get("/status").await.ok(200);
-    assert_eq!(status["dataplane"]["rejected"][0]["field"], "services[web].vip");
+    assert_eq!(status["dataplane"]["rejected"][0]["field"], "services[].backends");
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(fake.with(|m| m.applies.len()), 1, "not tried again without a change");
     // Requests are judged by the same rule from now on, but old sins do not block new changes.
     store_weight(&api, 8).await;
     let bad = json!({
-        "name": "x", "vip": "198.51.100.1", "port": 81, "protocol": "tcp", "mode": "dr"
+        "name": "x", "vip": "198.51.100.1", "port": 81, "protocol": "tcp", "mode": "dr",
+        "backends": [{"address": "10.0.0.3", "port": 81}]
     });
     let problem = api.send("POST", "/services", bad).await.problem(422);
-    assert!(problem.contains("services[x].vip is 198.51.100.1: expected an address that no port"));
+    assert!(problem.contains("services[].backends is 3 entries: expected at most 1"), "{problem}");
 
-    fake.with(|m| m.port_address = None);
+    fake.with(|m| m.limits = Limits::default());
     set_weight(&api, 9).await;
     fake.snapshot_where("the weight", |s| weight(s) == 9).await;
+    api.ready(200).await;
+    server.stop().await;
+}
+
+/// A DR service as TOML.
+fn dr(name: &str, vip: &str, backends: &[&str], check: &str) -> String {
+    let backend =
+        |address: &&str| format!("[[service.backend]]\naddress = \"{address}\"\nport = 80\n");
+    let backends: String = backends.iter().map(backend).collect();
+    format!(
+        "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = 80\nprotocol = \"tcp\"\n\
+         mode = \"dr\"\n{check}\n{backends}"
+    )
+}
+
+/// Control cannot know the ports of a data plane that it has not met.
+#[tokio::test]
+async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| {
+        m.port_address = Some(Ipv4Addr::new(10, 20, 0, 1));
+        m.other_port_address = Some(Ipv4Addr::new(10, 20, 1, 1));
+    });
+    // Its health changes once, without a change of the state.
+    let check = "health_check = { interval_ms = 300, timeout_ms = 100, rise = 1, fall = 1 }";
+    let resources = [
+        WEB.to_owned(),
+        dr("host", "198.51.100.2", &["10.20.0.1", "10.0.0.3"], ""),
+        dr("port", "10.20.1.1", &["10.0.0.4"], check),
+        dr("alone", "198.51.100.3", &["10.20.0.1"], ""),
+    ];
+    let (server, api) = lab.start(&resources.concat()).await;
+    let first = fake.snapshot_where("the first", |_| true).await;
+    let names = |s: &Snapshot| s.services.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (first.generation, names(&first)),
+        (1, ["web", "host", "alone"].map(String::from).into())
+    );
+    let counts: Vec<usize> = first.services.iter().map(|s| s.backends.len()).collect();
+    assert_eq!(counts, [2, 1, 0]);
+    assert_eq!(api.events("snapshot-rejected").await, [""; 0]);
+
+    let reason = |what: &str| {
+        let expected = "expected an address that no port of the data plane has";
+        format!("the data plane does not take it: {what}: {expected}")
+    };
+    let observed = async |path: &str| api.get(path).await.ok(200)["observed"].clone();
+    let web = api.get("/services/web/backends").await.ok(200);
+    for n in [0, 1] {
+        assert_eq!(web["backends"][n]["observed"]["takes_new_conns"], true, "{web}");
+    }
+    let host = observed("/services/host").await;
+    assert_eq!(host["state"], "degraded");
+    let why = "1 of 2 backends take no new conns: 1 not taken by the data plane";
+    assert_eq!(host["reason"], why);
+    let bad = observed("/services/host/backends/10.20.0.1:80").await;
+    assert_eq!(bad["takes_new_conns"], false);
+    assert_eq!(bad["reason"], reason("services[host].backends[10.20.0.1:80].address is 10.20.0.1"));
+    assert_eq!(observed("/services/host/backends/10.0.0.3:80").await["takes_new_conns"], true);
+    assert_eq!(observed("/services/alone").await["state"], "down");
+    let port = observed("/services/port").await;
+    assert_eq!(
+        (&port["state"], &port["reason"]),
+        (&json!("down"), &json!(reason("services[port].vip is 10.20.1.1")))
+    );
+    let backend = observed("/services/port/backends/10.0.0.4:80").await;
+    assert_eq!((&backend["takes_new_conns"], &backend["reason"]), (&json!(false), &port["reason"]));
+    let warnings = api.ready(200).await.ok(200)["warnings"].to_string();
+    assert!(
+        warnings.contains(&format!(
+            "service port is down: {}",
+            reason("services[port].vip is 10.20.1.1")
+        ))
+    );
+    let metrics = api.get("//metrics").await.ok(200).to_string();
+    for line in [
+        r#"sluice_service_state{service=\"port\",state=\"down\"} 1"#,
+        r#"sluice_backend_takes_new_conns{service=\"host\",backend=\"10.20.0.1:80\"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    eventually("told", || fake.with(|m| (m.announced.len() == 4).then_some(()))).await;
+    let told = api.event("service-down").await;
+    assert!(
+        told.contains("service port is down") || told.contains("service alone is down"),
+        "{told}"
+    );
+
+    // What others do, and their health, goes on as ever.
+    set_weight(&api, 7).await;
+    fake.snapshot_where("the weight", |s| weight(s) == 7).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(fake.with(|m| m.applies.len()), 2, "no further generations");
+    // A change of it is on disk only.
+    let patched = api.send("PATCH", "/services/port", json!({"scheduler": "wrr"})).await.ok(202);
+    assert_eq!(patched["change"]["reason"], reason("services[port].vip is 10.20.1.1"), "{patched}");
+    // Mended.
+    let mended = json!({"vip": "198.51.100.4"});
+    api.send("PATCH", "/services/port", mended).await.ok(200);
+    fake.snapshot_where("all", |s| s.services.len() == 4).await;
+    assert_eq!(api.events("snapshot-rejected").await, [""; 0]);
+    server.stop().await;
+}
+
+/// The data plane has a rule that control does not know, here as its new address is not told yet.
+#[tokio::test]
+async fn parts_that_the_data_plane_refuses_are_left_out_of_the_next_snapshot() {
+    let lab = Lab::new();
+    let mut fake = FakeDataplane::start(&lab.socket());
+    let spare = "[[pool]]\nname = \"spare\"\naddresses = [\"10.20.0.1\"]\n";
+    let port = dr("port", "198.51.100.2", &["10.0.0.4"], "");
+    let resources = [WEB, spare, &port].concat();
+    fake.with(|m| {
+        m.port_address = Some(Ipv4Addr::new(10, 20, 0, 1));
+        m.refuses_silently = Some(Ipv4Addr::new(198, 51, 100, 2));
+    });
+    let (server, api) = lab.start(&resources).await;
+    let second = fake.snapshot_where("the rest", |_| true).await;
+    assert_eq!((second.generation, second.services.len()), (2, 1), "once refused");
+    let refusals = api.events("snapshot-rejected").await;
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert!(
+        refusals[0].contains("generation 1: services[port].vip is 198.51.100.2"),
+        "{refusals:?}"
+    );
+    let status = api.get("/status").await.ok(200);
+    assert_eq!(status["dataplane"]["rejected"], json!([]));
+    let expected = json!({
+        "service": "port", "state": "down",
+        "reason": "the data plane does not take it: services[port].vip is 198.51.100.2: \
+                   expected an address that no port of the data plane has"
+    });
+    let not_serving = status["not_serving"].as_array().unwrap();
+    assert!(not_serving.contains(&expected), "{not_serving:?}");
+    // A pool that nobody uses is told of as well.
+    assert_eq!(second.pools.len(), 1);
+    let spare = api.get("/pools/spare").await.ok(200);
+    let reason = spare["observed"]["reason"].as_str().unwrap();
+    assert!(reason.contains("does not take it: pools[spare].addresses is 10.20.0.1"), "{reason}");
+    let warnings = api.ready(200).await.ok(200)["warnings"].to_string();
+    assert!(warnings.contains(&format!("pool spare: {reason}")), "{warnings}");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(fake.with(|m| m.applies.len()), 2, "not tried again without a change");
+
+    // Another data plane judges anew.
+    fake.kill().await;
+    api.ready(503).await;
+    fake.with(|m| m.refuses_silently = None);
+    fake.restart();
+    fake.snapshot_where("all", |s| s.services.len() == 2).await;
     api.ready(200).await;
     server.stop().await;
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `serving` | backends take new conns, and the others do not by an operator's will, or wait for their first check |
 //! | `degraded` | some take new conns, others cannot; or replies may not find back to its pool |
-//! | `down` | no backend takes new conns, or no local address is left for them |
+//! | `down` | no backend takes new conns, no local address is left for them, or the data plane does not take the service |
 //!
 //! It tells of services, not of the processes: whether the data plane is there at all, and has the last
 //! snapshot, is what `/readyz` tells.
@@ -20,6 +20,7 @@ use serde::Serialize;
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{AdminState, Backend, Pool, Service};
 
+use crate::model::LeftOut;
 use crate::observed::Health;
 
 pub use told::Told;
@@ -83,17 +84,19 @@ impl Surroundings {
 
 /// Why a backend takes no new conns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Obstacle {
+enum Obstacle<'a> {
     Down,
     Drain,
     WeightZero,
+    /// It is not in the snapshot, for this reason.
+    LeftOut(&'a str),
     Unhealthy,
     Waiting,
     NextHop(Ipv4Addr),
     NoRoute,
 }
 
-impl Obstacle {
+impl Obstacle<'_> {
     /// Whether nobody needs to be told: an operator wants it so, or it is a matter of a moment.
     fn is_expected(self) -> bool {
         use Obstacle::*;
@@ -106,6 +109,7 @@ impl Obstacle {
             Obstacle::Down => "down",
             Obstacle::Drain => "draining",
             Obstacle::WeightZero => "of weight 0",
+            Obstacle::LeftOut(_) => "not taken by the data plane",
             Obstacle::Unhealthy => "unhealthy",
             Obstacle::Waiting => "waiting for the first check",
             Obstacle::NextHop(_) => "behind a next hop that does not answer",
@@ -114,12 +118,13 @@ impl Obstacle {
     }
 }
 
-impl fmt::Display for Obstacle {
+impl fmt::Display for Obstacle<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Obstacle::Down => f.write_str("it is down"),
             Obstacle::Drain => f.write_str("it is draining"),
             Obstacle::WeightZero => f.write_str("its weight is 0"),
+            Obstacle::LeftOut(reason) => f.write_str(reason),
             Obstacle::Unhealthy => f.write_str("it is unhealthy"),
             Obstacle::Waiting => f.write_str("it waits for its first check"),
             Obstacle::NextHop(hop) => write!(f, "next hop {hop} does not answer the data plane"),
@@ -153,16 +158,20 @@ pub struct Derived {
 }
 
 /// What follows for a service from its definition, its pool if there is one, the health of each of its
-/// backends, and what is around the data plane.
+/// backends, what is around the data plane, and what that does not take.
 pub fn derive(
     service: &Service,
     pool: Option<&Pool>,
     health: &[Health],
     around: &Surroundings,
+    left_out: &LeftOut,
 ) -> Derived {
-    let pairs = service.backends.iter().zip(health);
+    let obstacle = |(backend, health): (&Backend, &Health)| {
+        let left_out = left_out.backend(&service.name, backend.id());
+        obstacle(backend, *health, around, left_out)
+    };
     let obstacles: Vec<Option<Obstacle>> =
-        pairs.map(|(backend, health)| obstacle(backend, *health, around)).collect();
+        service.backends.iter().zip(health).map(obstacle).collect();
     let mut warnings = Vec::new();
     if around.is_in_none(service.vip) {
         warnings.push(format!(
@@ -170,7 +179,9 @@ pub fn derive(
             service.vip
         ));
     }
-    let (state, reason) = if let Some(reason) = pool_is_shut(service, pool) {
+    let (state, reason) = if let Some(reason) = left_out.service(&service.name) {
+        (ServiceState::Down, Some(reason.to_owned()))
+    } else if let Some(reason) = pool_is_shut(service, pool) {
         (ServiceState::Down, Some(reason))
     } else if let found @ (ServiceState::Degraded | ServiceState::Down, _) = by_backends(&obstacles)
     {
@@ -184,24 +195,40 @@ pub fn derive(
     Derived { state, reason, warnings, is_settling }
 }
 
-/// Whether a backend takes new conns.
-pub fn taking(backend: &Backend, health: Health, around: &Surroundings) -> Taking {
-    let obstacle = obstacle(backend, health, around);
+/// Whether a backend takes new conns; `left_out` says why it is not in the snapshot.
+pub fn taking(
+    backend: &Backend,
+    health: Health,
+    around: &Surroundings,
+    left_out: Option<&str>,
+) -> Taking {
+    let obstacle = obstacle(backend, health, around, left_out);
     Taking {
         takes_new_conns: obstacle.is_none(),
         reason: obstacle.map(|obstacle| obstacle.to_string()),
     }
 }
 
-/// What an operator wants counts first, then health, then the way.
-fn obstacle(backend: &Backend, health: Health, around: &Surroundings) -> Option<Obstacle> {
-    match (backend.state, health) {
-        (AdminState::Down, _) => return Some(Obstacle::Down),
-        (AdminState::Drain, _) => return Some(Obstacle::Drain),
-        (AdminState::Up, _) if backend.weight == 0 => return Some(Obstacle::WeightZero),
-        (AdminState::Up, Health::Unhealthy) => return Some(Obstacle::Unhealthy),
-        (AdminState::Up, Health::Unknown) => return Some(Obstacle::Waiting),
-        (AdminState::Up, Health::Healthy | Health::Unchecked) => {}
+/// What an operator wants counts first, then whether the data plane has it, then health, then the way.
+fn obstacle<'a>(
+    backend: &Backend,
+    health: Health,
+    around: &Surroundings,
+    left_out: Option<&'a str>,
+) -> Option<Obstacle<'a>> {
+    match backend.state {
+        AdminState::Down => return Some(Obstacle::Down),
+        AdminState::Drain => return Some(Obstacle::Drain),
+        AdminState::Up if backend.weight == 0 => return Some(Obstacle::WeightZero),
+        AdminState::Up => {}
+    }
+    if let Some(reason) = left_out {
+        return Some(Obstacle::LeftOut(reason));
+    }
+    match health {
+        Health::Unhealthy => return Some(Obstacle::Unhealthy),
+        Health::Unknown => return Some(Obstacle::Waiting),
+        Health::Healthy | Health::Unchecked => {}
     }
     let next_hop = around.unreachable.get(&backend.address)?;
     Some(next_hop.map_or(Obstacle::NoRoute, Obstacle::NextHop))
@@ -211,9 +238,10 @@ fn by_backends(obstacles: &[Option<Obstacle>]) -> (ServiceState, Option<String>)
     let all = obstacles.len();
     let mut groups: BTreeMap<Obstacle, usize> = BTreeMap::new();
     for obstacle in obstacles.iter().flatten() {
-        // All next hops are one group.
+        // All next hops are one group, and all reasons.
         let group = match obstacle {
             Obstacle::NextHop(_) => Obstacle::NextHop(Ipv4Addr::UNSPECIFIED),
+            Obstacle::LeftOut(_) => Obstacle::LeftOut(""),
             other => *other,
         };
         *groups.entry(group).or_default() += 1;
@@ -263,7 +291,10 @@ fn pool_is_astray(pool: Option<&Pool>, around: &Surroundings) -> Option<String> 
 mod tests {
     use super::*;
     use serde_json::json;
+    use sluice_api::Problem;
     use sluice_api::stats::PortStatus;
+
+    use crate::model::{Environment, State};
 
     use ServiceState::{Degraded, Down, Serving};
 
@@ -389,7 +420,8 @@ mod tests {
             ("uu", "++", &Surroundings::default(), Serving, None),
         ];
         for (backends, letters, around, state, reason) in cases {
-            let derived = derive(&service(backends, None), None, &health(letters), around);
+            let service = service(backends, None);
+            let derived = derive(&service, None, &health(letters), around, &LeftOut::default());
             assert_eq!(
                 (derived.state, derived.reason.as_deref()),
                 (state, reason),
@@ -406,7 +438,7 @@ mod tests {
             around(&[], &[("10.0.0.7", Some("10.0.0.9")), ("10.0.0.8", None), ("10.0.0.2", None)]);
         let service = service("udx0uuuu", None);
         let pairs = service.backends.iter().zip(health("+-n-?-++"));
-        let taking = pairs.map(|(backend, health)| taking(backend, health, &around));
+        let taking = pairs.map(|(backend, health)| taking(backend, health, &around, None));
         let expected = [
             None,
             Some("it is draining"),
@@ -424,6 +456,43 @@ mod tests {
     }
 
     #[test]
+    fn what_the_data_plane_does_not_take_is_down() {
+        let left_out = |field: &str| {
+            let state = State { version: 1, services: vec![service("uu", None)], pools: vec![] };
+            let told = Problem::new(field, "bad", "good");
+            LeftOut::of(&state, &Environment::default(), &[told])
+        };
+        let derived = |backends: &str, letters: &str, left_out: &LeftOut| {
+            let around = Surroundings::default();
+            derive(&service(backends, None), None, &health(letters), &around, left_out)
+        };
+        let whole = derived("uu", "??", &left_out("services[web].vip"));
+        let reason = "the data plane does not take it: services[web].vip is bad: expected good";
+        assert_eq!((whole.state, whole.reason.as_deref()), (Down, Some(reason)));
+        assert!(!whole.is_settling, "no check changes that");
+
+        let one = left_out("services[web].backends[10.0.0.1:80].address");
+        let cases = [
+            ("uu", "n+", Degraded, "1 of 2 backends take no new conns: "),
+            ("uu", "?+", Degraded, "1 of 2 backends take no new conns: "),
+            ("u", "n", Down, "none of 1 backends takes new conns: "),
+        ];
+        for (backends, letters, state, begin) in cases {
+            let derived = derived(backends, letters, &one);
+            let reason = format!("{begin}1 not taken by the data plane");
+            assert_eq!((derived.state, derived.reason), (state, Some(reason)), "{letters}");
+        }
+        assert_eq!(derived("du", "n+", &one).state, Serving, "nobody misses it");
+
+        let service = service("u", None);
+        let backend = &service.backends[0];
+        let why = one.backend("web", backend.id());
+        let taking = taking(backend, Health::Unhealthy, &Surroundings::default(), why);
+        assert!(!taking.takes_new_conns);
+        assert_eq!(taking.reason.as_deref(), why);
+    }
+
+    #[test]
     fn pools_and_vips_in_no_network() {
         let web = service("u", Some("local"));
         let pool = |addresses: &[&str], drained: &[&str]| -> Pool {
@@ -434,7 +503,7 @@ mod tests {
         };
         let told = around(&["10.0.0.254/24", "198.51.100.254/24"], &[]);
         let state = |pool: Option<&Pool>, around: &Surroundings| {
-            let derived = derive(&web, pool, &health("+"), around);
+            let derived = derive(&web, pool, &health("+"), around, &LeftOut::default());
             (derived.state, derived.reason.unwrap_or_default(), derived.warnings)
         };
         let near = pool(&["10.0.0.8"], &[]);

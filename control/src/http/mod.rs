@@ -90,8 +90,13 @@ impl App {
     /// through even when the client goes.
     async fn commit(&self, action: Action, terms: Terms) -> Result<Done, HttpProblem> {
         let Terms { wanted, patience, .. } = terms;
+        let (service, backend) = action.subject();
         let commit = move |manager: &Manager| manager.commit(action, wanted.as_ref());
-        Ok(self.done(self.blocking(commit).await?, patience).await)
+        let mut done = self.done(self.blocking(commit).await?, patience).await;
+        if let Some(service) = service.filter(|name| done.state.service(name).is_some()) {
+            done.outcome.unless(self.manager.left_out().part(&service, backend));
+        }
+        Ok(done)
     }
 
     /// Learn what became of a change.

@@ -183,6 +183,9 @@ fn troubles(app: &App) -> Vec<String> {
         }
         warnings.extend(derived.warnings.into_iter().map(|w| format!("service {name}: {w}")));
     }
+    let left_out = app.manager.left_out();
+    let pools = state.pools.iter().filter_map(|p| Some((&p.name, left_out.pool(&p.name)?)));
+    warnings.extend(pools.map(|(name, reason)| format!("pool {name}: {reason}")));
     troubles.sort_by_key(|(state, _)| *state);
     let mut all: Vec<String> = troubles.into_iter().map(|(_, text)| text).chain(warnings).collect();
     if all.len() > MOST_TROUBLES {

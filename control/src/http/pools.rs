@@ -15,7 +15,8 @@ type Answer = Result<Response, HttpProblem>;
 /// All pools.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
     let state = app.manager.state();
-    let pools: Vec<_> = state.pools.iter().map(|pool| view::pool(&state, pool)).collect();
+    let pools: Vec<_> =
+        state.pools.iter().map(|pool| view::pool(&app.manager, &state, pool)).collect();
     Ok(view::found(state_tag(&state), json!({ "pools": pools })))
 }
 
@@ -23,7 +24,7 @@ pub async fn list(Shared(app): Shared<App>) -> Answer {
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
     let state = app.manager.state();
     let pool = state.find_pool(&name)?;
-    Ok(view::found(tag_of(pool), view::pool(&state, pool)))
+    Ok(view::found(tag_of(pool), view::pool(&app.manager, &state, pool)))
 }
 
 /// Make a pool.
@@ -33,7 +34,7 @@ pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) ->
     let done = app.commit(Action::CreatePool(pool), terms).await?;
     let pool = done.state.find_pool(&name)?;
     let location = format!("/api/v1/pools/{name}");
-    view::created(&done, tag_of(pool), location, view::pool(&done.state, pool))
+    view::created(&done, tag_of(pool), location, view::pool(&app.manager, &done.state, pool))
 }
 
 /// Put another definition in the place of a pool.
@@ -93,5 +94,5 @@ pub async fn delete(
 async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
     let pool = done.state.find_pool(name)?;
-    view::changed(&done, tag_of(pool), view::pool(&done.state, pool))
+    view::changed(&done, tag_of(pool), view::pool(&app.manager, &done.state, pool))
 }

@@ -55,6 +55,9 @@ struct ServiceObservation {
 pub struct PoolObservation<'a> {
     /// Names of the services that use it.
     used_by: Vec<&'a str>,
+    /// Why the data plane does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// A backend of a service as it is read.
@@ -101,10 +104,15 @@ impl BackendView<'_> {
 }
 
 /// A pool as it is read.
-pub fn pool<'a>(state: &'a State, pool: &'a Pool) -> View<'a, Pool, PoolObservation<'a>> {
+pub fn pool<'a>(
+    manager: &Manager,
+    state: &'a State,
+    pool: &'a Pool,
+) -> View<'a, Pool, PoolObservation<'a>> {
     let users = state.services.iter().filter(|s| s.pool.as_ref() == Some(&pool.name));
     let used_by = users.map(|s| s.name.as_str()).collect();
-    View { configured: pool, observed: PoolObservation { used_by } }
+    let reason = manager.left_out().pool(&pool.name).map(str::to_owned);
+    View { configured: pool, observed: PoolObservation { used_by, reason } }
 }
 
 fn internal(error: serde_json::Error) -> HttpProblem {

@@ -53,6 +53,18 @@ pub fn state(state: &State, environment: &Environment) -> Problems {
 
 /// Adds everything that is wrong with a state, as [`state`] finds it.
 pub fn collect(problems: &mut Problems, state: &State, environment: &Environment) {
+    collect_shared(problems, state, environment);
+    for service in &state.services {
+        let path = format!("services[{}]", label(&service.name));
+        check_zones(problems, &path, service);
+        if let Some(check) = &service.health_check {
+            check_health(problems, &format!("{path}.health_check"), check);
+        }
+    }
+}
+
+/// Adds what is wrong with a state by the rules that the data plane has, too.
+pub fn collect_shared(problems: &mut Problems, state: &State, environment: &Environment) {
     let snapshot = Snapshot {
         generation: 0,
         services: state
@@ -64,13 +76,6 @@ pub fn collect(problems: &mut Problems, state: &State, environment: &Environment
         no_service: Refusal::default(),
     };
     validate::collect(problems, &snapshot, &environment.limits, &environment.port_addresses);
-    for service in &state.services {
-        let path = format!("services[{}]", label(&service.name));
-        check_zones(problems, &path, service);
-        if let Some(check) = &service.health_check {
-            check_health(problems, &format!("{path}.health_check"), check);
-        }
-    }
 }
 
 /// An inclusive range in words.

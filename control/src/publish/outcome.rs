@@ -25,6 +25,16 @@ pub struct Outcome {
     pub reason: Option<String>,
 }
 
+impl Outcome {
+    /// What is in force does not have the part that was changed, for this reason if there is one.
+    pub fn unless(&mut self, left_out: Option<&str>) {
+        if let (Fate::Applied, Some(reason)) = (self.outcome, left_out) {
+            self.outcome = Fate::Stored;
+            self.reason = Some(reason.to_owned());
+        }
+    }
+}
+
 /// Whether packets are treated by a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -135,6 +135,7 @@ impl<'a> Session<'a> {
             publisher.events_since = 0;
             // Another data plane may have other limits and addresses: let it judge anew.
             publisher.refused = None;
+            publisher.manager.forget_told_problems();
             publisher.update_link(|link| link.rejected.clear());
         }
     }
@@ -155,10 +156,20 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Apply the desired snapshot, unless it is in force already or was refused. Returns whether
-    /// another one is in force now.
+    /// Apply the desired snapshot, unless it is in force already or was refused; one that is refused for
+    /// some of its parts, again without these. Returns whether another one is in force now.
     async fn publish(&mut self) -> Result<bool, SessionError> {
+        loop {
+            if let Some(is_news) = self.try_publish().await? {
+                return Ok(is_news);
+            }
+        }
+    }
+
+    /// The same once; none when it was refused and the next try has less in it.
+    async fn try_publish(&mut self) -> Result<Option<bool>, SessionError> {
         // Before the snapshot, which has all changes up to here and may have more.
+        let version = self.publisher.manager.state().version;
         let revision = self.publisher.manager.revision();
         let wanted = self.publisher.manager.snapshot();
         let nothing = Snapshot::default();
@@ -167,7 +178,7 @@ impl<'a> Session<'a> {
         let is_held = withheld.is_some();
         self.hold(withheld, revision);
         if is_held {
-            return Ok(false);
+            return Ok(Some(false));
         }
         if self.in_force.as_ref() == Some(&wanted) {
             let generation = self.generation;
@@ -177,11 +188,11 @@ impl<'a> Session<'a> {
                 link.revision = revision;
                 link.rejected.clear();
             });
-            return Ok(false);
+            return Ok(Some(false));
         }
         if self.publisher.refused.as_ref() == Some(&wanted) {
             self.publisher.update_link(|link| link.revision = revision);
-            return Ok(false);
+            return Ok(Some(false));
         }
         let last = self.publisher.manager.generation().max(self.generation);
         // Behind the largest the numbers begin anew, and behind one that none may have.
@@ -191,11 +202,15 @@ impl<'a> Session<'a> {
         match self.ask(&request).await? {
             Response::Applied { generation } => {
                 self.applied(wanted, generation, revision);
-                Ok(true)
+                Ok(Some(true))
             }
             Response::Rejected { problems } => {
-                self.rejected(wanted, generation, revision, problems);
-                Ok(false)
+                self.tell_rejected(generation, &problems);
+                if self.publisher.manager.leave_out(version, &problems) {
+                    return Ok(None);
+                }
+                self.rejected(wanted, revision, problems);
+                Ok(Some(false))
             }
             _ => Err(SessionError::Confused("apply")),
         }
@@ -216,17 +231,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn rejected(
-        &mut self,
-        wanted: Snapshot,
-        generation: u64,
-        revision: u64,
-        problems: Vec<Problem>,
-    ) {
-        for problem in &problems {
+    fn tell_rejected(&self, generation: u64, problems: &[Problem]) {
+        for problem in problems {
             let message = format!("the data plane refused generation {generation}: {problem}");
             self.publisher.manager.events().note("snapshot-rejected", message);
         }
+    }
+
+    fn rejected(&mut self, wanted: Snapshot, revision: u64, problems: Vec<Problem>) {
         self.publisher.refused = Some(wanted);
         self.publisher.update_link(|link| {
             link.revision = revision;

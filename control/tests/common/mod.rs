@@ -35,6 +35,10 @@ pub struct Memory {
     pub announced: Vec<Ipv4Addr>,
     pub limits: Limits,
     pub port_address: Option<Ipv4Addr>,
+    /// That of a second port.
+    pub other_port_address: Option<Ipv4Addr>,
+    /// An address by which it refuses as by that of a port, and which it does not tell.
+    pub refuses_silently: Option<Ipv4Addr>,
     pub tables: Vec<TableUsage>,
     pub events: Vec<DataplaneEvent>,
     /// Every snapshot it was asked to apply.
@@ -74,6 +78,10 @@ impl Memory {
         self.unreachable_changes += 1;
     }
 
+    fn port_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.port_address.into_iter().chain(self.other_port_address)
+    }
+
     fn generation(&self) -> u64 {
         self.snapshot.as_ref().map_or(0, |s| s.generation)
     }
@@ -103,7 +111,7 @@ impl Memory {
             workers_generation: self.adopted.unwrap_or_else(|| self.generation()),
             doubt: self.doubt,
             announced: self.announced.clone(),
-            ports: self.port_address.map(port).into_iter().collect(),
+            ports: self.port_addresses().map(port).collect(),
             workers: vec![WorkerStatus {
                 worker: 0,
                 cpu: 1,
@@ -119,7 +127,8 @@ impl Memory {
             Request::Status => Response::Status(self.status()),
             Request::Apply { snapshot } => {
                 self.applies.push(snapshot.clone());
-                let addresses: Vec<Ipv4Addr> = self.port_address.into_iter().collect();
+                let addresses: Vec<Ipv4Addr> =
+                    self.port_addresses().chain(self.refuses_silently).collect();
                 let mut problems = validate::snapshot(&snapshot, &self.limits, &addresses);
                 if snapshot.generation <= self.generation() {
                     problems.push(Problem::new("generation", snapshot.generation, "a higher one"));
