@@ -15,7 +15,7 @@ use std::pin::pin;
 
 use futures_util::StreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use sluice_wire::ether::MacAddr;
 
@@ -85,6 +85,11 @@ async fn set_up(
         let added = add.execute().await;
         unless_there(&port.interface, format!("address {address}"), added, set)?;
     }
+    // The kernel makes these with the addresses, and does not miss one that is taken away alone.
+    for address in port.addresses.iter().filter(|address| address.prefix_len() < 32) {
+        let added = handle.route().add(network_message(*address, index)).execute().await;
+        unless_there(&port.interface, format!("network {}", address.network()), added, set)?;
+    }
     for route in routes.iter().filter(|route| reaches(port, route.via)) {
         let added = handle.route().add(route_message(route, index)).execute().await;
         unless_there(&port.interface, name_of(route), added, set)?;
@@ -98,6 +103,18 @@ fn route_message(route: &Route, index: u32) -> RouteMessage {
         .gateway(route.via)
         .output_interface(index)
         .priority(ROUTE_METRIC)
+        .build()
+}
+
+/// The route to the network of an address, as the kernel makes it.
+fn network_message(address: InterfaceAddress, index: u32) -> RouteMessage {
+    let network = address.network();
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network.address(), network.prefix_len())
+        .output_interface(index)
+        .protocol(RouteProtocol::Kernel)
+        .scope(RouteScope::Link)
+        .pref_source(address.address())
         .build()
 }
 
@@ -367,6 +384,7 @@ mod tests {
             ),
             ("link set sl-lan down", "link state up, route 172.16.0.0/12 via 10.77.0.254"),
             ("link set sl-lan mtu 900", "MTU 1401"),
+            ("route flush dev sl-lan", "network 10.77.0.0/24, route 172.16.0.0/12 via 10.77.0.254"),
             ("route del 172.16.0.0/12", "route 172.16.0.0/12 via 10.77.0.254"),
             ("link set sl-lan address 02:00:00:00:00:99", "MAC address 02:00:00:00:77:01"),
         ];
