@@ -388,6 +388,11 @@ impl Manager {
         *lock(&self.contact) = contact;
     }
 
+    /// Whether the data plane answers now: without that, all that is known of it is from before.
+    pub fn has_contact(&self) -> bool {
+        matches!(*lock(&self.contact), Contact::Answers(_))
+    }
+
     /// What the last checks saw.
     pub fn last_checks(&self) -> LastChecks {
         lock(&self.observed).last_checks.clone()

@@ -79,6 +79,11 @@ async fn a_restarted_data_plane_gets_everything_back() {
     assert!(api.ready(503).await.problem(503).contains("dataplane unreachable"));
     assert!(gone.elapsed() < Duration::from_secs(1), "noticed after {:?}", gone.elapsed());
     api.event("dataplane-unreachable").await;
+    let service = api.get("/services/web").await.body;
+    assert!(
+        service["observed"]["warnings"].to_string().contains("as it was known last"),
+        "{service}"
+    );
     // The API goes on meanwhile.
     store_weight(&api, 8).await;
 

@@ -81,7 +81,10 @@ pub fn backends<'a>(manager: &Manager, service: &'a Service) -> Vec<BackendView<
 pub fn service(manager: &Manager, state: &State, service: &Service) -> Result<Value, HttpProblem> {
     let mut value = serde_json::to_value(service).map_err(internal)?;
     let backends = backends(manager, service);
-    let Derived { state, reason, warnings, .. } = manager.derive(state, service);
+    let Derived { state, reason, mut warnings, .. } = manager.derive(state, service);
+    if !manager.has_contact() {
+        warnings.push("the data plane does not answer: this is as it was known last".to_owned());
+    }
     let observed = ServiceObservation {
         state,
         reason,
