@@ -14,7 +14,7 @@ use sluice_control::dataplane_file::{self, DATAPLANE_FILE};
 use sluice_control::model::State;
 use sluice_control::model::reach::doubts;
 use sluice_control::server::{self, Server, StartError};
-use sluice_log::{LAST_LINES, Log};
+use sluice_log::{LAST_LINES, Log, Supervisor};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What went wrong, and the exit status.
@@ -92,7 +92,11 @@ async fn serve(config: &Config, path: &Path) -> Result<(), Failure> {
     let out = Log::start(io::stdout()).map_err(|e| (format!("cannot start a thread: {e}"), 1))?;
     let server = server::start(config).await.map_err(|e| not_started(&e))?;
     out.say(&format!("READY api=http://{}/api/v1", server.api));
-    tell_supervisor(NotifyState::Ready);
+    let supervisor = Supervisor::start(|error| {
+        tracing::warn!(%error, "the supervisor cannot be told our state");
+    });
+    let supervisor = supervisor.map_err(|e| (format!("cannot start a thread: {e}"), 1))?;
+    supervisor.tell(NotifyState::Ready);
     let reloads = async {
         while hangup.recv().await.is_some() {
             tracing::info!("SIGHUP: reading {} again", path.display());
@@ -104,24 +108,17 @@ async fn serve(config: &Config, path: &Path) -> Result<(), Failure> {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         () = reloads => {}
-        () = feed_watchdog(&server) => {}
+        () = feed_watchdog(&server, &supervisor) => {}
     }
-    tell_supervisor(NotifyState::Stopping);
+    supervisor.tell(NotifyState::Stopping);
     server.stop().await;
     Ok(())
 }
 
 /// Tell the supervisor that all is well, if it wants to know, as long as that is so. Never ends.
-async fn feed_watchdog(server: &Server) {
+async fn feed_watchdog(server: &Server, supervisor: &Supervisor) {
     match sd_notify::watchdog_enabled() {
-        Some(limit) => server.watch(limit, || tell_supervisor(NotifyState::Watchdog)).await,
+        Some(limit) => server.watch(limit, || supervisor.tell(NotifyState::Watchdog)).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Tell systemd, if it started us and wants to know.
-fn tell_supervisor(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the supervisor cannot be told our state");
     }
 }

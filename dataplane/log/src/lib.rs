@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod filter;
+mod supervisor;
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 pub use filter::{FilterError, filter, filter_or, is_filter, is_from_environment};
+pub use supervisor::Supervisor;
 
 /// Lines that wait to be written; more are lost, and counted.
 const WAITING: usize = 1_024;

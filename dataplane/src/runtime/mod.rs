@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use sluice_log::Supervisor;
 
 use crate::config::Config;
 use crate::dpdk::PortFault;
@@ -84,31 +85,28 @@ pub fn run(
     main.rounds.watch().map_err(StartError::Thread)?;
     let mut reload = Reload::new(path, reload, log_by);
     let mut watchdog = Watchdog::from_environment();
+    let supervisor = Supervisor::start(|error| {
+        tracing::warn!(%error, "the supervisor cannot be told our state");
+    });
+    let supervisor = supervisor.map_err(StartError::Thread)?;
     println!("READY");
-    tell_supervisor(NotifyState::Ready);
+    supervisor.tell(NotifyState::Ready);
     let mut lost = None;
     while !stop.load(Relaxed) && lost.is_none() {
         main.round();
         main.reload(&mut reload);
         if watchdog.is_due(main.now_ms(), main.longest_silence_ms()) {
-            tell_supervisor(NotifyState::Watchdog);
+            supervisor.tell(NotifyState::Watchdog);
         }
         lost = main.lost_port();
     }
-    tell_supervisor(NotifyState::Stopping);
+    supervisor.tell(NotifyState::Stopping);
     if let Some(error) = &lost {
         // Before the stop, which waits for drivers whose device may not answer any more.
         tracing::error!("{error}; stopping");
     }
     main.stop();
     lost.map_or(Ok(()), Err)
-}
-
-/// Tell systemd, if it started us and wants to know.
-fn tell_supervisor(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the supervisor cannot be told our state");
-    }
 }
 
 /// A worker that panics must not leave the others limping: the process ends, a supervisor starts a
