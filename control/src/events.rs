@@ -38,7 +38,7 @@ const KIND: Rate = Rate { at_once: 2_000, every_ms: 100 };
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// Grows by one with every event since control started.
+    /// Grows by one with every event, and never falls when control starts anew.
     pub seq: u64,
     /// When, in ms since the Unix epoch.
     pub at_ms: u64,
@@ -87,12 +87,20 @@ impl Default for EventLog {
 pub struct Page {
     /// Oldest first.
     pub events: Vec<Event>,
-    /// Sequence number of the newest event there is, 0 when there is none. One below a number that
-    /// was seen before tells that control was restarted.
+    /// Sequence number of the newest event there is. One below a number that was seen before tells that
+    /// control was restarted and its clock set back.
     pub last_seq: u64,
 }
 
 impl EventLog {
+    /// An empty log whose sequence numbers go on above those of any log before: from the time in µs since
+    /// the Unix epoch, below 2^53 until 2255. Who follows it misses nothing when control is restarted.
+    pub fn after_all_before() -> Self {
+        let log = EventLog::default();
+        log.ring().last_seq = now_ms() * 1_000;
+        log
+    }
+
     /// Note that something happened in control.
     pub fn note(&self, kind: &str, message: impl Into<String>) {
         self.note_about(kind, None, None, message);

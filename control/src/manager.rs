@@ -206,11 +206,16 @@ impl Manager {
     ) -> Result<(Vec<Difference>, Committed), ApiProblem> {
         let mut disk = lock(&self.disk);
         let old = self.state();
-        let Merged { state: next, changes } = origin::merge(State::clone(&old), &disk.file, &file);
+        let merged = origin::merge(State::clone(&old), &disk.file, &file);
+        if let Some(problem) = merged.takes_all_away(&disk.file, &file) {
+            return Err(ApiProblem::invalid(problem));
+        }
+        let Merged { state: next, changes } = merged;
         model::check_next(&old, &next, &self.environment())?;
         let file = (disk.file != file).then_some(file);
-        let mut committed = self.change(&mut disk, &old, next, file)?;
+        // Both are one change: no snapshot is made in between.
         let mut held = self.no_service.write().unwrap_or_else(|e| e.into_inner());
+        let mut committed = self.change(&mut disk, &old, next, file)?;
         if std::mem::replace(&mut *held, no_service) != no_service {
             drop(held);
             committed.revision = self.changed();

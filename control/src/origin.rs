@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sluice_api::{Pool, Service};
+use sluice_api::{Pool, Problem, Service};
 
 use crate::model::State;
 use crate::model::diff::{self, Change, Difference, as_value, by_id, id_of, member, names};
@@ -52,6 +52,26 @@ pub fn merge(stored: State, before: &FileRecord, file: &FileRecord) -> Merged {
     }
     state.version += 1;
     Merged { state, changes }
+}
+
+impl Merged {
+    /// What is wrong with a file that is no operator's word: it named backends to serve by before, names
+    /// none now, and would take them away. One that was cut off, or emptied, looks like that.
+    pub fn takes_all_away(&self, before: &FileRecord, file: &FileRecord) -> Option<Problem> {
+        let serves = |file: &FileRecord| file.services.iter().any(|s| !s.backends.is_empty());
+        let takes = self.changes.iter().any(|difference| difference.kind == "service");
+        if !takes || !serves(before) || serves(file) {
+            return None;
+        }
+        let names: Vec<&str> = before.services.iter().take(5).map(|s| s.name.as_str()).collect();
+        let expected = format!(
+            "at least one [[service]] with backends, as the file had before ({}{}): what shall go all \
+             at once is deleted over the API, as with `sluice service delete`",
+            names.join(", "),
+            if before.services.len() > names.len() { ", …" } else { "" },
+        );
+        Some(Problem::new("service", "none with backends", expected))
+    }
 }
 
 /// What the state has otherwise than the file says, in words: set at run time, it stays.

@@ -119,7 +119,10 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
     for line in merged.changes.iter().flat_map(Difference::lines) {
         notes.push(("file-changed", line));
     }
-    let problems = check::state(&merged.state, &Environment::default());
+    let problems = match merged.takes_all_away(&stored.file, &file) {
+        Some(problem) => problem.into(),
+        None => check::state(&merged.state, &Environment::default()),
+    };
     if !problems.is_empty() {
         let state_file = config.state_file.display().to_string();
         return Err(StartError::Conflict { state_file, problems });
@@ -159,6 +162,7 @@ pub struct Server {
     pub(crate) publisher: publish::Running,
     http: JoinHandle<()>,
     health: JoinHandle<()>,
+    states: JoinHandle<()>,
 }
 
 /// Start control on the current tokio runtime.
@@ -182,7 +186,7 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
         Write::Wanted => Some(store.save(&content)),
         Write::Must => Some(Ok(store.save(&content)?)),
     };
-    let events = Arc::new(EventLog::default());
+    let events = Arc::new(EventLog::after_all_before());
     events.note(
         "control-started",
         format!("control started with state version {}", content.state.version),
@@ -212,7 +216,7 @@ fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: Socke
     let (publisher, first_contact) =
         publish::start(manager.clone(), config.dataplane_socket.clone(), stopped.clone());
     let health = tokio::spawn(check_health(manager.clone(), first_contact, stopped.clone()));
-    tokio::spawn(tell_states(manager.clone(), stopped.clone()));
+    let states = tokio::spawn(tell_states(manager.clone(), stopped.clone()));
     let app = App {
         manager: manager.clone(),
         dataplane: publisher.dataplane.clone(),
@@ -224,7 +228,7 @@ fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: Socke
         http::serve(listener, http::router(app, guard), http::ClientPatience::default(), stopped)
             .await;
     });
-    Server { api, config: config.clone(), manager, stop, publisher, http, health }
+    Server { api, config: config.clone(), manager, stop, publisher, http, health, states }
 }
 
 /// Check backends, beginning with what the data plane knows, until control stops.
@@ -255,10 +259,13 @@ async fn tell_states(manager: Arc<Manager>, mut stopped: watch::Receiver<bool>) 
     loop {
         manager.tell_states();
         // Bursts of changes are looked at together; and some things become news by waiting.
-        tokio::time::sleep(TELL_EVERY).await;
+        let next = async {
+            tokio::time::sleep(TELL_EVERY).await;
+            let _ = timeout(Duration::from_secs(1), changes.changed()).await;
+        };
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return,
-            _ = timeout(Duration::from_secs(1), changes.changed()) => {}
+            () = next => {}
         }
     }
 }
@@ -282,6 +289,7 @@ impl Server {
         self.publisher.join().await;
         // It ends at the same signal; a failure in it was reported where it happened.
         let _ = self.health.await;
+        let _ = self.states.await;
         let manager = self.manager;
         // A commit whose client has gone runs on its own.
         let _ = tokio::task::spawn_blocking(move || manager.settle()).await;

@@ -87,6 +87,32 @@ async fn a_file_that_does_not_go_with_the_state_stops_the_start() {
     assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
 }
 
+/// What is said of a file that was cut off.
+const NONE_LEFT: &str = "service is none with backends: expected at least one [[service]] with \
+                         backends, as the file had before (web)";
+
+/// A file of 0 bytes says nothing: not that all services shall go.
+#[tokio::test]
+async fn a_file_that_names_no_service_any_more_stops_the_start() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
+    server.stop().await;
+    let stored = fs::read(lab.path("state.json")).unwrap();
+    let error = server::start(&lab.config("")).await.err().unwrap().to_string();
+    assert!(error.contains(NONE_LEFT), "{error}");
+    let error = server::check(&lab.config("")).unwrap_err().to_string();
+    assert!(error.contains(NONE_LEFT), "{error}");
+    assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
+    // Over the API it is an operator's word, and the file may follow.
+    let (server, api) = lab.start(WEB).await;
+    api.delete("/services/web").await.ok(202);
+    server.stop().await;
+    let (server, api) = lab.start("").await;
+    assert!(api.get("/services").await.body["services"].as_array().unwrap().is_empty());
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_torn_state_file_is_never_read() {
     let lab = Lab::new();
@@ -297,6 +323,9 @@ async fn a_hangup_reads_the_file_again() {
         ("[[pool\n".to_owned(), "line 1, column"),
         (lab.toml(&changed.replace("weight = 51", "weight = 65536")), "weight is 65536"),
         (lab.toml(&clash), "it does not go with the state: pools[q].addresses is 10.0.0.9"),
+        // Cut off, in the middle and at the beginning.
+        (lab.toml(&changed[..changed.find("[[service.backend]]").unwrap()]), NONE_LEFT),
+        (lab.toml(""), NONE_LEFT),
     ];
     for (n, (toml, expected)) in wrong.into_iter().enumerate() {
         write_config(&lab, &toml);
@@ -375,6 +404,40 @@ async fn the_watchdog_is_fed_while_control_gets_on() {
     assert_eq!(fed(2 * patience).await, 0, "it stands still");
     signal("-CONT");
     assert!(fed(2 * patience).await >= 3, "it goes on");
+}
+
+/// A supervisor that does not read its socket, of which ten datagrams wait, holds up nobody.
+#[tokio::test]
+async fn a_supervisor_that_does_not_read_does_not_keep_control_from_its_end() {
+    let lab = Lab::new();
+    let path = lab.path("notify.sock");
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let mut child = program()
+        .arg("--config")
+        .arg(write_config(&lab, &lab.toml(WEB)))
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "90000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Far more than wait.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let end = Instant::now() + Duration::from_secs(3);
+    let code = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status.code(),
+            None if Instant::now() < end => tokio::time::sleep(Duration::from_millis(20)).await,
+            None => {
+                child.kill().unwrap();
+                panic!("it does not end");
+            }
+        }
+    };
+    assert_eq!(code, Some(0));
+    drop(supervisor);
 }
 
 #[test]
@@ -475,7 +538,7 @@ fn files_that_are_wrong_are_refused_with_every_reason() {
         ),
         (
             web.replace("api_listen", "listen"),
-            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, state_file, dataplane_socket, no_service",
+            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service",
         ),
         (
             format!("colour = 1\n{web}"),

@@ -130,9 +130,11 @@ async fn an_operators_word_is_not_asked_for_twice() {
     api.ready(200).await;
     api.send("POST", "/services", web()).await.ok(201);
     fake.snapshot_where("web", has_web).await;
+    // In the file too: one service of two leaves it.
     server.stop().await;
-    let (server, api) = lab.start("").await;
-    fake.snapshot_where("none", |s| s.services.is_empty()).await;
+    let other = WEB.replace("\"web\"", "\"other\"").replace("198.51.100.1", "198.51.100.2");
+    let (server, api) = lab.start(&other).await;
+    fake.snapshot_where("other", |s| s.services.len() == 1 && !has_web(s)).await;
     api.ready(200).await;
     assert!(api.events("publish-held").await.is_empty());
     server.stop().await;

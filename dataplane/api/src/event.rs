@@ -36,8 +36,12 @@ impl Severity {
             | "service-degraded"
             | "snapshot-foreign" => Severity::Warning,
             // data plane
-            "link-down" | "port-reset-failed" | "worker-stuck" => Severity::Error,
+            "config-refused" | "link-down" | "port-reset-failed" | "worker-stuck" => {
+                Severity::Error
+            }
             "address-conflict"
+            | "interface-not-restored"
+            | "interface-restored"
             | "limit-80-percent"
             | "main-thread-late"
             | "neighbour-failed"
