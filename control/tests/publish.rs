@@ -359,6 +359,49 @@ async fn parts_that_the_data_plane_refuses_are_left_out_of_the_next_snapshot() {
 }
 
 #[tokio::test]
+async fn a_data_plane_that_hangs_before_a_change_counts_as_unreachable_until_it_answers() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    fake.with(|m| {
+        m.applies.clear();
+        m.apply_takes = Duration::from_secs(6);
+    });
+    store_weight(&api, 7).await;
+    let generation = eventually("the question", || {
+        fake.with(|m| m.applies.last().map(|asked| asked.generation))
+    })
+    .await;
+    fake.with(|m| m.apply_takes = Duration::ZERO);
+    let silent = format!("has not answered for 3 s while it takes generation {generation} over");
+    assert_eq!(api.event("dataplane-unreachable").await, silent);
+
+    let began = Instant::now();
+    let status = api.get("/status").await.ok(200);
+    assert_eq!(status["ready"], false);
+    assert_eq!(status["unready_reason"], format!("dataplane unreachable: {silent}"));
+    assert_eq!(status["dataplane"]["connected"], false);
+    assert!(api.get("//readyz").await.problem(503).contains(&silent));
+    let metrics = api.get("//metrics").await.ok(200);
+    for line in ["sluice_ready 0\n", "sluice_dataplane_up 0\n"] {
+        assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
+    }
+    let body = json!({"weight": 8});
+    let change = api.send("PUT", WEIGHT, body).await.ok(202)["change"].clone();
+    assert_eq!(change["outcome"], "stored");
+    assert!(change["reason"].as_str().unwrap().contains(&silent), "{change}");
+    assert!(began.elapsed() < Duration::from_millis(1_500), "nothing waits for it");
+
+    fake.snapshot_where("the last weight", |s| weight(s) == 8).await;
+    api.ready(200).await;
+    let back = api.events("dataplane-connected").await;
+    assert!(back.last().unwrap().starts_with("the data plane answers again, after 6"), "{back:?}");
+    assert_eq!(api.events("dataplane-unreachable").await.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn limits_of_the_data_plane_are_known_to_the_api() {
     let lab = Lab::new();
     let fake = FakeDataplane::start(&lab.socket());

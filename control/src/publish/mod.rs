@@ -152,6 +152,13 @@ impl Dataplane {
 
     async fn ask(&self, request: Request) -> Result<Response, ApiProblem> {
         let unreachable = ApiProblem::DataplaneUnreachable;
+        let known = {
+            let link = self.link.borrow();
+            link.error.clone().filter(|_| !link.connected)
+        };
+        if let Some(error) = known {
+            return Err(unreachable(error));
+        }
         let (answer, answered) = oneshot::channel();
         let exchange = async {
             self.questions
@@ -206,6 +213,30 @@ impl Publisher {
             let (since, why) = (self.alive_at, why.to_owned());
             self.manager.dataplane_is(Contact::Away { since, why });
         }
+    }
+
+    /// Changes do not reach it now, for this reason; an event when that is news.
+    fn is_unreachable(&self, error: &str) {
+        let mut news = false;
+        self.update_link(|link| {
+            news = link.connected || link.error.as_deref() != Some(error);
+            link.connected = false;
+            link.error = Some(error.to_owned());
+        });
+        if news {
+            self.manager.events().note("dataplane-unreachable", error);
+        }
+        self.is_away(error);
+    }
+
+    /// It has answered a question after so long, and counted as unreachable meanwhile.
+    fn answers_again(&self, took: Duration) {
+        self.update_link(|link| {
+            link.connected = true;
+            link.error = None;
+        });
+        let message = format!("the data plane answers again, after {} ms", took.as_millis());
+        self.manager.events().note("dataplane-connected", message);
     }
 
     fn first_contact_made(&mut self) {
@@ -293,19 +324,10 @@ async fn run(
     }
 }
 
-/// Note that the data plane cannot be reached; an event when that is news.
+/// Note that there is no connection to the data plane.
 fn lost(publisher: &mut Publisher, error: &str) {
-    let mut news = false;
-    publisher.update_link(|link| {
-        news = link.connected || link.error.as_deref() != Some(error);
-        link.connected = false;
-        link.revision = 0;
-        link.error = Some(error.to_owned());
-    });
-    if news {
-        publisher.manager.events().note("dataplane-unreachable", error);
-    }
-    publisher.is_away(error);
+    publisher.update_link(|link| link.revision = 0);
+    publisher.is_unreachable(error);
     publisher.first_contact_made();
 }
 

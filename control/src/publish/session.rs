@@ -23,7 +23,7 @@ use crate::model::Environment;
 const SOON: Duration = Duration::from_millis(1);
 /// After so long without an answer the data plane may hang, and health checks wait for it.
 const ANSWERING: Duration = Duration::from_millis(300);
-/// The same while it applies a snapshot.
+/// The same while it applies a snapshot; behind it, it counts as unreachable until it answers.
 const APPLYING: Duration = Duration::from_secs(3);
 
 /// Why a session ended.
@@ -396,19 +396,36 @@ impl<'a> Session<'a> {
 
     async fn ask(&mut self, request: &Request) -> Result<Response, SessionError> {
         // A snapshot takes its time; all else is answered within a round of the main thread.
-        let patience = if matches!(request, Request::Apply { .. }) { APPLYING } else { ANSWERING };
+        let applying = match request {
+            Request::Apply { snapshot } => Some(snapshot.generation),
+            _ => None,
+        };
+        let patience = if applying.is_some() { APPLYING } else { ANSWERING };
         let asked = Instant::now();
+        let mut is_overdue = false;
         let answer = {
             let mut answer = pin!(self.connection.ask(request));
             match timeout(patience, &mut answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    let silent = format!("no answer for {} ms", patience.as_millis());
-                    self.publisher.is_away(&silent);
+                    is_overdue = true;
+                    match applying {
+                        Some(generation) => self.publisher.is_unreachable(&format!(
+                            "has not answered for {} s while it takes generation {generation} over",
+                            patience.as_secs()
+                        )),
+                        None => {
+                            let silent = format!("no answer for {} ms", patience.as_millis());
+                            self.publisher.is_away(&silent);
+                        }
+                    }
                     answer.await
                 }
             }
         }?;
+        if is_overdue && applying.is_some() {
+            self.publisher.answers_again(asked.elapsed());
+        }
         self.publisher.alive_at = asked;
         match answer {
             Response::Error { message } => Err(SessionError::Refused(message)),
