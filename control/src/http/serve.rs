@@ -1,7 +1,8 @@
 //! Connections of API clients: how many, how long, and what is said to who speaks no HTTP.
 //!
 //! A client that says nothing, slowly, or does not listen costs a connection for a while, and no more:
-//! when there are too many, the one that has waited longest makes room for the next.
+//! when there are too many, the one that has waited longest for its client makes room for the next. Those
+//! whose requests are worked at stay, and when all are, the next is told so.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -11,15 +12,25 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Longest time for telling a client that there is no room.
+const TELLING: Duration = Duration::from_secs(1);
+/// Most clients that are told so at a time; the connections of more are closed without a word.
+const TOLD: usize = 64;
+/// Least time between two lines of the log about that.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +56,10 @@ impl Default for Patience {
 #[derive(Debug)]
 struct Entry {
     started: Instant,
-    /// When it last began or ended to work at a request, since it started.
+    /// When it last began or ended to work at a request, or to wait for the body of one, since it
+    /// started.
     since_ms: AtomicU64,
+    /// Its request is there, as far as it is needed, and not answered yet.
     is_busy: AtomicBool,
     close: Notify,
 }
@@ -103,6 +116,108 @@ impl Connections {
     }
 }
 
+/// The body of a request. Until it is whole, or nobody wants the rest, its connection waits for the
+/// client.
+struct Watched {
+    body: Incoming,
+    entry: Arc<Entry>,
+    is_waited_for: bool,
+}
+
+impl Watched {
+    fn new(body: Incoming, entry: Arc<Entry>) -> Self {
+        let is_waited_for = !body.is_end_stream();
+        entry.mark(!is_waited_for);
+        Watched { body, entry, is_waited_for }
+    }
+
+    fn no_more(&mut self) {
+        if std::mem::take(&mut self.is_waited_for) {
+            self.entry.mark(true);
+        }
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.no_more();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.no_more();
+    }
+}
+
+/// Tells clients that there is no room for them, and the log how many they were.
+struct Refusals {
+    told: Arc<Semaphore>,
+    /// Since the last line of the log.
+    count: u64,
+    logged: Option<Instant>,
+}
+
+impl Refusals {
+    fn refuse(&mut self, stream: TcpStream, tasks: &mut JoinSet<()>) {
+        self.count += 1;
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            tracing::warn!(
+                refused = self.count,
+                "API clients were refused: as many requests are worked at as there may be connections"
+            );
+            self.count = 0;
+            self.logged = Some(Instant::now());
+        }
+        if let Ok(permit) = self.told.clone().try_acquire_owned() {
+            tasks.spawn(async move {
+                // It may be gone, or not listen.
+                let _ = timeout(TELLING, tell_that_there_is_no_room(stream)).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn tell_that_there_is_no_room(mut stream: TcpStream) -> io::Result<()> {
+    let body = json!({
+        "type": "urn:sluice:problem:busy",
+        "title": "Too many connections",
+        "status": 503,
+        "detail": "there are as many connections as there may be, and the requests of all are worked \
+                   at: try again",
+        "problems": [],
+    })
+    .to_string();
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+                retry-after: 1\r\nconnection: close\r\n";
+    let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // A close with something unread would reset the connection, and the answer with it.
+    let mut unread = [0; 1024];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
+}
+
 /// Answer who connects, until `stopped`; then let running requests end.
 pub async fn serve(
     listener: TcpListener,
@@ -111,6 +226,8 @@ pub async fn serve(
     mut stopped: watch::Receiver<bool>,
 ) {
     let connections = Connections { entries: Arc::default(), patience };
+    let told = Arc::new(Semaphore::new(TOLD));
+    let mut refusals = Refusals { told, count: 0, logged: None };
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -121,7 +238,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let Some(entry) = connections.enter() else { continue };
+                let Some(entry) = connections.enter() else {
+                    refusals.refuse(stream, &mut tasks);
+                    continue;
+                };
                 let (router, stopped) = (router.clone(), stopped.clone());
                 let connections = connections.clone();
                 tasks.spawn(async move {
@@ -150,9 +270,8 @@ async fn converse(
     // An answer in two parts would wait for the client's delayed ACK.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
-    let answer = service_fn(|request| {
-        entry.mark(true);
-        let answer = router.call(request);
+    let answer = service_fn(|request: Request<Incoming>| {
+        let answer = router.call(request.map(|body| Watched::new(body, entry.clone())));
         async {
             let answer = answer.await;
             entry.mark(false);
@@ -283,7 +402,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
 mod tests {
     use super::*;
     use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const QUICK: Patience = Patience {
         connections: 3,
@@ -304,6 +422,7 @@ mod tests {
                 "done"
             }),
         );
+        let router = router.route("/body", post(async |body: String| body));
         tokio::spawn(serve(listener, router, QUICK, stopped));
         (address, stop)
     }
@@ -348,6 +467,61 @@ mod tests {
         client.write_all(request).await.unwrap();
         assert!(rest(&mut client).await.ends_with("here"));
         assert!(rest(&mut at_work).await.ends_with("done"));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_body_makes_room_unless_nobody_wants_it() {
+        let (address, _stop) = start().await;
+        let head = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+        // Its body is not wanted, and another's is there: both are at work.
+        let mut at_work = Vec::new();
+        for body in ["", "{}"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(format!("POST /slow {head}{body}").as_bytes()).await.unwrap();
+            at_work.push(client);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut waiting = Vec::new();
+        for _ in 0..20 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(format!("POST /body {head}{{").as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            waiting.push(client);
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(format!("POST /body {head}{{}}").as_bytes()).await.unwrap();
+        let answer = rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{}"), "{answer}");
+        for client in &mut at_work {
+            assert!(rest(client).await.ends_with("done"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_finds_all_at_work_is_told_so() {
+        let (address, _stop) = start().await;
+        let request = b"POST /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut at_work = Vec::new();
+        for _ in 0..QUICK.connections {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(request).await.unwrap();
+            at_work.push(client);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let answer = rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["type"], "urn:sluice:problem:busy");
+        for client in &mut at_work {
+            assert!(rest(client).await.ends_with("done"));
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(rest(&mut client).await.ends_with("here"), "there is room again");
     }
 
     #[tokio::test]
