@@ -56,22 +56,36 @@ pub async fn metrics(
     }
 }
 
-/// Whether a client prefers OpenMetrics (RFC 9110, 12.5.1): it names it, and not less than plain text.
+/// Whether a client prefers OpenMetrics to plain text, or names it and likes both as much (RFC 9110,
+/// 12.5.1).
 fn wants_open_metrics(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT);
     let accepted = accepted.iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
     let accepted = accepted.join(",");
-    let quality = |wanted: &str| {
+    let (is_named, open_metrics) = quality(&accepted, "application", "openmetrics-text");
+    let (_, text) = quality(&accepted, "text", "plain");
+    open_metrics > text || (is_named && open_metrics > 0.0 && open_metrics == text)
+}
+
+/// How much a media type is liked, 0 to 1, by the range of `accepted` that fits it most closely, and
+/// whether that is the type itself.
+fn quality(accepted: &str, kind: &str, subtype: &str) -> (bool, f32) {
+    let names = [format!("{kind}/{subtype}"), format!("{kind}/*"), "*/*".to_owned()];
+    for (index, name) in names.iter().enumerate() {
         let ranges = accepted.split(',').map(|range| range.split(';').map(str::trim));
         let qualities = ranges.filter_map(|mut range| {
-            let named = range.next().is_some_and(|kind| kind.eq_ignore_ascii_case(wanted));
-            let quality = range.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
-            named.then_some(quality.unwrap_or(1.0))
+            range.next().filter(|range| range.eq_ignore_ascii_case(name))?;
+            let mut weights = range.filter_map(|parameter| parameter.split_once('='));
+            let weight = weights.find(|(name, _)| name.eq_ignore_ascii_case("q"));
+            let Some((_, weight)) = weight else { return Some(1.0) };
+            // What is no weight is no wish either.
+            Some(weight.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0))
         });
-        qualities.fold(0.0, f32::max)
-    };
-    let open_metrics = quality("application/openmetrics-text");
-    open_metrics > 0.0 && open_metrics >= quality("text/plain")
+        if let Some(best) = qualities.reduce(f32::max) {
+            return (index == 0, best);
+        }
+    }
+    (false, 0.0)
 }
 
 /// OpenMetrics as text of version 0.0.4, where a counter's name ends in `_total` everywhere.
@@ -520,6 +534,16 @@ mod tests {
         assert!(!prefers(&[]));
         assert!(!prefers(&["application/openmetrics-text; q=0.2, text/plain"]));
         assert!(!prefers(&["application/openmetrics-text; q=0"]));
+        // Ranges count where no closer one does, and what is no weight counts as 0.
+        assert!(!prefers(&["text/*;q=0.3, application/openmetrics-text;q=0.2"]));
+        assert!(!prefers(&["application/openmetrics-text;q=0.2, */*"]));
+        assert!(prefers(&["*/*;q=0.9, application/openmetrics-text, text/plain;q=0.1"]));
+        assert!(prefers(&["APPLICATION/*, text/plain;Q=0.5"]));
+        assert!(!prefers(&["application/*, text/plain, application/openmetrics-text;q=0"]));
+        for bad in ["abc", "2", "-1", "NaN", ""] {
+            let accept = format!("text/plain;q=0.9, application/openmetrics-text;q={bad}");
+            assert!(!prefers(&[accept.leak()]), "{bad}");
+        }
     }
 
     #[test]
