@@ -11,6 +11,9 @@
 //! a newer format is no damage: whoever reads it must not go on. Two processes cannot share a file:
 //! `FILE.lock` is locked while one runs, and only its owner can open it.
 //!
+//! A file that is a symbolic link stays one: where it leads is found out once, when it is opened, and
+//! what stands beside it stands there.
+//!
 //! A write is five steps, and a crash between any two leaves a file and a copy that are whole:
 //! write and sync `FILE.new`; link the file as `FILE.previous-new`; rename `FILE.new` to `FILE`, from
 //! where on the change is made; rename `FILE.previous-new` to `FILE.previous`; sync the directory.
@@ -30,6 +33,8 @@ use crate::origin::FileRecord;
 
 /// Version of the file's format.
 const FORMAT: u64 = 1;
+/// Most links that lead from one to the next, as in Linux.
+const MOST_LINKS: usize = 40;
 
 /// What the state file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,13 +193,13 @@ impl Store {
     /// [`StoreError::Locked`] when another process holds it, [`StoreError::Exposed`] and
     /// [`StoreError::Foreign`] when others could, [`StoreError::Io`].
     pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let path = &resolved(path)?;
         let failed = |what| move |source| StoreError::Io { path: path.to_owned(), what, source };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory(path))
             .map_err(failed("make its directory"))?;
-        check_directory(path)?;
         let lock = open_lock(&beside(path, ".lock")).map_err(failed("open its lock file"))?;
         let found = lock.metadata().map_err(failed("look at its lock file"))?;
         let us = rustix::process::geteuid().as_raw();
@@ -341,12 +346,31 @@ fn check_directory(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Where a path leads: the file itself, also one that is yet to be made, in a directory whose path has
+/// no links if it is there.
+///
+/// # Errors
+/// [`StoreError::Exposed`] when others may lead it elsewhere, or write where it leads.
+fn resolved(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut path = path.to_owned();
+    check_directory(&path)?;
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = directory(&path).join(target);
+        check_directory(&path)?;
+    }
+    match (fs::canonicalize(directory(&path)), path.file_name()) {
+        (Ok(directory), Some(name)) => Ok(directory.join(name)),
+        _ => Ok(path),
+    }
+}
+
 /// Read a state file without taking or changing anything.
 ///
 /// # Errors
 /// As [`Store::load`].
 pub fn read(path: &Path) -> Result<Loaded, StoreError> {
-    check_directory(path)?;
+    let path = &resolved(path)?;
     let failed = |source| StoreError::Io { path: path.to_owned(), what: "read it", source };
     let reason = match fs::read(path).map(|bytes| decode(&bytes)) {
         Ok(Ok(content)) => return Ok(Loaded::Good(content)),
@@ -489,6 +513,34 @@ mod tests {
         assert!(matches!(Store::open(&path), Err(StoreError::Locked { .. })));
         drop(store);
         assert_eq!(Store::open(&path).unwrap().load().unwrap(), Loaded::Good(content(3)));
+    }
+
+    /// Of a link, and of one whose target is yet to be made; by a link to its directory, too.
+    #[test]
+    fn a_link_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let [there, here] = ["there", "here"].map(|name| directory.path().join(name));
+        fs::create_dir(&there).unwrap();
+        fs::create_dir(&here).unwrap();
+        let (file, link) = (there.join("real.json"), here.join("state.json"));
+        std::os::unix::fs::symlink("../there/real.json", &link).unwrap();
+        std::os::unix::fs::symlink("there", directory.path().join("door")).unwrap();
+        for version in 1..=2 {
+            let store = Store::open(&link).unwrap();
+            saved(&store, version);
+            assert_eq!(fs::read_link(&link).unwrap(), Path::new("../there/real.json"));
+            assert_eq!(read(&link).unwrap(), Loaded::Good(content(version)));
+            assert_eq!(read(&file).unwrap(), Loaded::Good(content(version)));
+            for other in [&file, &directory.path().join("door/real.json")] {
+                assert!(matches!(Store::open(other), Err(StoreError::Locked { .. })));
+            }
+        }
+        assert_eq!(names(&there), ["real.json", "real.json.lock", "real.json.previous"]);
+        assert_eq!(previous(&file), content(1));
+        assert_eq!(names(&here), ["state.json"]);
+
+        fs::set_permissions(&here, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(read(&link), Err(StoreError::Exposed { .. })), "others may lead it away");
     }
 
     /// Every truncation and every flipped byte is noticed, and the copy before is taken.
