@@ -151,6 +151,9 @@ fn in_words_of_the_file(error: CliError, spelling: Spelling) -> CliError {
 /// What became of each resource, field by field.
 fn report(answer: &Value, dry_run: bool) -> String {
     let mut lines = Vec::new();
+    if items(answer, "changes").is_empty() {
+        lines.push("nothing in the file: no pools, no services".to_owned());
+    }
     for change in items(answer, "changes") {
         let [kind, name, what] = ["kind", "name", "change"].map(|name| field(change, name));
         let would = if dry_run { "would be " } else { "" };
@@ -180,6 +183,15 @@ mod tests {
         assert_eq!(fields, ["colour", "pool[p].addresses", "pool[p].name"]);
         assert!(check(json!([]), Spelling::Json).is_err());
         assert!(check(json!({}), Spelling::Json).is_ok());
+    }
+
+    #[test]
+    fn a_file_with_nothing_in_it_is_told_of_in_words() {
+        let nothing = "nothing in the file: no pools, no services";
+        assert_eq!(report(&json!({"changes": []}), false), nothing);
+        assert_eq!(report(&json!({"changes": []}), true), nothing);
+        let change = json!({"kind": "pool", "name": "p", "change": "unchanged"});
+        assert_eq!(report(&json!({"changes": [change]}), false), "pool p unchanged");
     }
 
     #[test]
