@@ -331,14 +331,17 @@ impl Manager {
         })
     }
 
-    /// An operator's word that the state may be published, whatever it takes away. Blocks while the
-    /// disk does.
+    /// An operator's word that the state may be published, whatever it takes away. `wanted` is the
+    /// state that the client means, if it says so. Blocks while the disk does.
     ///
     /// # Errors
-    /// [`ApiProblem::NotStored`]; nothing is confirmed then.
-    pub fn confirm(&self) -> Result<Committed, ApiProblem> {
+    /// [`ApiProblem::NotStored`] and [`ApiProblem::VersionMismatch`]; nothing is confirmed then.
+    pub fn confirm(&self, wanted: Option<&Precondition>) -> Result<Committed, ApiProblem> {
         let mut disk = lock(&self.disk);
         let state = self.state();
+        if let Some(wanted) = wanted {
+            wanted.check_state(&state)?;
+        }
         if self.unconfirmed.load(Ordering::Relaxed) {
             let file = disk.file.clone();
             self.write(&mut disk, State::clone(&state), file, false)?;

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use common::{Api, FakeDataplane, Lab, WEB};
+use common::{Api, CLIENT, FakeDataplane, Lab, WEB};
 use serde_json::{Value, json};
 use sluice_api::Snapshot;
 use sluice_control::server;
@@ -90,7 +90,14 @@ async fn an_empty_state_does_not_replace_a_full_one() {
     server.stop().await;
     let (server, api) = lab.start("").await;
     held(&api, &fake).await;
-    api.post_empty("/confirm").await.ok(200);
+    // Confirmed is the state that was read, and no other.
+    let tag = api.get("/services").await.header("etag").to_owned();
+    let confirm =
+        async |tag: &str| api.raw("POST", "/confirm", &[CLIENT, ("if-match", tag)], "").await;
+    let problem = confirm("\"99\"").await.problem(412);
+    assert!(problem.contains(&format!("the state has the tag {tag} now")), "{problem}");
+    held(&api, &fake).await;
+    confirm(tag.as_str()).await.ok(200);
     fake.snapshot_where("an empty one", |s| s.services.is_empty()).await;
     api.event("state-confirmed").await;
     api.ready(200).await;

@@ -12,8 +12,9 @@ use crate::model::{ApiProblem, Batch, state_tag};
 
 /// Let the state be published, though it takes services away from the data plane.
 pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response, HttpProblem> {
-    let committed = app.blocking(Manager::confirm).await?;
-    let done = app.done(committed, terms.patience).await;
+    let Terms { wanted, patience, .. } = terms;
+    let committed = app.blocking(move |manager| manager.confirm(wanted.as_ref())).await?;
+    let done = app.done(committed, patience).await;
     view::changed(&done, state_tag(&done.state), json!({}))
 }
 

@@ -73,8 +73,20 @@ impl Precondition {
     /// # Errors
     /// [`ApiProblem::VersionMismatch`].
     pub fn check(&self, action: &Action, state: &State) -> Result<(), ApiProblem> {
-        let Precondition::OneOf(wanted) = self else { return Ok(()) };
         let (what, tags) = tags(action, state);
+        self.check_tags(what, tags)
+    }
+
+    /// The same for what concerns the state as a whole and changes nothing in it.
+    ///
+    /// # Errors
+    /// [`ApiProblem::VersionMismatch`].
+    pub fn check_state(&self, state: &State) -> Result<(), ApiProblem> {
+        self.check_tags("the state".to_owned(), vec![state_tag(state)])
+    }
+
+    fn check_tags(&self, what: String, tags: Vec<String>) -> Result<(), ApiProblem> {
+        let Precondition::OneOf(wanted) = self else { return Ok(()) };
         if wanted.iter().any(|tag| tags.contains(tag)) {
             return Ok(());
         }
