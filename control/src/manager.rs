@@ -549,7 +549,8 @@ impl Manager {
     pub fn taking(&self, service: &Service, backend: &Backend) -> Taking {
         let health = lock(&self.observed).health(service, backend);
         let left_out = self.left_out();
-        taking(backend, health, &self.around(), left_out.backend(&service.name, backend.id()))
+        let left_out = left_out.backend(&service.name, backend.id());
+        taking(service.mode, backend, health, &self.around(), left_out)
     }
 
     /// Make an event of each service that fares otherwise than was told. Call when something may
@@ -640,7 +641,8 @@ impl Manager {
 /// no others, nothing is won by that: the first packet after their next hop is back shall be served.
 /// Draining tells nothing of health: who reads the snapshot after a restart of control is not misled.
 fn spare_unreachable(service: &mut SnapshotService, around: &Surroundings) {
-    let is_lost = |backend: &SnapshotBackend| around.unreachable.contains_key(&backend.address);
+    let mode = service.mode;
+    let is_lost = |backend: &SnapshotBackend| around.cut_off(mode, backend.address);
     if service.backends.iter().any(|b| b.takes_new_conns() && !is_lost(b)) {
         let lost = service.backends.iter_mut().filter(|b| b.takes_new_conns() && is_lost(b));
         lost.for_each(|backend| backend.state = AdminState::Drain);

@@ -231,7 +231,7 @@ async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
     let check = "health_check = { interval_ms = 300, timeout_ms = 100, rise = 1, fall = 1 }";
     let resources = [
         WEB.to_owned(),
-        dr("host", "198.51.100.2", &["10.20.0.1", "10.0.0.3"], ""),
+        dr("host", "198.51.100.2", &["10.20.0.1", "10.20.0.3"], ""),
         dr("port", "10.20.1.1", &["10.0.0.4"], check),
         dr("alone", "198.51.100.3", &["10.20.0.1"], ""),
     ];

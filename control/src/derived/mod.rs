@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 use sluice_api::stats::DataplaneStatus;
-use sluice_api::{AdminState, Backend, Pool, Service};
+use sluice_api::{AdminState, Backend, Mode, Pool, Service};
 
 use crate::model::LeftOut;
 use crate::observed::Health;
@@ -72,6 +72,12 @@ impl Surroundings {
         status.ports.iter().flat_map(|port| port.addresses.iter().filter_map(parse)).collect()
     }
 
+    /// Whether the data plane is known not to reach a backend at this address: nobody on the way answers, or
+    /// DR, which goes by MAC address, would have to pass a gateway.
+    pub fn cut_off(&self, mode: Mode, backend: Ipv4Addr) -> bool {
+        self.unreachable.contains_key(&backend) || mode == Mode::Dr && self.is_in_none(backend)
+    }
+
     /// Whether an address is known to be in no network of a port.
     fn is_in_none(&self, address: Ipv4Addr) -> bool {
         let is_in = |(network, length): &(Ipv4Addr, u8)| {
@@ -94,6 +100,7 @@ enum Obstacle<'a> {
     Waiting,
     NextHop(Ipv4Addr),
     NoRoute,
+    Gateway,
 }
 
 impl Obstacle<'_> {
@@ -114,6 +121,7 @@ impl Obstacle<'_> {
             Obstacle::Waiting => "waiting for the first check",
             Obstacle::NextHop(_) => "behind a next hop that does not answer",
             Obstacle::NoRoute => "without a route",
+            Obstacle::Gateway => "behind a gateway, where DR does not lead",
         }
     }
 }
@@ -129,6 +137,9 @@ impl fmt::Display for Obstacle<'_> {
             Obstacle::Waiting => f.write_str("it waits for its first check"),
             Obstacle::NextHop(hop) => write!(f, "next hop {hop} does not answer the data plane"),
             Obstacle::NoRoute => f.write_str("no route of the data plane leads to it"),
+            Obstacle::Gateway => {
+                f.write_str("it is in no network of a port, and DR passes no gateway")
+            }
         }
     }
 }
@@ -168,7 +179,7 @@ pub fn derive(
 ) -> Derived {
     let obstacle = |(backend, health): (&Backend, &Health)| {
         let left_out = left_out.backend(&service.name, backend.id());
-        obstacle(backend, *health, around, left_out)
+        obstacle(service.mode, backend, *health, around, left_out)
     };
     let obstacles: Vec<Option<Obstacle>> =
         service.backends.iter().zip(health).map(obstacle).collect();
@@ -197,12 +208,13 @@ pub fn derive(
 
 /// Whether a backend takes new conns; `left_out` says why it is not in the snapshot.
 pub fn taking(
+    mode: Mode,
     backend: &Backend,
     health: Health,
     around: &Surroundings,
     left_out: Option<&str>,
 ) -> Taking {
-    let obstacle = obstacle(backend, health, around, left_out);
+    let obstacle = obstacle(mode, backend, health, around, left_out);
     Taking {
         takes_new_conns: obstacle.is_none(),
         reason: obstacle.map(|obstacle| obstacle.to_string()),
@@ -211,6 +223,7 @@ pub fn taking(
 
 /// What an operator wants counts first, then whether the data plane has it, then health, then the way.
 fn obstacle<'a>(
+    mode: Mode,
     backend: &Backend,
     health: Health,
     around: &Surroundings,
@@ -229,6 +242,9 @@ fn obstacle<'a>(
         Health::Unhealthy => return Some(Obstacle::Unhealthy),
         Health::Unknown => return Some(Obstacle::Waiting),
         Health::Healthy | Health::Unchecked => {}
+    }
+    if mode == Mode::Dr && around.is_in_none(backend.address) {
+        return Some(Obstacle::Gateway);
     }
     let next_hop = around.unreachable.get(&backend.address)?;
     Some(next_hop.map_or(Obstacle::NoRoute, Obstacle::NextHop))
@@ -416,6 +432,15 @@ mod tests {
                 Degraded,
                 Some("1 of 2 backends take no new conns: 1 unhealthy"),
             ),
+            (
+                "uu",
+                "++",
+                &around(&["198.51.100.254/24"], &[]),
+                Down,
+                Some(
+                    "none of 2 backends takes new conns: 2 behind a gateway, where DR does not lead",
+                ),
+            ),
             // Of a data plane that has not told anything, nothing is known to be wrong.
             ("uu", "++", &Surroundings::default(), Serving, None),
         ];
@@ -438,7 +463,8 @@ mod tests {
             around(&[], &[("10.0.0.7", Some("10.0.0.9")), ("10.0.0.8", None), ("10.0.0.2", None)]);
         let service = service("udx0uuuu", None);
         let pairs = service.backends.iter().zip(health("+-n-?-++"));
-        let taking = pairs.map(|(backend, health)| taking(backend, health, &around, None));
+        let taking =
+            pairs.map(|(backend, health)| taking(service.mode, backend, health, &around, None));
         let expected = [
             None,
             Some("it is draining"),
@@ -487,7 +513,8 @@ mod tests {
         let service = service("u", None);
         let backend = &service.backends[0];
         let why = one.backend("web", backend.id());
-        let taking = taking(backend, Health::Unhealthy, &Surroundings::default(), why);
+        let taking =
+            taking(service.mode, backend, Health::Unhealthy, &Surroundings::default(), why);
         assert!(!taking.takes_new_conns);
         assert_eq!(taking.reason.as_deref(), why);
     }
