@@ -262,7 +262,7 @@ async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
     let bad = observed("/services/host/backends/10.20.0.1:80").await;
     assert_eq!(bad["takes_new_conns"], false);
     assert_eq!(bad["reason"], reason("services[host].backends[10.20.0.1:80].address is 10.20.0.1"));
-    assert_eq!(observed("/services/host/backends/10.0.0.3:80").await["takes_new_conns"], true);
+    assert_eq!(observed("/services/host/backends/10.20.0.3:80").await["takes_new_conns"], true);
     assert_eq!(observed("/services/alone").await["state"], "down");
     let port = observed("/services/port").await;
     assert_eq!(
