@@ -29,7 +29,7 @@ addresses = ["10.92.0.1/24"]
 /// What the unit names in CapabilityBoundingSet, as setpriv writes it.
 fn bounding_set() -> String {
     let unit =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/systemd/sluice-dataplane.service");
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/debian/sluice.sluice-dataplane.service");
     let unit = fs::read_to_string(unit).unwrap();
     let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
     let names = line.split_whitespace().map(|name| format!(",+{}", name.to_lowercase()));

@@ -129,7 +129,7 @@ fn a_stuck_worker_takes_no_backend_out_and_is_told() {
             let path = format!("/api/v1/services/echo/backends/{backend}/{state}");
             lab.api.request("POST", &path, None)
         };
-        assert_eq!(drain("drain").unwrap().0, 200);
+        assert_eq!(drain("drain").unwrap().0, 202, "stored: a worker has not taken it over");
         sleep(Duration::from_millis(600));
         let status: Value = lab.api.get("/api/v1/status").unwrap();
         let dataplane = &status["dataplane"];
@@ -138,7 +138,7 @@ fn a_stuck_worker_takes_no_backend_out_and_is_told() {
             "{dataplane}"
         );
         assert!(dataplane["pending"].as_str().unwrap().contains(&format!("worker {worker} ")));
-        assert_eq!(drain("up").unwrap().0, 200);
+        assert_eq!(drain("up").unwrap().0, 202);
 
         // What the host sends leaves by the other worker, and so do our own ARP requests. Answers
         // to half of all flows come to the queue of the one that is stuck.
