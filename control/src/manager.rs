@@ -160,7 +160,7 @@ impl Manager {
         let (kind, message) = action.describe();
         let (service, backend) = action.subject();
         let next = model::apply(&old, action, &self.environment())?;
-        let committed = self.change(&mut disk, &old, next, None)?;
+        let committed = self.change(&mut disk, &old, next, None, self.no_service())?;
         if committed.state.version != old.version {
             self.events.note_about(kind, service.as_deref(), backend, message);
         }
@@ -189,7 +189,7 @@ impl Manager {
         if dry_run {
             return Ok((effect, None));
         }
-        let committed = self.change(&mut disk, &old, next, None)?;
+        let committed = self.change(&mut disk, &old, next, None, self.no_service())?;
         self.tell(&effect, "applied");
         Ok((effect, Some(committed)))
     }
@@ -213,12 +213,9 @@ impl Manager {
         let Merged { state: next, changes } = merged;
         model::check_next(&old, &next, &self.environment())?;
         let file = (disk.file != file).then_some(file);
-        // Both are one change: no snapshot is made in between.
-        let mut held = self.no_service.write().unwrap_or_else(|e| e.into_inner());
-        let mut committed = self.change(&mut disk, &old, next, file)?;
-        if std::mem::replace(&mut *held, no_service) != no_service {
-            drop(held);
-            committed.revision = self.changed();
+        let is_other = self.no_service() != no_service;
+        let committed = self.change(&mut disk, &old, next, file, no_service)?;
+        if is_other {
             self.events.note("file-changed", format!("control.no_service is {no_service} now"));
         }
         for line in changes.iter().flat_map(Difference::lines) {
@@ -234,19 +231,24 @@ impl Manager {
         old: &State,
         mut next: State,
         file: Option<FileRecord>,
+        no_service: Refusal,
     ) -> Result<Committed, ApiProblem> {
         next.version = old.version;
         let is_same = next == *old;
-        if is_same && file.is_none() {
-            return Ok(Committed { state: self.state(), revision: self.revision() });
-        }
         if !is_same {
             next.version += 1;
         }
-        let unconfirmed = self.unconfirmed.load(Ordering::Relaxed);
-        let file = file.unwrap_or_else(|| disk.file.clone());
-        let next = Arc::new(self.write(disk, next, file, unconfirmed)?);
-        let revision = if is_same { self.revision() } else { self.adopt(old, &next) };
+        if !is_same || file.is_some() {
+            let unconfirmed = self.unconfirmed.load(Ordering::Relaxed);
+            let file = file.unwrap_or_else(|| disk.file.clone());
+            next = self.write(disk, next, file, unconfirmed)?;
+        }
+        let next = Arc::new(next);
+        let revision = if is_same && no_service == self.no_service() {
+            self.revision()
+        } else {
+            self.adopt(old, &next, no_service)
+        };
         Ok(Committed { state: next, revision })
     }
 
@@ -261,6 +263,10 @@ impl Manager {
             let service = (*kind == "service").then_some(name.as_str());
             self.events.note_about(&format!("{kind}-{change}"), service, None, message);
         }
+    }
+
+    fn no_service(&self) -> Refusal {
+        *self.no_service.read().unwrap_or_else(|e| e.into_inner())
     }
 
     fn environment(&self) -> Environment {
@@ -353,7 +359,7 @@ impl Manager {
         Ok(Committed { state, revision: self.revision() })
     }
 
-    fn adopt(&self, old: &State, next: &Arc<State>) -> u64 {
+    fn adopt(&self, old: &State, next: &Arc<State>, no_service: Refusal) -> u64 {
         {
             let mut told = lock(&self.told_problems);
             // It may be mended: the data plane judges anew.
@@ -363,6 +369,7 @@ impl Manager {
             let mut observed = lock(&self.observed);
             observed.retarget(old, next, now_ms());
             *self.state.write().unwrap_or_else(|e| e.into_inner()) = next.clone();
+            *self.no_service.write().unwrap_or_else(|e| e.into_inner()) = no_service;
             self.set_left_out(left_out);
         }
         self.set_targets();
@@ -599,7 +606,7 @@ impl Manager {
             generation: 0,
             services: services.map(service).collect(),
             pools: state.pools.clone(),
-            no_service: *self.no_service.read().unwrap_or_else(|e| e.into_inner()),
+            no_service: self.no_service(),
         };
         self.left_out().trim(&mut snapshot);
         snapshot.services.iter_mut().for_each(|service| spare_unreachable(service, &around));
@@ -655,6 +662,46 @@ mod tests {
 
     use super::*;
     use serde_json::json;
+
+    /// A file that is read again changes services and `no_service` at once, whoever makes a snapshot
+    /// meanwhile; and nobody waits for the other for ever.
+    #[test]
+    fn a_snapshot_has_all_of_a_file_that_is_read_again_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("state.json")).unwrap();
+        let file = |weight: u16| {
+            let service = json!({
+                "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+                "backends": [{"address": "10.0.0.1", "port": 80, "weight": weight}]
+            });
+            FileRecord { services: vec![serde_json::from_value(service).unwrap()], pools: vec![] }
+        };
+        let FileRecord { services, pools } = file(1);
+        let state = State { version: 1, services, pools };
+        let events = Arc::new(EventLog::default());
+        let manager = Manager::new(store, state, file(1), 0, events).answering(Refusal::Drop);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let snapshot = manager.snapshot();
+                    let weight = snapshot.services[0].backends[0].weight;
+                    assert_eq!(snapshot.no_service == Refusal::Drop, weight == 1);
+                }
+            });
+            for round in 0..200 {
+                let (weight, refusal) =
+                    if round % 2 == 0 { (2, Refusal::Reset) } else { (1, Refusal::Drop) };
+                manager.reload(file(weight), refusal).unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        // That alone makes another snapshot too.
+        let revision = manager.revision();
+        let (changes, committed) = manager.reload(file(1), Refusal::Reset).unwrap();
+        assert!(changes.is_empty() && committed.revision > revision);
+        assert_eq!(manager.snapshot().no_service, Refusal::Reset);
+    }
 
     #[test]
     fn backends_without_a_next_hop_drain_unless_there_are_no_others() {
