@@ -16,17 +16,24 @@ use super::complaints::Complaints;
 use super::{MAX_CONNECTIONS, Pending, Reply};
 
 /// A place among the connections that there may be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seat {
-    /// Since when its peer has asked nothing; none while it is asking.
-    idle_since: Mutex<Option<Instant>>,
+    /// Whether its peer has asked something, and since when it has asked nothing; none while it is
+    /// asking.
+    idle: Mutex<Option<(bool, Instant)>>,
     is_given_up: Notify,
 }
 
 impl Seat {
-    /// Since when its peer has asked nothing; none while it is asking.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.idle_since.lock().map_or(None, |since| *since)
+    /// One whose peer has asked nothing yet.
+    pub(super) fn new() -> Seat {
+        Seat { idle: Mutex::new(Some((false, Instant::now()))), is_given_up: Notify::new() }
+    }
+
+    /// Whether its peer has asked something, and since when it has asked nothing; none while it is
+    /// asking. In the order in which seats are given up: first who has never asked, then for longest.
+    pub(super) fn idle(&self) -> Option<(bool, Instant)> {
+        self.idle.lock().map_or(None, |idle| *idle)
     }
 
     /// Another peer gets it.
@@ -34,9 +41,9 @@ impl Seat {
         self.is_given_up.notify_one();
     }
 
-    fn note(&self, since: Option<Instant>) {
-        if let Ok(mut idle_since) = self.idle_since.lock() {
-            *idle_since = since;
+    fn note(&self, now: Option<(bool, Instant)>) {
+        if let Ok(mut idle) = self.idle.lock() {
+            *idle = now;
         }
     }
 }
@@ -95,9 +102,10 @@ impl Peer {
         seat: &Seat,
     ) -> Result<bool, FrameError> {
         let mut first = [0];
+        let mut has_asked = false;
         loop {
             // A peer may be silent between two requests for as long as nobody else wants its seat.
-            seat.note(Some(Instant::now()));
+            seat.note(Some((has_asked, Instant::now())));
             let count = tokio::select! {
                 biased;
                 count = self.stream.read(&mut first) => count?,
@@ -108,6 +116,7 @@ impl Peer {
                 return Ok(false);
             }
             let request = self.read(first[0]).await?;
+            has_asked = true;
             let (reply, response) = oneshot::channel();
             if requests.send(Pending { request, reply: Reply(reply) }).is_err() {
                 return Ok(false);

@@ -260,7 +260,7 @@ async fn accept(listener: UnixListener, requests: Sender<Pending>, peer_timeout:
                     tokio::spawn(connection::refuse(stream, peer_timeout, complaints.clone()));
                     continue;
                 }
-                let seat = Arc::new(Seat::default());
+                let seat = Arc::new(Seat::new());
                 seats.push(Arc::clone(&seat));
                 let (requests, complaints) = (requests.clone(), complaints.clone());
                 tokio::spawn(async move {
@@ -277,14 +277,15 @@ async fn accept(listener: UnixListener, requests: Sender<Pending>, peer_timeout:
     }
 }
 
-/// Whether there is a seat for one more; the one who has been idle for longest gives up his.
+/// Whether there is a seat for one more; of those who are idle, the one who has never asked, or asked nothing
+/// for longest, gives up his.
 fn make_seat(seats: &mut Vec<Arc<Seat>>) -> bool {
     // Who has left has dropped his share of it.
     seats.retain(|seat| Arc::strong_count(seat) > 1);
     if seats.len() < MAX_CONNECTIONS {
         return true;
     }
-    let idle = seats.iter().enumerate().filter_map(|(at, seat)| Some((seat.idle_since()?, at)));
+    let idle = seats.iter().enumerate().filter_map(|(at, seat)| Some((seat.idle()?, at)));
     let Some((_, longest)) = idle.min() else { return false };
     seats.remove(longest).give_up();
     true

@@ -221,6 +221,24 @@ fn who_has_asked_nothing_for_longest_gives_way() {
     }
 }
 
+/// A crowd that says nothing does not put out who speaks, though that is silent between two requests.
+#[test]
+fn who_has_never_asked_gives_way_first() {
+    let directory = Directory::new();
+    let socket = ControlSocket::bind(&directory.socket()).unwrap();
+    let mut control = connect(&socket);
+    let mut ask = || {
+        write_frame(&mut control, &Request::Status).unwrap();
+        answer(&socket, 1);
+        assert_eq!(error_of(&mut control), "Status");
+    };
+    ask();
+    let silent: Vec<UnixStream> = (0..5 * MAX_CONNECTIONS).map(|_| connect(&socket)).collect();
+    thread::sleep(Duration::from_millis(100));
+    ask();
+    drop(silent);
+}
+
 /// As after a SIGKILL: the kernel takes its time to free the memory of a process that still listens.
 #[test]
 fn a_holder_who_goes_within_a_second_is_waited_for() {
