@@ -15,8 +15,8 @@ use sluice_path::host_flows::KernelLane;
 use sluice_path::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
 use sluice_path::resolver::NeighbourUpdate;
 use sluice_path::snapshot::Compiled;
-use sluice_path::table::wheel::Millis;
 use sluice_path::tally::WorkerView;
+use sluice_path::time::Millis;
 
 /// Neighbour updates taken in one round.
 const UPDATES_PER_ROUND: usize = 64;

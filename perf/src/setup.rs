@@ -11,9 +11,9 @@ use sluice_path::memory::Pages;
 use sluice_path::pipeline::{Pipeline, PipelineConfig, Steering};
 use sluice_path::slots::{self, Slots};
 use sluice_path::snapshot::Compiled;
-use sluice_path::table::wheel::Millis;
 use sluice_path::tally::WorkerView;
 use sluice_path::testkit;
+use sluice_path::time::Millis;
 
 /// Local addresses of the pool: enough local ports for 16 million conns to four backends.
 const LOCAL_ADDRESSES: u32 = 64;

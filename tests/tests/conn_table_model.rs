@@ -14,11 +14,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use sluice_api::Timeouts;
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
 use sluice_path::memory::Pages;
+use sluice_path::table::conn::ConnRef;
+use sluice_path::table::conn::state::{ConnState, Fins, StateTimeouts, state_timeouts};
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::table::conn::{Conn, ConnTable, InsertError, NewConn};
-use sluice_path::table::conn_index::ConnRef;
-use sluice_path::table::conn_state::{ConnState, Fins, StateTimeouts, state_timeouts};
-use sluice_path::table::wheel::{Millis, SLOT_MS, at_or_after};
 use sluice_path::testkit::Random;
+use sluice_path::time::{Millis, at_or_after};
 
 /// Operations per seed and table.
 const OPERATIONS: usize = 1_000_000;

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use sluice_api::stats::Traffic;
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, SnapshotService};
 use sluice_path::flow::FlowKey;
-use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, PEER_MAC, PORT_MACS, Random, Team, VIP, flow, packet,
 };

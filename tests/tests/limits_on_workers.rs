@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, Snapshot, SnapshotService};
 use sluice_path::flow::FlowKey;
-use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{self, BACKEND_PORT, PORT_MACS, Random, Team, VIP, flow, packet};
 use sluice_wire::tcp::TcpFlags;
 

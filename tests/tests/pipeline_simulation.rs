@@ -8,13 +8,14 @@ use std::net::Ipv4Addr;
 
 use sluice_api::{DropReason, Mode, Protocol, SnapshotService, Timeouts};
 use sluice_path::flow::FlowKey;
-use sluice_path::table::conn_state::{ConnState, Fins, Segment, StateTimeouts, state_timeouts};
+use sluice_path::table::conn::state::{ConnState, Fins, Segment, StateTimeouts, state_timeouts};
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::table::local_port::OwnPorts;
-use sluice_path::table::wheel::{Millis, SLOT_MS, at_or_after};
 use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, Harness, PORT_MACS, Random, VIP, flow, packet, segment,
     snapshot,
 };
+use sluice_path::time::{Millis, at_or_after};
 use sluice_wire::tcp::TcpFlags;
 
 /// What the model knows of a conn.

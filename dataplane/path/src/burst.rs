@@ -4,7 +4,7 @@ use sluice_api::DropReason;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::flow::{FlowKey, Tuple};
-use crate::table::conn_index::ConnRef;
+use crate::table::conn::ConnRef;
 
 /// Most packets of a burst.
 pub const BURST: usize = 32;

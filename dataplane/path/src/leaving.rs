@@ -17,7 +17,7 @@ use sluice_api::stats::LeavingStats;
 use crate::counters::Counter;
 use crate::snapshot::Address;
 use crate::table::conn::Conn;
-use crate::table::wheel::{Millis, at_or_after};
+use crate::time::{Millis, at_or_after};
 
 /// Conns that a worker looks at in a round: within 1 us, and a million within a second under load.
 const CONNS_PER_ROUND: usize = 64;

@@ -25,3 +25,4 @@ pub mod snapshot;
 pub mod table;
 pub mod tally;
 pub mod testkit;
+pub mod time;

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 use sluice_api::{BackendId, Problem, Snapshot};
 
-use crate::table::conn_state::{STATES, StateTimeouts, state_timeouts};
+use crate::table::conn::state::{STATES, StateTimeouts, state_timeouts};
 
 /// Key of a backend: its service's slot, and its identity there.
 pub type BackendKey = (u16, BackendId);

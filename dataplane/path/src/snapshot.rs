@@ -22,7 +22,7 @@ use crate::scheduler::{
     MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
 };
 use crate::slots::Slots;
-use crate::table::conn_state::StateTimeouts;
+use crate::table::conn::state::StateTimeouts;
 use crate::table::local_port::OwnPorts;
 use crate::table::port_space::PortSpace;
 use crate::table::route::RouteTable;

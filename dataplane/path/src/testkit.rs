@@ -32,8 +32,8 @@ use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
 use crate::table::owner::Owners;
 use crate::table::route::{Route, RouteTable};
-use crate::table::wheel::Millis;
 use crate::tally::WorkerView;
+use crate::time::Millis;
 
 pub use team::Team;
 

@@ -3,7 +3,7 @@
 use sluice_api::Mode;
 use sluice_path::flow::FlowKey;
 use sluice_path::pipeline::EXPIRE_PER_ROUND;
-use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 

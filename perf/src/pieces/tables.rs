@@ -4,12 +4,12 @@ use std::hint::black_box;
 
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
 use sluice_path::memory::Pages;
+use sluice_path::table::conn::ConnRef;
+use sluice_path::table::conn::state::{ConnState, STATES};
+use sluice_path::table::conn::wheel::{Link, Links, SLOT_MS, Wheel};
 use sluice_path::table::conn::{ConnTable, NewConn};
-use sluice_path::table::conn_index::ConnRef;
-use sluice_path::table::conn_state::{ConnState, STATES};
 use sluice_path::table::local_port::{LocalPort, OwnPorts};
 use sluice_path::table::port_space::PortSpace;
-use sluice_path::table::wheel::{Link, Links, SLOT_MS, Wheel};
 use sluice_path::testkit::Random;
 
 use super::Piece;

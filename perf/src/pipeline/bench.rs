@@ -5,8 +5,8 @@ use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::KernelLane;
 use sluice_path::pipeline::{Sink, ToMain};
-use sluice_path::table::wheel::Millis;
 use sluice_path::testkit;
+use sluice_path::time::Millis;
 
 use super::PerfError;
 use crate::setup;

@@ -11,8 +11,9 @@ use sluice_dataplane::dpdk::Mbuf;
 use sluice_path::burst::BURST;
 use sluice_path::flow::FlowKey;
 use sluice_path::frame::Frame;
-use sluice_path::table::wheel::{Millis, SLOT_MS};
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT};
+use sluice_path::time::Millis;
 use sluice_wire::headers::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 

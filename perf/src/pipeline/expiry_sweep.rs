@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 use sluice_path::burst::BURST;
-use sluice_path::table::wheel::SLOT_MS;
+use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
 

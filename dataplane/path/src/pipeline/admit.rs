@@ -18,10 +18,10 @@ use crate::burst::{BURST, Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled, CompiledService};
+use crate::table::conn::ConnRef;
+use crate::table::conn::state::ConnState;
 use crate::table::conn::{InsertError, NewConn};
-use crate::table::conn_index::ConnRef;
-use crate::table::conn_state::ConnState;
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// What is to become of a packet that has no conn.
 #[derive(Clone, Copy)]

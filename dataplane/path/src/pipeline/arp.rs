@@ -11,7 +11,7 @@ use super::{Tables, ToMain};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// How much of the ARP that others send the main thread is told: no flood of it keeps the rest out.
 /// By sender's address, and in all.

@@ -14,10 +14,10 @@ use crate::burst::{Burst, Mask, Meta};
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
-use crate::table::conn_index::ConnRef;
-use crate::table::conn_seq::Seqs;
-use crate::table::conn_state::{ConnState, Fins, Segment};
-use crate::table::wheel::Millis;
+use crate::table::conn::ConnRef;
+use crate::table::conn::seq::Seqs;
+use crate::table::conn::state::{ConnState, Fins, Segment};
+use crate::time::Millis;
 
 /// How long a conn whose backend is gone must have been silent, in ms, before its client's SYN
 /// starts it over: less than a client waits before it repeats one, and more than any pause of a

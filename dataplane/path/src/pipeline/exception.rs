@@ -8,7 +8,7 @@ use super::rate_limit::{Rate, RateLimit};
 use crate::burst::{Burst, Class, Mask, Verdict};
 use crate::flow::FlowKey;
 use crate::snapshot::{Address, Compiled};
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// Multicasts and broadcasts that the kernel is given per second: from one port, and in all. More
 /// than any routing daemon is sent, less than what would keep the main thread from its work.

@@ -7,7 +7,7 @@ use sluice_wire::tcp::TcpFlags;
 
 use super::EXPIRE_PER_LATE_ROUND;
 use crate::burst::BURST;
-use crate::table::wheel::SLOT_MS;
+use crate::table::conn::wheel::SLOT_MS;
 use crate::testkit::{self, *};
 
 /// A service whose conns that nobody answers last for so long, with enough local ports for all.

@@ -19,7 +19,7 @@ use crate::intrinsics::Prefetcher;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
 use crate::table::neighbour::{Neighbour, ready};
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// The stage: those of `flows` that have no conn, undecided. Packets that have waited for a MAC address
 /// say so.

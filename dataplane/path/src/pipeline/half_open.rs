@@ -4,8 +4,8 @@
 use super::{Tables, conn};
 use crate::burst::Meta;
 use crate::snapshot::Compiled;
-use crate::table::conn_index::ConnRef;
-use crate::table::wheel::Millis;
+use crate::table::conn::ConnRef;
+use crate::time::Millis;
 
 /// Remove the oldest half-open conn, of a service and towards a backend when these are given; false
 /// when there is none that has been silent for long enough.

@@ -10,7 +10,7 @@ use super::{Tables, relate};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::{Address, Compiled};
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// TTL of packets that we make (RFC 1700).
 pub const OUR_TTL: u8 = 64;

@@ -11,7 +11,7 @@ use super::rate_limit::{Rate, RateLimit};
 use super::{Tables, icmp::turn_around};
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// What a packet's sender is told.
 #[derive(Clone, Copy, Debug)]

@@ -9,12 +9,12 @@ use super::{Tables, ToMain};
 use crate::burst::Meta;
 use crate::frame::Frame;
 use crate::resolver::Purpose;
+use crate::table::conn::ConnRef;
+use crate::table::conn::state::ConnState;
 use crate::table::conn::{Conn, NewConn};
-use crate::table::conn_index::ConnRef;
-use crate::table::conn_state::ConnState;
 use crate::table::neighbour::NextHopRef;
 use crate::table::route::NextHop;
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// The next hop of a backend's last conn: its next one has the same, as a rule.
 #[derive(Clone, Copy, Default)]

@@ -7,8 +7,8 @@ use sluice_wire::tcp::TcpFlags;
 
 use crate::burst::{BURST, Meta};
 use crate::flow::FlowKey;
+use crate::table::conn::wheel::SLOT_MS;
 use crate::table::local_port::OwnPorts;
-use crate::table::wheel::SLOT_MS;
 use crate::testkit::{self, *};
 
 /// Idle timeout of conns that no backend answers.

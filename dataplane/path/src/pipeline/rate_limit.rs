@@ -3,7 +3,7 @@
 //! Owns a small table of fixed size. Subjects that fall into one bucket by their hash share its
 //! rate; the hash is keyed, so that nobody can aim at another one's bucket.
 
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// Buckets of a table.
 const BUCKETS: usize = 256;

@@ -19,7 +19,7 @@ use super::{Tables, icmp::turn_around, icmp_error};
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// RSTs to one address, and in all: so many clients a second learn at once that their conn is gone, at
 /// some 0.2 % of the worker's time. None is longer than what it answers.

@@ -21,7 +21,7 @@ use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, Rewrite};
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// Smallest MTU that is believed, in bytes: what every link of today takes (RFC 5927, 7.2), and what
 /// a host may rely on (RFC 1122, 3.3.3). Lower ones slow conns down and are mostly lies.

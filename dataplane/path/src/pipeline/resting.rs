@@ -18,8 +18,8 @@ use crate::burst::{BURST, Meta, Verdict};
 use crate::flow::FlowKey;
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
-use crate::table::conn_index::ConnRef;
-use crate::table::conn_state::ConnState;
+use crate::table::conn::ConnRef;
+use crate::table::conn::state::ConnState;
 use crate::table::port_space::PortSpace;
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::icmp_error::{self, Problem};
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
 use crate::table::conn::Conn;
-use crate::table::wheel::Millis;
+use crate::time::Millis;
 
 /// What keeps a packet from taking the way to its next hop: its sender is told.
 #[inline(always)]

@@ -2,15 +2,9 @@
 //! hold indices, never pointers.
 
 pub mod conn;
-pub mod conn_index;
-pub mod conn_seq;
-pub mod conn_state;
-pub mod half_open;
 pub mod local_port;
 pub mod neighbour;
 pub mod owner;
 pub mod port_space;
-pub mod resting;
 pub mod route;
 pub mod toeplitz;
-pub mod wheel;

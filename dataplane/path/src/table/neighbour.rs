@@ -18,9 +18,9 @@ use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 
 use super::route::NextHop;
-use super::wheel::{Millis, at_or_after};
 use crate::burst::Verdict;
 use crate::resolver::{NeighbourState, NeighbourUpdate, Purpose};
+use crate::time::{Millis, at_or_after};
 
 /// How often a worker tells the main thread that a next hop is in use, in ms.
 const WANT_EVERY_MS: u32 = 5_000;

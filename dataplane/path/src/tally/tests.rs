@@ -5,7 +5,7 @@ use sluice_api::{Mode, Protocol, Scheduler, SnapshotService};
 use sluice_wire::tcp::TcpFlags;
 
 use super::{BACKENDS_PER_PASS, PASS_MS, Reading};
-use crate::table::wheel::SLOT_MS;
+use crate::table::conn::wheel::SLOT_MS;
 use crate::testkit::{PORT_MACS, Team, VIP, flow, packet, service, snapshot};
 
 /// A service of this scheduler with so many backends, on a port of its own.

@@ -10,8 +10,8 @@ use sluice_wire::tcp::TcpFlags;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
-use crate::table::conn_state::ConnState;
-use crate::table::wheel::SLOT_MS;
+use crate::table::conn::state::ConnState;
+use crate::table::conn::wheel::SLOT_MS;
 use crate::testkit::{self, *};
 
 const SYN: TcpFlags = TcpFlags::SYN;

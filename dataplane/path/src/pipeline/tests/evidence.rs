@@ -2,7 +2,7 @@
 //! and what Sluice does not send on does not count.
 
 use super::*;
-use crate::table::conn_state::ConnState;
+use crate::table::conn::state::ConnState;
 
 /// Where clients and backends begin to count.
 const CLIENT_ISN: u32 = 0x1234_5678;

@@ -119,7 +119,7 @@ pub struct Segment {
     pub flags: TcpFlags,
     /// Whose it is.
     pub from_backend: bool,
-    /// Whether its sequence number could be right ([`Seqs`](super::conn_seq::Seqs)).
+    /// Whether its sequence number could be right ([`Seqs`](super::seq::Seqs)).
     pub seq_fits: bool,
     /// Whether it acknowledges something that could be right.
     pub ack_fits: bool,

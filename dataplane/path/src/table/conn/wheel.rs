@@ -8,6 +8,8 @@
 //! A list is a chain of cache misses: each conn says where the next one is. So a slot has several,
 //! and takes from one while the others' next conns are on their way.
 
+use crate::time::{Millis, at_or_after};
+
 /// Width of a slot, in ms: no conn outlives its timeout by more.
 pub const SLOT_MS: u32 = 64;
 /// Slots: a horizon of about 17 min; what is due later is armed again at the horizon.
@@ -56,16 +58,6 @@ pub struct Wheel {
     next_slot: u32,
     /// The list of that slot to take from next; none while it has not been begun.
     lane: Option<usize>,
-}
-
-/// Ms since an arbitrary start, wrapping; two times that are compared lie less than 2^31 ms (24
-/// days) apart.
-pub type Millis = u32;
-
-/// Whether `a` is at or after `b`.
-#[inline(always)]
-pub fn at_or_after(a: Millis, b: Millis) -> bool {
-    a.wrapping_sub(b) as i32 >= 0
 }
 
 impl Wheel {

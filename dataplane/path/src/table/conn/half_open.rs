@@ -5,9 +5,8 @@
 
 use sluice_wire::ipv4::PROTO_TCP;
 
-use super::conn::{Conn, ConnTable};
-use super::conn_index::ConnRef;
-use super::wheel::{Millis, at_or_after};
+use super::{Conn, ConnRef, ConnTable};
+use crate::time::{Millis, at_or_after};
 
 /// How long a half-open conn is left alone after its last packet, in ms: a handshake that is under
 /// way is completed, or its SYN repeated (RFC 6298, 2.1), within that time.

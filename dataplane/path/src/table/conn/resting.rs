@@ -3,9 +3,8 @@
 //! A ring of notes, as many as there can be conns. A note is not taken out when its conn goes:
 //! whoever looks finds out by the conn itself.
 
-use super::conn::ConnTable;
-use super::conn_index::ConnRef;
-use super::conn_state::ConnState;
+use super::state::ConnState;
+use super::{ConnRef, ConnTable};
 
 /// Old notes that are looked at with each new one: so there are never many that stand for nothing.
 const LOOKS_PER_NOTE: usize = 2;
