@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::inside::COUNTED;
@@ -22,21 +23,30 @@ const STAGES: &[(&str, &str)] = &[
 pub fn count(scenario: &str) -> Result<Count, CountError> {
     let file = format!("sluice-perf-{}-{scenario}.callgrind", std::process::id());
     let path = std::env::temp_dir().join(file);
+    let program = std::env::current_exe().map_err(CountError::Valgrind)?;
+    let missing = |what| CountError::Output { scenario: scenario.to_owned(), what };
+    let (directory, name) =
+        program.parent().zip(program.file_name()).ok_or_else(|| missing("program"))?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet", "--error-exitcode=0"])
         // Names in full, no source lines: easily read.
         .args(["--compress-strings=no", "--compress-pos=no", "--dump-line=no"])
-        // The same caches everywhere, whatever the machine's own are.
-        .args(["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=65536,8,64"])
+        // The same caches everywhere, whatever the machine's own are; of so many ways that it hardly
+        // matters which lines share a set.
+        .args(["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,64,64", "--LL=65536,64,64"])
         .args(["--collect-atstart=no", &format!("--toggle-collect={COUNTED}")])
         .arg(format!("--callgrind-out-file={}", path.display()))
-        .arg(std::env::current_exe().map_err(CountError::Valgrind)?)
+        .arg(Path::new(".").join(name))
         .args(["count", "--inside", scenario])
+        // The stack begins behind the environment and the program's name, and what lies where decides
+        // which lines share a set.
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .current_dir(directory)
         .output()
         .map_err(CountError::Valgrind)?;
     let written = fs::read_to_string(&path);
     let _ = fs::remove_file(&path);
-    let missing = |what| CountError::Output { scenario: scenario.to_owned(), what };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(CountError::Failed {
