@@ -12,7 +12,7 @@ use super::{Count, CountError};
 const STAGES: &[(&str, &str)] = &[
     ("pipeline::parse::parse", "1 parse"),
     ("pipeline::steer::steer", "2 steer"),
-    ("pipeline::conn::lookup", "3 lookup"),
+    ("pipeline::lookup::lookup", "3 lookup"),
     ("pipeline::forward::forward", "4 forward"),
     ("pipeline::admit::plan", "5 plan"),
     ("pipeline::admit::admit", "6 admit"),

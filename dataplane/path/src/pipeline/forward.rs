@@ -10,8 +10,8 @@ use sluice_api::DropReason;
 use sluice_wire::flow_head::{FLOW_HEAD_BYTES, FlowHead, NatHead};
 use sluice_wire::ipv4::PROTO_TCP;
 
-use super::conn::Tracked;
-use super::{Tables, conn, egress, next_hop, rewrite};
+use super::track::Tracked;
+use super::{Tables, egress, life, next_hop, rewrite, track};
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::BackendCounters;
 use crate::frame::Frame;
@@ -58,7 +58,7 @@ fn forward_quiet<F: Frame>(
         let line = lines.get_mut(meta.conn.conn());
         let forwarded = line.is_some_and(|line| {
             line.is_flow(&meta.tuple, meta.conn)
-                && conn::is_quiet(line, meta, config)
+                && track::is_quiet(line, meta, config)
                 && send(frame, meta, line, next_hops, counters, now, Look::First).is_some()
         });
         if !forwarded {
@@ -140,13 +140,13 @@ pub fn forward_tracked<F: Frame>(
     config: &Compiled,
     now: Millis,
 ) -> bool {
-    match conn::track(frame, meta, t, config, now) {
+    match track::track(frame, meta, t, config, now) {
         Tracked::Nothing => return false,
         Tracked::Refused(reason) => meta.verdict = Verdict::Drop(reason),
         Tracked::Packet(change) => {
             let fate = forward_one(frame, meta, t, now);
             if fate == Fate::Sent {
-                conn::apply(meta, t, config, change, now);
+                track::apply(meta, t, config, change, now);
             }
             if meta.begins_conn {
                 begin_conn(meta, t, config, fate);
@@ -166,7 +166,7 @@ pub fn begin_conn(meta: &mut Meta, t: &mut Tables, config: &Compiled, fate: Fate
             t.counters.backend(t.conns.get(meta.conn).backend_slot()).conns_created.add(1);
         }
         Fate::Waits => {}
-        Fate::Ended if conn::is_new(t.conns.get(meta.conn)) => conn::unmake(meta, t, config),
+        Fate::Ended if life::is_new(t.conns.get(meta.conn)) => life::unmake(meta, t, config),
         Fate::Ended => {}
     }
 }

@@ -1,7 +1,7 @@
 //! When a new conn finds no room, the oldest half-open one gives way: what a flood of SYNs has left
 //! behind keeps nobody out (the fate of the oldest: RFC 4987, 3.4).
 
-use super::{Tables, conn};
+use super::{Tables, life};
 use crate::burst::Meta;
 use crate::snapshot::Compiled;
 use crate::table::conn::ConnRef;
@@ -21,7 +21,7 @@ pub fn give_way(
     let Some(conn) = t.half_open.oldest(&t.conns, service, backend, now) else { return false };
     let mut meta = Meta::received(0, false);
     meta.conn = conn;
-    conn::remove(&mut meta, t, config);
+    life::remove(&mut meta, t, config);
     t.counters.half_open_evicted.add(1);
     debug_assert_eq!(meta.conn, ConnRef::NONE);
     true

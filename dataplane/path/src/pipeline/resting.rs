@@ -13,7 +13,7 @@ use sluice_wire::tcp::{TcpFlags, TcpHeader};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
 
-use super::{Pipeline, Sink, Tables, conn};
+use super::{Pipeline, Sink, Tables, life};
 use crate::burst::{BURST, Meta, Verdict};
 use crate::flow::FlowKey;
 use crate::frame::Frame;
@@ -40,30 +40,6 @@ pub struct Reset {
     out: Option<(u16, [u8; RESET_BYTES])>,
 }
 
-/// A conn begins to rest, or rests no more. It counts as a conn only while it does not.
-#[cold]
-#[inline(never)]
-pub fn note(t: &mut Tables, config: &Compiled, conn: ConnRef, rests: bool) {
-    let line = t.conns.get(conn);
-    let (spaces, flow) = (&config.port_spaces, line.from_backend());
-    let backend = &t.counters.backend(line.backend_slot()).conns;
-    let service = &t.counters.service(line.service_slot()).conns;
-    if rests {
-        spaces.rest(&t.own_ports, &flow);
-        t.counters.resting.add(1);
-        t.counters.backend(line.backend_slot()).resting.add(1);
-        backend.subtract(1);
-        service.subtract(1);
-        t.resting.push(conn, &t.conns);
-    } else {
-        spaces.end_rest(&t.own_ports, &flow);
-        t.counters.resting.subtract(1);
-        t.counters.backend(line.backend_slot()).resting.subtract(1);
-        backend.add(1);
-        service.add(1);
-    }
-}
-
 /// Give up the longest resting conn of a space, so that its port can be had; false when none rests.
 #[cold]
 #[inline(never)]
@@ -85,7 +61,7 @@ pub fn give_way(t: &mut Tables, config: &Compiled, space: &PortSpace) -> bool {
 fn give_up(t: &mut Tables, config: &Compiled, conn: ConnRef) {
     let mut meta = Meta::received(0, false);
     meta.conn = conn;
-    conn::remove(&mut meta, t, config);
+    life::remove(&mut meta, t, config);
 }
 
 /// See to it that the next burst finds room in the table, as long as conns rest in it.

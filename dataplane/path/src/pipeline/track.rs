@@ -1,4 +1,4 @@
-//! Find the conn of each packet, and note what the packet does to it.
+//! Confirm the conn of a packet, and note what the packet does to it.
 //!
 //! A packet changes a conn only when it has been sent on (design, invariant 11), and then only as
 //! far as it could be of this connection. So what a packet would do is found out before it is sent
@@ -9,8 +9,9 @@ use sluice_wire::flow_head::FlowHead;
 use sluice_wire::ipv4::PROTO_TCP;
 use sluice_wire::tcp::TcpFlags;
 
-use super::{Tables, forget, resting};
-use crate::burst::{Burst, Mask, Meta};
+use super::Tables;
+use super::life::{note_rest, remove};
+use crate::burst::Meta;
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
@@ -29,13 +30,6 @@ const TTL_AT: usize = 22;
 
 /// How much a backend that rests may acknowledge beyond what it had when it began to, in bytes.
 const MOST_UNACKNOWLEDGED: u32 = 1 << 20;
-
-/// The stage: match tags in the buckets that `parse` asked for, and ask for the conns' lines.
-// Never inlined: a stage is a symbol in profiles.
-#[inline(never)]
-pub fn lookup<F>(burst: &mut Burst<F>, flows: Mask, t: &Tables) {
-    burst.each_meta(flows, |meta| meta.conn = t.conns.candidate(meta.hash));
-}
 
 /// What a packet is to its conn.
 pub enum Tracked {
@@ -163,7 +157,7 @@ pub fn apply(meta: &Meta, t: &mut Tables, config: &Compiled, change: Change, now
     let (rested, rests) = (line.state() == ConnState::Resting, change.state == ConnState::Resting);
     t.conns.touch(meta.conn, change.state, change.fins, now, &config.timeouts);
     if rests != rested {
-        resting::note(t, config, meta.conn, rests);
+        note_rest(t, config, meta.conn, rests);
     }
 }
 
@@ -181,27 +175,6 @@ pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
     let from_backend = meta.conn.is_from_backend();
     (line.is_plain(ConnState::UdpTwoWay) || line.is_plain(ConnState::UdpOneWay) && !from_backend)
         && (from_backend || !config.is_gone(line.backend_slot()))
-}
-
-/// Remove a packet's conn: the packet has none any more.
-#[cold]
-pub fn remove(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
-    unmake(meta, t, config);
-    t.counters.conns_expired.add(1);
-}
-
-/// Whether a conn may be one whose first packet has not left: later ones have led it further.
-pub fn is_new(line: &Conn) -> bool {
-    line.state().is_half_open() || line.state() == ConnState::UdpOneWay
-}
-
-/// A packet that was to begin a conn did not get through: as if it had not come.
-#[cold]
-pub fn unmake(meta: &mut Meta, t: &mut Tables, config: &Compiled) {
-    // Before the line forgets its protocol.
-    forget(t.conns.get(meta.conn), &t.counters, &t.own_ports, config);
-    t.conns.remove(meta.conn);
-    meta.conn = ConnRef::NONE;
 }
 
 /// A packet came in by another port than the conn's packets do. What leads back to its source says

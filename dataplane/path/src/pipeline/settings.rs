@@ -1,0 +1,59 @@
+//! What a pipeline is made of, fixed at start-up.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use sluice_wire::ether::MacAddr;
+
+use super::Steering;
+use crate::host_flows::HostFlows;
+use crate::memory::Pages;
+use crate::table::route::RouteTable;
+
+/// A port as the pipeline knows it.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+    /// Its first address: the source of ICMP errors that go out of it.
+    pub address: Ipv4Addr,
+    /// Directed broadcast addresses of its networks (RFC 919), in host order.
+    pub broadcasts: Box<[u32]>,
+    /// Whether the kernel can be reached through an exception port.
+    pub has_exception: bool,
+    /// Whether sources are believed only when they lie behind it.
+    pub checks_source: bool,
+}
+
+/// What a pipeline is made of, fixed at start-up.
+#[derive(Clone)]
+pub struct PipelineConfig {
+    /// This worker's number.
+    pub worker: u16,
+    /// How many workers there are.
+    pub workers: u16,
+    /// How packets find the worker that owns their conn.
+    pub steering: Steering,
+    /// Conns of this worker.
+    pub conns: u32,
+    /// Next hops.
+    pub neighbours: u16,
+    /// Slots of services.
+    pub service_slots: usize,
+    /// Slots of backends.
+    pub backend_slots: usize,
+    /// Ports, in order.
+    pub ports: Vec<PortInfo>,
+    /// Routes.
+    pub routes: Arc<RouteTable>,
+    /// Seed of the flow hash, the same for all workers, random per start.
+    pub seed: u64,
+    /// What the host itself has asked for, hashed with the same seed.
+    pub host_flows: Arc<HostFlows>,
+    /// Whether TCP and UDP checksums are verified in software where the port did not.
+    pub verify_l4_checksum: bool,
+    /// Pages for the conn table.
+    pub pages: Pages,
+}
