@@ -11,7 +11,7 @@
 //! # "Cannot ask" is not "does not answer"
 //! A check that this host cannot make, or whose answer it may have lost, is undecided: it leaves
 //! health as it was. [`way`] tells which checks depend on the data plane and whether it carries them
-//! now, by what [`kernel`] says; [`doubt`] keeps the times in which silence tells nothing. What silence
+//! now, by what [`kernel`] says and [`watch`] looks at; [`doubt`] keeps the times in which silence tells nothing. What silence
 //! has decided in such a time is taken back. As soon as a way is open again, who could not be asked
 //! is asked, as if all were new.
 //!
@@ -34,6 +34,7 @@ pub mod machine;
 pub mod phase;
 mod probe;
 mod scheduler;
+mod watch;
 mod way;
 
 use std::collections::HashMap;
@@ -43,10 +44,9 @@ use serde::Serialize;
 use sluice_api::BackendId;
 use sluice_api::service::HealthCheck;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
 
 use kernel::Kernel;
-use scheduler::{Command, Scheduler};
+use scheduler::{Command, Scheduler, in_flight_limit};
 
 pub use way::{Contact, PortInterface};
 
@@ -163,7 +163,7 @@ impl LastChecks {
 #[derive(Debug)]
 pub struct Checker {
     commands: UnboundedSender<Command>,
-    contact: watch::Sender<Contact>,
+    contact: tokio::sync::watch::Sender<Contact>,
     last_checks: LastChecks,
 }
 
@@ -175,14 +175,14 @@ impl Checker {
     /// Outside of a tokio runtime.
     pub fn start(changes: UnboundedSender<HealthChange>) -> Checker {
         let (commands, receiver) = unbounded_channel();
-        let (contact, contact_now) = watch::channel(Contact::NotMet);
+        let (contact, contact_now) = tokio::sync::watch::channel(Contact::NotMet);
         let (kernel, last_checks) = (Kernel::open(), LastChecks::default());
-        let scheduler = Scheduler::new(changes, scheduler::in_flight_limit())
+        let scheduler = Scheduler::new(changes, in_flight_limit())
             .asking(kernel.clone())
             .noting(last_checks.clone());
         tokio::spawn(scheduler.run(receiver));
         // Whoever has stopped the checker has dropped this sender or stopped the receiver.
-        tokio::spawn(kernel::watch_ways(kernel, contact_now, commands.clone()));
+        tokio::spawn(watch::watch_ways(kernel, contact_now, commands.clone()));
         Checker { commands, contact, last_checks }
     }
 

@@ -1,35 +1,39 @@
 //! The one task that decides which check runs when: a heap of due times, a set of running checks.
 
+mod asking;
+mod entry;
+mod limit;
+mod ways;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_api::BackendId;
-use sluice_api::service::HealthCheck;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::now_ms;
 
-use super::doubt::{Cause, Doubts};
+use super::doubt::Doubts;
 use super::kernel::Kernel;
 use super::machine::Machine;
-use super::probe::{Outcome, probe};
-use super::way::{Contact, Via, Ways};
-use super::{CheckResult, HealthChange, LastChecks, MAX_IN_FLIGHT, Target, phase};
+use super::probe::Outcome;
+use super::way::{Via, Ways};
+use super::{CheckResult, HealthChange, LastChecks, Target, phase};
 
-/// At least so many checks run at once, however few files the process may open.
-const MIN_IN_FLIGHT: usize = 64;
+use asking::Asking;
+use entry::{Entry, EntryId};
+use limit::late;
+
+pub(super) use limit::in_flight_limit;
+
 /// A warning about checks that are late or cannot run comes at most so often.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// A check that ends so much later than its deadline was held up by this host.
 const HELD_UP: Duration = Duration::from_millis(500);
-
-/// A link that is down is seen so much later at most: the data plane looks each 100 ms at what it finds each
-/// 100 ms, and control asks it each 250 ms.
-const LINK_SEEN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the handle asks of the task.
 #[derive(Debug)]
@@ -43,43 +47,6 @@ pub(super) enum Command {
     Stalled(Option<(u64, u64)>),
     /// Stop.
     Shutdown,
-}
-
-/// Names one version of one target; a changed or re-added target gets a new one, so that late
-/// results and stale heap entries find nothing.
-type EntryId = u64;
-
-struct Entry {
-    target: Target,
-    machine: Machine,
-    phase: u32,
-    /// By what it was asked last.
-    via: Via,
-    /// Whether its last check was undecided.
-    undecided: bool,
-    /// When a check last ended without an answer, and when one made it unhealthy, in µs since the
-    /// scheduler's start; 0: never.
-    silent_us: u64,
-    fell_us: u64,
-}
-
-impl Entry {
-    fn interval_us(&self) -> u64 {
-        u64::from(self.target.check.interval_ms.max(1)) * 1_000
-    }
-
-    fn change(&self, healthy: Option<bool>, reason: String) -> HealthChange {
-        let (service, backend) = (self.target.service.clone(), self.target.backend);
-        HealthChange { service, backend, healthy, reason, at_ms: now_ms() }
-    }
-
-    /// The timeout, less when it would run into the next check: then two checks in a row could not
-    /// tell within two intervals.
-    fn deadline(&self) -> Duration {
-        let interval_ms = self.target.check.interval_ms;
-        let longest_ms = interval_ms - (interval_ms / 5).min(100);
-        Duration::from_millis(self.target.check.timeout_ms.min(longest_ms).max(1).into())
-    }
 }
 
 struct Finished {
@@ -268,87 +235,6 @@ impl Scheduler {
         let _ = self.changes.send(change);
     }
 
-    /// A worker was stuck then.
-    fn note_stall(&mut self, stall: Option<(u64, u64)>) {
-        let now_us = self.now_us();
-        let Some((began_ms, ended_ms)) = stall else {
-            // That it is over was not heard.
-            self.doubts.end(&Cause::Stall, now_us);
-            return;
-        };
-        let ago = |ms: u64| now_us.saturating_sub(ms.saturating_mul(1_000));
-        self.doubt_silence(Cause::Stall, ago(began_ms), (ended_ms > 0).then(|| ago(ended_ms)));
-    }
-
-    /// Checks without an answer between then and then tell nothing; nor did they.
-    fn doubt_silence(&mut self, cause: Cause, from_us: u64, until_us: Option<u64>) {
-        let from_us = self.doubts.note(cause.clone(), from_us, until_us);
-        let entries = self.entries.values_mut();
-        for entry in entries.filter(|e| e.silent_us > from_us && cause.concerns(&e.via)) {
-            entry.silent_us = 0;
-            entry.undecided = true;
-            let reason = format!("no answer, but {cause}");
-            self.last_checks.note(&entry.target, CheckResult::Undecided, &reason, now_ms());
-            if std::mem::take(&mut entry.fell_us) > from_us {
-                let healthy = entry.machine.restore();
-                let _ = self.changes.send(entry.change(healthy, format!("{reason}: taken back")));
-            } else if entry.machine.healthy() != Some(false) {
-                entry.machine.forget();
-            }
-        }
-    }
-
-    /// Take note of which ways are open. Until `since` they were as noted before.
-    fn set_ways(&mut self, ways: Ways, since: Instant) {
-        let now_us = self.now_us();
-        let start = self.start;
-        let us = |at: Instant| at.saturating_duration_since(start).as_micros() as u64;
-        let mut opened = false;
-        match &ways.contact {
-            Contact::Away { since, .. } => self.doubt_silence(Cause::Dataplane, us(*since), None),
-            Contact::Answers(_) => {
-                opened |= self.doubts.end(&Cause::Dataplane, now_us);
-                opened |= self.ways.contact == Contact::NotMet;
-            }
-            Contact::NotMet => {}
-        }
-        for (name, interface) in &ways.interfaces {
-            let cause = Cause::Interface(name.clone());
-            if interface.fault.is_some() {
-                self.doubt_silence(cause, us(since), None);
-            } else {
-                opened |= self.doubts.end(&cause, now_us);
-            }
-            let cause = Cause::Link(name.clone());
-            if interface.link_fault.is_some() {
-                let seen_after_us = LINK_SEEN_AFTER.as_micros() as u64;
-                self.doubt_silence(cause, us(since).saturating_sub(seen_after_us), None);
-            } else {
-                opened |= self.doubts.end(&cause, now_us);
-            }
-        }
-        self.ways = Arc::new(ways);
-        if opened {
-            self.ways_opened_us = now_us;
-            self.ask_undecided();
-        }
-    }
-
-    /// Who could not be asked is due now, spread as new targets are.
-    fn ask_undecided(&mut self) {
-        let now_us = self.now_us();
-        let undecided = |id: &EntryId| self.entries.get(id).filter(|entry| entry.undecided);
-        let count = self.due.iter().filter(|Reverse((_, id))| undecided(id).is_some()).count();
-        let soon = |id: EntryId| {
-            let entry = undecided(&id)?;
-            Some(phase::first_due(entry.phase, entry.interval_us(), now_us, count))
-        };
-        let moved = std::mem::take(&mut self.due).into_iter().map(|Reverse((due_us, id))| {
-            Reverse((soon(id).map_or(due_us, |soon_us| soon_us.min(due_us)), id))
-        });
-        self.due = moved.collect();
-    }
-
     fn set_targets(&mut self, targets: Vec<(Target, Option<bool>)>) {
         let mut kept = HashSet::with_capacity(targets.len());
         let mut new = Vec::new();
@@ -414,64 +300,11 @@ impl Scheduler {
     }
 }
 
-/// A check about to be made.
-struct Asking {
-    kernel: Kernel,
-    ways: Arc<Ways>,
-    last: Via,
-    backend: BackendId,
-    check: HealthCheck,
-    deadline: Duration,
-}
-
-impl Asking {
-    /// Ask if that can be done. By what way, and what came of it.
-    async fn ask(self) -> (Option<Via>, Outcome) {
-        let Asking { kernel, ways, last, backend, check, deadline } = self;
-        let way = kernel.way(backend.address).await;
-        let via = match ways.admit(&last, &way) {
-            Ok(via) => via,
-            Err(reason) => return (None, Outcome::Unable(reason)),
-        };
-        let mut outcome = probe(backend, &check, deadline).await;
-        if matches!(outcome, Outcome::Silent(_)) && kernel.way(backend.address).await != way {
-            outcome = Outcome::Unable("no answer, but this host's route has changed".to_owned());
-        }
-        (Some(via), outcome)
-    }
-}
-
-/// Why checks are late.
-fn late(late_ms: u64, limit: usize, waited_its_turn: bool) -> String {
-    if !waited_its_turn {
-        return format!(
-            "health checks are late by {late_ms} ms: control did not get to run: it was stopped, or \
-             its host is overloaded"
-        );
-    }
-    let most = match limit {
-        MAX_IN_FLIGHT => "the most at all",
-        _ => "the most that half of the open file limit (LimitNOFILE=) allows",
-    };
-    format!("health checks are late by {late_ms} ms: {limit} run at once, {most}")
-}
-
-/// Half of the process's soft limit of open files, within bounds: a check holds one, and the API
-/// and the data plane need theirs.
-pub(super) fn in_flight_limit() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let open_files = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .map_or(1_024, |soft| soft.parse().unwrap_or(usize::MAX));
-    (open_files / 2).clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::way::Interface;
     use super::*;
+    use crate::health::way::{Contact, Interface};
+    use sluice_api::service::HealthCheck;
 
     fn entry(interval_ms: u32, timeout_ms: u32) -> Entry {
         let check = HealthCheck { interval_ms, timeout_ms, ..HealthCheck::default() };
@@ -495,11 +328,6 @@ mod tests {
         assert_eq!(deadline(100, 100), 80);
         assert_eq!(deadline(60_000, 60_000), 59_900);
         assert_eq!(deadline(0, 0), 1, "nonsense is clamped");
-    }
-
-    #[test]
-    fn the_bound_follows_the_open_file_limit() {
-        assert!((MIN_IN_FLIGHT..=MAX_IN_FLIGHT).contains(&in_flight_limit()));
     }
 
     #[tokio::test]
@@ -782,22 +610,6 @@ mod tests {
         one.pass(10_000);
         assert_eq!(one.ends(3_000, silent()), None, "its deadline was 100 ms");
         assert_eq!(one.ends(300, silent()), Some(false));
-    }
-
-    #[test]
-    fn late_checks_blame_who_is_to_blame() {
-        let limited = late(900, 512, true);
-        assert!(
-            limited.contains("512 run at once") && limited.contains("LimitNOFILE"),
-            "{limited}"
-        );
-        let most = late(900, MAX_IN_FLIGHT, true);
-        assert!(most.contains("4096 run at once") && !most.contains("LimitNOFILE"), "{most}");
-        let stopped = late(900, 512, false);
-        assert!(
-            stopped.contains("did not get to run") && !stopped.contains("LimitNOFILE"),
-            "{stopped}"
-        );
     }
 
     #[tokio::test]

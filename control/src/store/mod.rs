@@ -18,140 +18,22 @@
 //! write and sync `FILE.new`; link the file as `FILE.previous-new`; rename `FILE.new` to `FILE`, from
 //! where on the change is made; rename `FILE.previous-new` to `FILE.previous`; sync the directory.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+mod error;
+mod file;
+mod format;
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-
 use crate::clock::now_ms;
-use crate::model::State;
-use crate::origin::FileRecord;
 
-/// Version of the file's format.
-const FORMAT: u64 = 1;
-/// Most links that lead from one to the next, as in Linux.
-const MOST_LINKS: usize = 40;
+use file::{beside, directory, open_lock, resolved, write_synced};
+use format::{Unreadable, decode, encode};
 
-/// What the state file holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Content {
-    /// The desired state.
-    pub state: State,
-    /// What the TOML file said when this was written.
-    pub file: FileRecord,
-    /// Generation of the last snapshot published when this was written.
-    pub generation: u64,
-    /// Nobody has said yet that this may take services away from a data plane: it comes from a first
-    /// start or from an older copy.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unconfirmed: bool,
-}
-
-#[derive(Serialize)]
-struct Outer<'a> {
-    sluice_state: u64,
-    checksum: String,
-    content: &'a RawValue,
-}
-
-/// What a file of any format has.
-#[derive(Deserialize)]
-struct AnyFormat {
-    sluice_state: u64,
-}
-
-#[derive(Deserialize)]
-struct OuterRead<'a> {
-    #[serde(rename = "sluice_state")]
-    _format: u64,
-    checksum: String,
-    #[serde(borrow)]
-    content: &'a RawValue,
-}
-
-/// Why the state file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file system refuses.
-    #[error("state file {}: cannot {what}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Another process uses it.
-    #[error(
-        "state file {}: another sluice-control uses it: stop that one, or give this one another \
-         control.state_file",
-        path.display()
-    )]
-    Locked {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A newer version of Sluice has written it.
-    #[error(
-        "state file {}: it has format {format}, this program reads format {FORMAT}: a newer version \
-         of Sluice has written it. Install that version, or put a backup of format {FORMAT} in its \
-         place; nothing was changed",
-        path.display()
-    )]
-    Newer {
-        /// The file, or the copy that would be read in its place.
-        path: PathBuf,
-        /// Its format.
-        format: u64,
-    },
-    /// Others may write where it is.
-    #[error(
-        "state file {}: every user may write in {}: expected a directory that only the user of \
-         sluice-control can write in (chmod o-w, or another control.state_file)",
-        path.display(),
-        directory(path).display()
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its lock file is somebody else's, who can lock us out.
-    #[error(
-        "state file {}: its lock file belongs to user {owner}, sluice-control runs as user {us}: \
-         remove {}.lock once no sluice-control runs",
-        path.display(),
-        path.display()
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// User id of the lock file's owner.
-        owner: u32,
-        /// Our user id.
-        us: u32,
-    },
-    /// It is damaged or missing, and so is the copy before it.
-    #[error(
-        "state file {}: {reason}, and there is no good copy beside it ({previous}): put a backup \
-         in its place, or remove it and {}.previous to start from the TOML file",
-        path.display(),
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-        /// What is wrong with the copy.
-        previous: String,
-    },
-}
+pub use error::StoreError;
+pub use format::Content;
 
 /// What was found at start.
 #[derive(Debug, PartialEq, Eq)]
@@ -306,65 +188,6 @@ impl Store {
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(path)
-        .map_err(|source| ("create its successor", source))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(|source| ("write its successor", source))
-}
-
-/// The lock file, which nobody else may open: who can open a file can lock it.
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let lock = match options.open(path) {
-        // Forwarding and reading go on with a file system that has become read-only.
-        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => return File::open(path),
-        opened => opened?,
-    };
-    if lock.metadata()?.mode() & 0o077 != 0 {
-        // Made by a former version; not ours to change when it is another user's.
-        let _ = lock.set_permissions(Permissions::from_mode(0o600));
-    }
-    Ok(lock)
-}
-
-/// Where everybody may write, everybody can put files in the place of ours.
-fn check_directory(path: &Path) -> Result<(), StoreError> {
-    match fs::metadata(directory(path)) {
-        Ok(found) if found.mode() & 0o002 != 0 => {
-            Err(StoreError::Exposed { path: path.to_owned() })
-        }
-        // What is missing is made, or reported where it is used.
-        _ => Ok(()),
-    }
-}
-
-/// Where a path leads: the file itself, also one that is yet to be made, in a directory whose path has
-/// no links if it is there.
-///
-/// # Errors
-/// [`StoreError::Exposed`] when others may lead it elsewhere, or write where it leads.
-fn resolved(path: &Path) -> Result<PathBuf, StoreError> {
-    let mut path = path.to_owned();
-    check_directory(&path)?;
-    for _ in 0..MOST_LINKS {
-        let Ok(target) = fs::read_link(&path) else { break };
-        path = directory(&path).join(target);
-        check_directory(&path)?;
-    }
-    match (fs::canonicalize(directory(&path)), path.file_name()) {
-        (Ok(directory), Some(name)) => Ok(directory.join(name)),
-        _ => Ok(path),
-    }
-}
-
 /// Read a state file without taking or changing anything.
 ///
 /// # Errors
@@ -407,67 +230,14 @@ pub fn read(path: &Path) -> Result<Loaded, StoreError> {
     }
 }
 
-/// Why bytes are not a state.
-#[derive(Debug, PartialEq, Eq)]
-enum Unreadable {
-    /// They are of a newer format; which.
-    Newer(u64),
-    /// They are not what was written; in which way.
-    Damaged(String),
-}
-
-fn encode(content: &Content) -> Result<Vec<u8>, serde_json::Error> {
-    let content = serde_json::value::to_raw_value(content)?;
-    let outer = Outer { sluice_state: FORMAT, checksum: checksum(&content), content: &content };
-    let mut bytes = serde_json::to_vec(&outer)?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn decode(bytes: &[u8]) -> Result<Content, Unreadable> {
-    let damaged = |reason| Err(Unreadable::Damaged(reason));
-    match serde_json::from_slice(bytes) {
-        Ok(AnyFormat { sluice_state: FORMAT }) => {}
-        Ok(AnyFormat { sluice_state }) if sluice_state > FORMAT => {
-            return Err(Unreadable::Newer(sluice_state));
-        }
-        Ok(AnyFormat { sluice_state }) => {
-            return damaged(format!("it has format {sluice_state}, which there never was"));
-        }
-        Err(e) => return damaged(format!("it is no state file ({e})")),
-    }
-    let outer: OuterRead = match serde_json::from_slice(bytes) {
-        Ok(outer) => outer,
-        Err(e) => return damaged(format!("it is no state file ({e})")),
-    };
-    if outer.checksum != checksum(outer.content) {
-        return damaged("its checksum does not match its content".to_owned());
-    }
-    serde_json::from_str(outer.content.get())
-        .map_err(|e| Unreadable::Damaged(format!("its content cannot be read ({e})")))
-}
-
-fn checksum(content: &RawValue) -> String {
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(content.get().as_bytes()))
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::State;
+    use crate::origin::FileRecord;
     use sluice_api::Pool;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     fn content(version: u64) -> Content {
         let pools = vec![Pool::new("p", vec![[10, 0, 0, 1].into()])];

@@ -1,0 +1,114 @@
+//! The desired snapshot comes into force, or it is told why not.
+
+use sluice_api::message::{Request, Response};
+use sluice_api::snapshot::MAX_GENERATION;
+use sluice_api::{Problem, Snapshot};
+
+use super::{SOON, Session, SessionError};
+use crate::publish::addresses;
+
+impl Session<'_> {
+    /// Apply the desired snapshot, unless it is in force already or was refused; one that is refused for
+    /// some of its parts, again without these. Returns whether another one is in force now.
+    pub(super) async fn publish(&mut self) -> Result<bool, SessionError> {
+        loop {
+            if let Some(is_news) = self.try_publish().await? {
+                return Ok(is_news);
+            }
+        }
+    }
+
+    /// The same once; none when it was refused and the next try has less in it.
+    async fn try_publish(&mut self) -> Result<Option<bool>, SessionError> {
+        // Before the snapshot, which has all changes up to here and may have more.
+        let version = self.publisher.manager.state().version;
+        let revision = self.publisher.manager.revision();
+        let wanted = self.publisher.manager.snapshot();
+        let nothing = Snapshot::default();
+        let in_force = self.in_force.as_ref().unwrap_or(&nothing);
+        let withheld = self.publisher.manager.withheld(in_force, &wanted);
+        let is_held = withheld.is_some();
+        self.hold(withheld, revision);
+        if is_held {
+            return Ok(Some(false));
+        }
+        if self.in_force.as_ref() == Some(&wanted) {
+            let generation = self.generation;
+            self.publisher.refused = None;
+            self.publisher.update_link(|link| {
+                link.published = generation;
+                link.revision = revision;
+                link.rejected.clear();
+            });
+            return Ok(Some(false));
+        }
+        if self.publisher.refused.as_ref() == Some(&wanted) {
+            self.publisher.update_link(|link| link.revision = revision);
+            return Ok(Some(false));
+        }
+        let last = self.publisher.manager.generation().max(self.generation);
+        // Behind the largest the numbers begin anew, and behind one that none may have.
+        let generation = if last < MAX_GENERATION { last + 1 } else { 1 };
+        self.publisher.manager.set_generation(generation);
+        let request = Request::Apply { snapshot: Snapshot { generation, ..wanted.clone() } };
+        match self.ask(&request).await? {
+            Response::Applied { generation } => {
+                self.applied(wanted, generation, revision);
+                Ok(Some(true))
+            }
+            Response::Rejected { problems } => {
+                self.tell_rejected(generation, &problems);
+                if self.publisher.manager.leave_out(version, &problems) {
+                    return Ok(None);
+                }
+                self.rejected(wanted, revision, problems);
+                Ok(Some(false))
+            }
+            _ => Err(SessionError::Confused("apply")),
+        }
+    }
+
+    /// Publish nothing for this reason, or again; an event when that is news.
+    fn hold(&self, reason: Option<String>, revision: u64) {
+        let mut news = false;
+        self.publisher.update_link(|link| {
+            news = link.held != reason;
+            link.held.clone_from(&reason);
+            if reason.is_some() {
+                link.revision = revision;
+            }
+        });
+        if news && let Some(reason) = reason {
+            self.publisher.manager.events().note("publish-held", reason);
+        }
+    }
+
+    fn tell_rejected(&self, generation: u64, problems: &[Problem]) {
+        for problem in problems {
+            let message = format!("the data plane refused generation {generation}: {problem}");
+            self.publisher.manager.events().note("snapshot-rejected", message);
+        }
+    }
+
+    fn rejected(&mut self, wanted: Snapshot, revision: u64, problems: Vec<Problem>) {
+        self.publisher.refused = Some(wanted);
+        self.publisher.update_link(|link| {
+            link.revision = revision;
+            link.rejected = problems;
+        });
+    }
+
+    fn applied(&mut self, wanted: Snapshot, generation: u64, revision: u64) {
+        tracing::debug!(generation, "applied");
+        self.publisher.refused = None;
+        self.publisher.update_link(|link| {
+            link.published = generation;
+            link.revision = revision;
+            link.rejected.clear();
+        });
+        self.generation = generation;
+        self.pause = SOON;
+        self.announcer.in_force(addresses(&wanted));
+        self.in_force = Some(wanted);
+    }
+}
