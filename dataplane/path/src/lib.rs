@@ -12,7 +12,6 @@ pub mod flow;
 pub mod frame;
 pub mod host_flows;
 pub mod intrinsics;
-pub mod leaving;
 pub mod ledger;
 pub mod memory;
 pub mod network;

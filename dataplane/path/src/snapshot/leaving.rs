@@ -6,16 +6,18 @@
 //! address, each worker goes through its conns in small steps and counts; the main thread adds up.
 //! A row is written by its worker alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use foldhash::fast::FixedState;
+use sluice_api::Snapshot;
 use sluice_api::stats::LeavingStats;
 
+use super::address::Address;
 use crate::counters::Counter;
-use crate::snapshot::Address;
 use crate::table::conn::Conn;
 use crate::time::{Millis, at_or_after};
 
@@ -80,6 +82,47 @@ impl Leaving {
             rows: (0..workers).map(row).collect(),
             leavers: leavers.into(),
         }
+    }
+
+    /// Which addresses leave: what is drained, and what was ours in the previous snapshot, or was still
+    /// answered for, and is neither ours nor a backend's in this one.
+    pub(super) fn after(
+        previous: &Arc<Leaving>,
+        snapshot: &Snapshot,
+        were_ours: &HashMap<u32, Address, FixedState>,
+        are_ours: &HashMap<u32, Address, FixedState>,
+        workers: u16,
+    ) -> Arc<Leaving> {
+        let drained = snapshot.pools.iter().flat_map(|pool| &pool.drained);
+        let drained = drained.map(|address| Leaver {
+            address: address.to_bits(),
+            kind: Address::Local,
+            is_removed: false,
+        });
+        let backends: HashSet<u32> = snapshot
+            .services
+            .iter()
+            .flat_map(|service| &service.backends)
+            .map(|backend| backend.address.to_bits())
+            .collect();
+        let were_ours = were_ours.iter().map(|(address, kind)| (*address, *kind));
+        let were_leaving = previous.leavers().filter(|leaver| leaver.is_removed);
+        let removed = were_ours
+            .chain(were_leaving.map(|leaver| (leaver.address, leaver.kind)))
+            .filter(|(address, kind)| {
+                !matches!(kind, Address::Port(_))
+                    && !are_ours.contains_key(address)
+                    && !backends.contains(address)
+            })
+            .map(|(address, kind)| Leaver { address, kind, is_removed: true });
+        let mut leavers: Vec<Leaver> = drained.chain(removed).collect();
+        leavers.sort_unstable();
+        leavers.dedup();
+        if previous.leavers().eq(leavers.iter().copied()) {
+            return Arc::clone(previous);
+        }
+        let id = if leavers.is_empty() { 0 } else { snapshot.generation };
+        Arc::new(Leaving::new(id, leavers, workers))
     }
 
     /// Those that are not released, sorted.

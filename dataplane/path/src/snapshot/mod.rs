@@ -4,92 +4,31 @@
 //! since the last snapshot (Maglev tables above all) is shared with it, so that one weight among 10,000
 //! services costs one table.
 
+mod address;
+pub mod leaving;
+mod service;
+
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use sluice_api::{
-    AdminState, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler, Snapshot,
-    SnapshotBackend, SnapshotService,
+    AdminState, Mode, NoConn, Pool, Protocol, Refusal, Snapshot, SnapshotBackend, SnapshotService,
 };
 
+pub use address::Address;
+use address::{AddressFilter, own_addresses};
+use leaving::Leaving;
+pub use service::{CompiledBackend, CompiledService, Picker};
+
 use crate::flow::FlowKey;
-use crate::leaving::{Leaver, Leaving};
 use crate::port_spaces::PortSpaces;
 use crate::resolver::BackendHops;
-use crate::scheduler::{
-    MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
-};
 use crate::slots::Slots;
 use crate::table::conn::state::StateTimeouts;
 use crate::table::local_port::OwnPorts;
-use crate::table::port_space::PortSpace;
 use crate::table::route::RouteTable;
-
-/// What an address of ours is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Address {
-    /// The address of port number so.
-    Port(u16),
-    /// A VIP of a service.
-    Vip,
-    /// A local address of a pool.
-    Local,
-}
-
-/// A backend as a new conn needs it.
-#[derive(Clone, Copy, Debug)]
-pub struct CompiledBackend {
-    /// Slot of its counters.
-    pub slot: u32,
-    /// Its address, in host order.
-    pub address: u32,
-    /// Its L4 port.
-    pub port: u16,
-    /// Whether it has a limit of conns, and with it a quota on each worker.
-    pub is_limited: bool,
-}
-
-/// How a service picks, with what was computed for it.
-pub enum Picker {
-    /// Table and what is hashed into it.
-    Maglev(MaglevTable, HashOn),
-    /// The cycle; where a worker stands in it is the worker's.
-    Wrr(WrrTable),
-    /// Conns are counted by the worker, and by its view those of the others. With many backends, some
-    /// of them are looked at.
-    Wlc(Option<WeightSampler>),
-    /// Weighted by a hash of the client address.
-    SourceHash(SourceHashTable),
-}
-
-/// A service as a new conn needs it.
-pub struct CompiledService {
-    /// Slot of its timeouts and scheduler state.
-    pub slot: u16,
-    /// How packets reach its backends.
-    pub mode: Mode,
-    /// How a new conn chooses its backend.
-    pub picker: Picker,
-    /// Its backends.
-    pub backends: Box<[CompiledBackend]>,
-    /// Their weights for new conns: 0 for those that take none.
-    pub weights: Box<[u16]>,
-    /// Local addresses (full-NAT), in host order.
-    pub local_addresses: Box<[u32]>,
-    /// Local ports towards each of its backends (full-NAT).
-    pub port_spaces: Box<[Arc<PortSpace>]>,
-    /// Whether it has a limit of conns, and with it a quota on each worker.
-    pub is_limited: bool,
-    /// Whether it or any of its backends has one.
-    pub has_limits: bool,
-    /// What TCP segments without a conn are answered with.
-    pub no_conn: NoConn,
-    /// What new clients are answered with while no backend takes new conns.
-    pub no_backend: Refusal,
-    source: SnapshotService,
-}
 
 /// A compiled snapshot.
 pub struct Compiled {
@@ -230,7 +169,13 @@ impl Compiled {
             port_spaces,
             no_service: snapshot.no_service,
             conns_may_arrive: previous.conns_may_arrive,
-            leaving: leaving(snapshot, &addresses, previous),
+            leaving: Leaving::after(
+                &previous.leaving,
+                snapshot,
+                &previous.addresses,
+                &addresses,
+                previous.port_spaces.workers(),
+            ),
             resetting: resetting(snapshot),
             shortened: slots.shortened(),
             backend_hops: backend_hops(snapshot, previous, &changed, !old.is_empty()),
@@ -413,46 +358,6 @@ fn resetting(snapshot: &Snapshot) -> HashSet<u32, FixedState> {
     pools.flat_map(|pool| &pool.addresses).map(|address| address.to_bits()).collect()
 }
 
-/// Which addresses leave: what is drained, and what was ours in the previous snapshot, or was still
-/// answered for, and is neither ours nor a backend's in this one.
-fn leaving(
-    snapshot: &Snapshot,
-    addresses: &HashMap<u32, Address, FixedState>,
-    previous: &Compiled,
-) -> Arc<Leaving> {
-    let drained = snapshot.pools.iter().flat_map(|pool| &pool.drained);
-    let drained = drained.map(|address| Leaver {
-        address: address.to_bits(),
-        kind: Address::Local,
-        is_removed: false,
-    });
-    let backends: HashSet<u32> = snapshot
-        .services
-        .iter()
-        .flat_map(|service| &service.backends)
-        .map(|backend| backend.address.to_bits())
-        .collect();
-    let were_ours = previous.addresses.iter().map(|(address, kind)| (*address, *kind));
-    let were_leaving = previous.leaving.leavers().filter(|leaver| leaver.is_removed);
-    let removed = were_ours
-        .chain(were_leaving.map(|leaver| (leaver.address, leaver.kind)))
-        .filter(|(address, kind)| {
-            !matches!(kind, Address::Port(_))
-                && !addresses.contains_key(address)
-                && !backends.contains(address)
-        })
-        .map(|(address, kind)| Leaver { address, kind, is_removed: true });
-    let mut leavers: Vec<Leaver> = drained.chain(removed).collect();
-    leavers.sort_unstable();
-    leavers.dedup();
-    if previous.leaving.leavers().eq(leavers.iter().copied()) {
-        return Arc::clone(&previous.leaving);
-    }
-    let workers = previous.port_spaces.workers();
-    let id = if leavers.is_empty() { 0 } else { snapshot.generation };
-    Arc::new(Leaving::new(id, leavers, workers))
-}
-
 /// VIPs and local addresses that were in an earlier snapshot and are not in this one. Four bytes and
 /// a kind for each address that ever was: an operator does not have so many.
 fn retired(
@@ -468,137 +373,4 @@ fn retired(
         })
         .map(|(address, kind)| (*address, *kind))
         .collect()
-}
-
-/// A set of addresses that answers "certainly not" in one load: a bitmap indexed by a hash, at
-/// least 32 bits for each address (Bloom, CACM 1970, with one hash function). It never forgets.
-struct AddressFilter {
-    words: Box<[u64]>,
-    /// 64 minus the number of bits of a bit's number.
-    shift: u32,
-}
-
-impl Default for AddressFilter {
-    fn default() -> Self {
-        AddressFilter { words: vec![0; 64].into(), shift: 64 - 12 }
-    }
-}
-
-impl AddressFilter {
-    fn new<'a>(addresses: impl ExactSizeIterator<Item = &'a u32>, previous: &Self) -> Self {
-        let bits = (addresses.len() * 32).next_power_of_two().max(previous.words.len() * 64);
-        let mut filter =
-            AddressFilter { words: vec![0; bits / 64].into(), shift: 64 - bits.trailing_zeros() };
-        // A bit's number is the upper end of a hash: what stood at n stands at 2 n or 2 n + 1 in a
-        // filter of twice the size.
-        let times = bits / (previous.words.len() * 64);
-        for bit in (0..previous.words.len() * 64).filter(|bit| previous.holds(*bit)) {
-            (bit * times..(bit + 1) * times).for_each(|bit| filter.set(bit));
-        }
-        addresses.for_each(|address| filter.set(filter.bit(address.to_be())));
-        filter
-    }
-
-    /// The bit of an address as it stands in a packet.
-    #[inline(always)]
-    fn bit(&self, address: u32) -> usize {
-        // Fibonacci hashing (Knuth, TAOCP 6.4): whoever aims at a bit gains a slower drop.
-        (u64::from(address).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
-    }
-
-    #[inline(always)]
-    fn holds(&self, bit: usize) -> bool {
-        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
-    }
-
-    fn set(&mut self, bit: usize) {
-        self.words[bit / 64] |= 1 << (bit % 64);
-    }
-
-    #[inline(always)]
-    fn may_contain(&self, address: u32) -> bool {
-        self.holds(self.bit(address))
-    }
-}
-
-fn own_addresses(port_addresses: &[(Ipv4Addr, u16)]) -> HashMap<u32, Address, FixedState> {
-    port_addresses.iter().map(|(a, port)| (a.to_bits(), Address::Port(*port))).collect()
-}
-
-impl CompiledService {
-    fn new(
-        service: &SnapshotService,
-        slots: &Slots,
-        local_addresses: Box<[u32]>,
-        port_spaces: &PortSpaces,
-    ) -> Self {
-        let slot = slots.service(&service.name).expect("slots were assigned for this snapshot");
-        let space = |b: &SnapshotBackend| {
-            let backend = (b.address.to_bits(), b.port, service.protocol.number());
-            port_spaces.of_backend(backend, &local_addresses).cloned()
-        };
-        let port_spaces = match service.mode {
-            Mode::FullNat => service.backends.iter().filter_map(space).collect(),
-            Mode::Dr => Box::default(),
-        };
-        let backends = service
-            .backends
-            .iter()
-            .map(|b| CompiledBackend {
-                slot: slots.backend(&(slot, b.id())).expect("slots were assigned"),
-                address: b.address.to_bits(),
-                port: b.port,
-                is_limited: b.max_conns.is_some(),
-            })
-            .collect();
-        let weighted: Vec<_> = service
-            .backends
-            .iter()
-            .map(|b| (b.id(), if b.takes_new_conns() { b.weight } else { 0 }))
-            .collect();
-        let weights: Box<[u16]> = weighted.iter().map(|(_, weight)| *weight).collect();
-        let picker = match service.scheduler {
-            Scheduler::Maglev => {
-                Picker::Maglev(MaglevTable::build(&weighted, service.maglev_slots), service.hash_on)
-            }
-            Scheduler::Wrr => Picker::Wrr(WrrTable::build(&weights)),
-            Scheduler::Wlc => Picker::Wlc(WeightSampler::for_large(&weights)),
-            Scheduler::SourceHash => Picker::SourceHash(SourceHashTable::build(&weighted)),
-        };
-        CompiledService {
-            slot,
-            mode: service.mode,
-            picker,
-            backends,
-            weights,
-            local_addresses,
-            port_spaces,
-            is_limited: service.max_conns.is_some(),
-            has_limits: service.max_conns.is_some()
-                || service.backends.iter().any(|b| b.max_conns.is_some()),
-            no_conn: service.no_conn,
-            no_backend: service.no_backend,
-            source: service.clone(),
-        }
-    }
-
-    /// What it was compiled from; its backends are in the same order.
-    pub fn source(&self) -> &SnapshotService {
-        &self.source
-    }
-
-    /// Whether the backend with this slot takes new conns.
-    pub fn takes_new_conns(&self, backend_slot: u32) -> bool {
-        self.backends.iter().zip(&self.weights).any(|(b, w)| b.slot == backend_slot && *w > 0)
-    }
-
-    /// What Maglev looks up for a flow.
-    pub fn maglev_hash(hash_on: HashOn, key: &FlowKey) -> u64 {
-        match hash_on {
-            HashOn::Source => source_hash(key.src),
-            HashOn::FiveTuple => {
-                flow_hash(key.src, key.dst, key.src_port, key.dst_port, key.protocol)
-            }
-        }
-    }
 }

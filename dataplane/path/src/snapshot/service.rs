@@ -1,0 +1,145 @@
+//! A service as new conns need it: its backends, their weights, how one of them is picked, and the
+//! local ports towards each.
+
+use std::sync::Arc;
+
+use sluice_api::{HashOn, Mode, NoConn, Refusal, Scheduler, SnapshotBackend, SnapshotService};
+
+use crate::flow::FlowKey;
+use crate::port_spaces::PortSpaces;
+use crate::scheduler::{
+    MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
+};
+use crate::slots::Slots;
+use crate::table::port_space::PortSpace;
+
+/// A backend as a new conn needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct CompiledBackend {
+    /// Slot of its counters.
+    pub slot: u32,
+    /// Its address, in host order.
+    pub address: u32,
+    /// Its L4 port.
+    pub port: u16,
+    /// Whether it has a limit of conns, and with it a quota on each worker.
+    pub is_limited: bool,
+}
+
+/// How a service picks, with what was computed for it.
+pub enum Picker {
+    /// Table and what is hashed into it.
+    Maglev(MaglevTable, HashOn),
+    /// The cycle; where a worker stands in it is the worker's.
+    Wrr(WrrTable),
+    /// Conns are counted by the worker, and by its view those of the others. With many backends, some
+    /// of them are looked at.
+    Wlc(Option<WeightSampler>),
+    /// Weighted by a hash of the client address.
+    SourceHash(SourceHashTable),
+}
+
+/// A service as a new conn needs it.
+pub struct CompiledService {
+    /// Slot of its timeouts and scheduler state.
+    pub slot: u16,
+    /// How packets reach its backends.
+    pub mode: Mode,
+    /// How a new conn chooses its backend.
+    pub picker: Picker,
+    /// Its backends.
+    pub backends: Box<[CompiledBackend]>,
+    /// Their weights for new conns: 0 for those that take none.
+    pub weights: Box<[u16]>,
+    /// Local addresses (full-NAT), in host order.
+    pub local_addresses: Box<[u32]>,
+    /// Local ports towards each of its backends (full-NAT).
+    pub port_spaces: Box<[Arc<PortSpace>]>,
+    /// Whether it has a limit of conns, and with it a quota on each worker.
+    pub is_limited: bool,
+    /// Whether it or any of its backends has one.
+    pub has_limits: bool,
+    /// What TCP segments without a conn are answered with.
+    pub no_conn: NoConn,
+    /// What new clients are answered with while no backend takes new conns.
+    pub no_backend: Refusal,
+    pub(super) source: SnapshotService,
+}
+
+impl CompiledService {
+    pub(super) fn new(
+        service: &SnapshotService,
+        slots: &Slots,
+        local_addresses: Box<[u32]>,
+        port_spaces: &PortSpaces,
+    ) -> Self {
+        let slot = slots.service(&service.name).expect("slots were assigned for this snapshot");
+        let space = |b: &SnapshotBackend| {
+            let backend = (b.address.to_bits(), b.port, service.protocol.number());
+            port_spaces.of_backend(backend, &local_addresses).cloned()
+        };
+        let port_spaces = match service.mode {
+            Mode::FullNat => service.backends.iter().filter_map(space).collect(),
+            Mode::Dr => Box::default(),
+        };
+        let backends = service
+            .backends
+            .iter()
+            .map(|b| CompiledBackend {
+                slot: slots.backend(&(slot, b.id())).expect("slots were assigned"),
+                address: b.address.to_bits(),
+                port: b.port,
+                is_limited: b.max_conns.is_some(),
+            })
+            .collect();
+        let weighted: Vec<_> = service
+            .backends
+            .iter()
+            .map(|b| (b.id(), if b.takes_new_conns() { b.weight } else { 0 }))
+            .collect();
+        let weights: Box<[u16]> = weighted.iter().map(|(_, weight)| *weight).collect();
+        let picker = match service.scheduler {
+            Scheduler::Maglev => {
+                Picker::Maglev(MaglevTable::build(&weighted, service.maglev_slots), service.hash_on)
+            }
+            Scheduler::Wrr => Picker::Wrr(WrrTable::build(&weights)),
+            Scheduler::Wlc => Picker::Wlc(WeightSampler::for_large(&weights)),
+            Scheduler::SourceHash => Picker::SourceHash(SourceHashTable::build(&weighted)),
+        };
+        CompiledService {
+            slot,
+            mode: service.mode,
+            picker,
+            backends,
+            weights,
+            local_addresses,
+            port_spaces,
+            is_limited: service.max_conns.is_some(),
+            has_limits: service.max_conns.is_some()
+                || service.backends.iter().any(|b| b.max_conns.is_some()),
+            no_conn: service.no_conn,
+            no_backend: service.no_backend,
+            source: service.clone(),
+        }
+    }
+
+    /// What it was compiled from; its backends are in the same order.
+    pub fn source(&self) -> &SnapshotService {
+        &self.source
+    }
+
+    /// Whether the backend with this slot takes new conns.
+    pub fn takes_new_conns(&self, backend_slot: u32) -> bool {
+        self.backends.iter().zip(&self.weights).any(|(b, w)| b.slot == backend_slot && *w > 0)
+    }
+
+    /// What Maglev looks up for a flow.
+    pub fn maglev_hash(hash_on: HashOn, key: &FlowKey) -> u64 {
+        match hash_on {
+            HashOn::Source => source_hash(key.src),
+            HashOn::FiveTuple => {
+                flow_hash(key.src, key.dst, key.src_port, key.dst_port, key.protocol)
+            }
+        }
+    }
+}
