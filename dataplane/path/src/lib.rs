@@ -15,6 +15,7 @@ pub mod intrinsics;
 pub mod ledger;
 pub mod memory;
 pub mod network;
+pub mod next_hop;
 pub mod pipeline;
 pub mod port_spaces;
 pub mod resolver;

@@ -33,8 +33,9 @@ use sluice_path::counters::WorkerCounters;
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::{HostFlows, KernelLane};
 use sluice_path::ledger::Ledger;
+use sluice_path::next_hop::NeighbourUpdate;
 use sluice_path::pipeline::ToMain;
-use sluice_path::resolver::{Action, NeighbourUpdate, Resolver};
+use sluice_path::resolver::{Action, Resolver};
 use sluice_path::snapshot::Compiled;
 use sluice_path::tally::{Adoption, Tally};
 

@@ -9,7 +9,7 @@ use super::{Pipeline, Sink, life};
 use crate::burst::{BURST, Meta};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
-use crate::resolver::{NeighbourState, NeighbourUpdate};
+use crate::next_hop::{NeighbourState, NeighbourUpdate};
 use crate::snapshot::Compiled;
 use crate::table::neighbour::{Neighbours, NextHopRef};
 use crate::time::Millis;

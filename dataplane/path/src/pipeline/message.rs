@@ -2,7 +2,7 @@
 
 use sluice_wire::ether::MacAddr;
 
-use crate::resolver::Purpose;
+use crate::next_hop::Purpose;
 
 /// Messages to the main thread that one burst may cause.
 pub const OUTBOX: usize = 64;

@@ -8,12 +8,11 @@ use super::rate_limit::{Rate, RateLimit};
 use super::{Tables, ToMain};
 use crate::burst::Meta;
 use crate::frame::Frame;
-use crate::resolver::Purpose;
+use crate::next_hop::{NextHop, Purpose};
 use crate::table::conn::ConnRef;
 use crate::table::conn::state::ConnState;
 use crate::table::conn::{Conn, NewConn};
 use crate::table::neighbour::NextHopRef;
-use crate::table::route::NextHop;
 use crate::time::Millis;
 
 /// The next hop of a backend's last conn: its next one has the same, as a rule.

@@ -5,8 +5,8 @@ mod watch;
 use proptest::prelude::*;
 
 use super::*;
+use crate::next_hop::NextHop;
 use crate::table::neighbour::{EgressPort, Neighbours};
-use crate::table::route::NextHop;
 
 const A: u32 = 0x0a00_0005;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 5]);

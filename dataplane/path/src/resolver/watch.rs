@@ -14,8 +14,10 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use sluice_api::stats::UnreachableBackend;
 
+use super::Resolver;
 use super::budget::{RequestBudget, WATCHED};
-use super::{Key, Place, Purpose, Resolver, State};
+use super::entry::{Key, Place, Rank, State};
+use crate::next_hop::Purpose;
 use crate::table::route::RouteTable;
 
 /// Time between two turns of a next hop, in ms.
@@ -189,7 +191,7 @@ impl Resolver {
     }
 
     fn look_after(&mut self, now_ms: u64, key: Key) {
-        self.raise(key, Purpose::Site.rank());
+        self.raise(key, Rank::Site);
         let Some(entry) = self.entries.get(&key) else {
             // A quarter of the table is for those that packets go to.
             if self.entries.len() < self.capacity - self.capacity / 4 {

@@ -17,9 +17,8 @@ use foldhash::fast::RandomState;
 use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 
-use super::route::NextHop;
 use crate::burst::Verdict;
-use crate::resolver::{NeighbourState, NeighbourUpdate, Purpose};
+use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::time::{Millis, at_or_after};
 
 /// How often a worker tells the main thread that a next hop is in use, in ms.

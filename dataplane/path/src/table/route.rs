@@ -8,6 +8,7 @@
 use std::net::Ipv4Addr;
 
 use crate::network::Prefix;
+use crate::next_hop::NextHop;
 
 /// A static route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +19,6 @@ pub struct Route {
     pub via: Ipv4Addr,
     /// Number of the port behind which the gateway is.
     pub port: u16,
-}
-
-/// Where to send a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NextHop {
-    /// Index of the egress port.
-    pub port: u16,
-    /// Whose MAC address the frame gets, in host order: the gateway, or the destination itself
-    /// when its network is connected.
-    pub address: u32,
 }
 
 /// What a route says.

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::flow::FlowKey;
 use crate::frame::Frame;
+use crate::next_hop::{NeighbourState, NeighbourUpdate};
 use crate::pipeline::ToMain;
-use crate::resolver::{NeighbourState, NeighbourUpdate};
 
 /// A target: it panics where something is wrong.
 pub type Target = fn(&[u8]);

@@ -17,8 +17,8 @@ use sluice_api::{
 use sluice_wire::ether::MacAddr;
 
 use crate::network::InterfaceAddress;
+use crate::next_hop::{NeighbourState, NeighbourUpdate};
 use crate::pipeline::PortInfo;
-use crate::resolver::{NeighbourState, NeighbourUpdate};
 use crate::snapshot::Compiled;
 use crate::table::owner::Owners;
 use crate::table::route::{Route, RouteTable};

@@ -1,5 +1,6 @@
 //! Next hops of backends, looked after without traffic.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;

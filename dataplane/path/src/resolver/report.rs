@@ -1,0 +1,87 @@
+//! What the operator and the kernel are told of next hops.
+
+use std::net::Ipv4Addr;
+
+use sluice_wire::ether::MacAddr;
+
+use super::entry::{Entry, Key, Rank, State};
+use super::{Action, Resolver};
+
+/// A next hop for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the port behind which it is.
+    pub port: u16,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC address, when packets can go there.
+    pub mac: Option<MacAddr>,
+    /// `incomplete`, `reachable`, `probing` or `failed`.
+    pub state: &'static str,
+    /// Time since it was last confirmed, or since it was first wanted if it never was, in ms.
+    pub age_ms: u64,
+}
+
+impl Resolver {
+    /// All next hops, in order of address.
+    pub fn status(&self, now_ms: u64) -> Vec<Neighbour> {
+        let mut neighbours: Vec<Neighbour> = self
+            .entries
+            .iter()
+            .map(|((port, address), entry)| Neighbour {
+                port: *port,
+                address: Ipv4Addr::from_bits(*address),
+                mac: entry.mac(),
+                state: match entry.state {
+                    State::Incomplete { .. } => "incomplete",
+                    State::Reachable { .. } => "reachable",
+                    State::Probing { .. } => "probing",
+                    State::Failed { .. } => "failed",
+                },
+                age_ms: now_ms.saturating_sub(entry.confirmed_ms),
+            })
+            .collect();
+        neighbours.sort_unstable_by_key(|n| (n.address, n.port));
+        neighbours
+    }
+
+    /// It may know where this was before; of strangers there may be any number.
+    pub(super) fn tell_kernel(&mut self, key: Key, mac: MacAddr) {
+        let (port, address) = key;
+        if self.entries.get(&key).is_some_and(|entry| entry.rank > Rank::Stranger) {
+            self.actions.push(Action::TellKernel { port, address, mac });
+        }
+    }
+
+    pub(super) fn moved(&mut self, key: Key, from: MacAddr, to: MacAddr) {
+        let subject = self.name(key);
+        let message = format!("{subject} moved from {from} to {to}");
+        self.actions.push(Action::Event { kind: "neighbour-moved", subject, message });
+    }
+
+    pub(super) fn table_full(&mut self, key: Key) {
+        let message = format!(
+            "no room for {}: all {} entries are in use; raise limits.neighbours",
+            self.name(key),
+            self.capacity
+        );
+        let subject = "neighbours".to_owned();
+        self.actions.push(Action::Event { kind: "neighbour-table-full", subject, message });
+    }
+
+    /// Some of the addresses that are known to have a MAC address behind a port.
+    pub fn addresses_of(&self, port: u16, mac: MacAddr) -> Vec<Ipv4Addr> {
+        let has_it = |((at, _), entry): &(&Key, &Entry)| *at == port && entry.mac() == Some(mac);
+        let known = self.entries.iter().filter(has_it);
+        known.map(|((_, address), _)| Ipv4Addr::from_bits(*address)).take(4).collect()
+    }
+
+    /// As `10.0.0.7 on lan`.
+    pub(super) fn name(&self, (port, address): Key) -> String {
+        let address = Ipv4Addr::from_bits(address);
+        match self.port_names.get(usize::from(port)) {
+            Some(name) => format!("{address} on {name}"),
+            None => format!("{address} on port {port}"),
+        }
+    }
+}
