@@ -14,22 +14,17 @@
 //! that the port counts as taken. Only when no other is free is one used again that rests, the
 //! longest resting one nearly always, as searches go round.
 
+mod blocks;
+mod part;
+
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+pub use part::BLOCK;
+use part::{Part, add};
 
 use super::local_port::{LocalPort, OwnPorts, Towards};
-use crate::counters::Counter;
 use crate::flow::FlowKey;
-
-/// Candidates of a block, at the least.
-pub const BLOCK: u32 = 256;
-/// Blocks of a space, over all workers and beyond one for each of them, at the most: with more
-/// addresses than eight the blocks become larger instead.
-const MOST_BLOCKS: u32 = 2_048;
-/// Counts in a cache line.
-const COUNTS: usize = 32;
-/// Words of 64 blocks in a cache line.
-const WORDS: usize = 8;
 
 /// Looks without a port that was used again too early after which that is over: a minute.
 const QUIET_LOOKS: u32 = 60;
@@ -37,210 +32,6 @@ const QUIET_LOOKS: u32 = 60;
 /// All local ports towards a backend are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
-
-/// A line of counts, by block.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct CountLine([AtomicU16; COUNTS]);
-
-/// A line of bits, by block.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct BitLine([AtomicU64; WORDS]);
-
-/// A count of each block, with a bit for those that a search is to look through.
-#[derive(Debug)]
-struct Blocks {
-    counts: Box<[CountLine]>,
-    bits: Box<[BitLine]>,
-}
-
-impl Blocks {
-    /// Counts of 0 and no bits.
-    fn new(blocks: u32) -> Self {
-        let blocks = blocks as usize;
-        Blocks {
-            counts: (0..blocks.div_ceil(COUNTS)).map(|_| CountLine::default()).collect(),
-            bits: (0..blocks.div_ceil(64 * WORDS)).map(|_| BitLine::default()).collect(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        size_of_val(&*self.counts) + size_of_val(&*self.bits)
-    }
-
-    #[inline(always)]
-    fn count(&self, block: u32) -> &AtomicU16 {
-        &self.counts[block as usize / COUNTS].0[block as usize % COUNTS]
-    }
-
-    #[inline(always)]
-    fn word(&self, block: u32) -> &AtomicU64 {
-        &self.bits[block as usize / (64 * WORDS)].0[block as usize / 64 % WORDS]
-    }
-
-    #[inline(always)]
-    fn is_set(&self, block: u32) -> bool {
-        self.word(block).load(Relaxed) >> (block % 64) & 1 != 0
-    }
-
-    fn set(&self, block: u32, to: bool) {
-        let (word, bit) = (self.word(block), 1 << (block % 64));
-        let bits = word.load(Relaxed);
-        word.store(if to { bits | bit } else { bits & !bit }, Relaxed);
-    }
-
-    /// The first block from `block` on, and round, whose bit is set, of so many.
-    fn next_set(&self, block: u32, blocks: u32) -> Option<u32> {
-        if blocks == 0 {
-            return None;
-        }
-        let words = blocks.div_ceil(64);
-        let start = block / 64;
-        let mut bits = self.word(block).load(Relaxed) & u64::MAX << (block % 64);
-        for step in 0..=words {
-            if bits != 0 {
-                return Some((start + step) % words * 64 + bits.trailing_zeros());
-            }
-            bits = self.word((start + step + 1) % words * 64).load(Relaxed);
-        }
-        None
-    }
-}
-
-/// A number that one worker writes.
-#[inline(always)]
-fn add(to: &AtomicU32, amount: u32) {
-    to.store(to.load(Relaxed).wrapping_add(amount), Relaxed);
-}
-
-/// What one worker knows of its own part of the ports. Only that worker writes, by loads and stores;
-/// no other one's data is in these lines.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Part {
-    /// Candidate to try next.
-    next: AtomicU32,
-    /// Candidates that are taken.
-    in_use: AtomicU32,
-    /// Of them, those that rest.
-    resting: AtomicU32,
-    /// How often one was used again that rested.
-    reused: Counter,
-    capacity: u32,
-    /// A candidate's number, shifted by this, is its block's.
-    shift: u32,
-    blocks: u32,
-    /// How many of each block are taken; a bit says that it has room. What the last block lacks to
-    /// be whole counts as taken.
-    taken: Blocks,
-    /// How many of each block rest; a bit says that some do.
-    at_rest: Blocks,
-}
-
-impl Part {
-    fn new(capacity: u32, workers: u32, seed: u32) -> Self {
-        let most = MOST_BLOCKS / workers.min(MOST_BLOCKS);
-        let mut shift = BLOCK.ilog2();
-        while capacity.div_ceil(1 << shift) > most.max(1) && shift < u16::BITS - 1 {
-            shift += 1;
-        }
-        let blocks = capacity.div_ceil(1 << shift);
-        let taken = Blocks::new(blocks);
-        (0..blocks).for_each(|block| taken.set(block, true));
-        if let Some(last) = blocks.checked_sub(1) {
-            taken.count(last).store(((blocks << shift) - capacity) as u16, Relaxed);
-        }
-        Part {
-            next: AtomicU32::new(seed % capacity.max(1)),
-            in_use: AtomicU32::new(0),
-            resting: AtomicU32::new(0),
-            reused: Counter::default(),
-            capacity,
-            shift,
-            blocks,
-            taken,
-            at_rest: Blocks::new(blocks),
-        }
-    }
-
-    /// One more candidate of a block is taken.
-    #[inline(always)]
-    fn take(&self, block: u32) {
-        let taken = self.taken.count(block).load(Relaxed) + 1;
-        self.taken.count(block).store(taken, Relaxed);
-        add(&self.in_use, 1);
-        if u32::from(taken) >= 1 << self.shift {
-            self.taken.set(block, false);
-        }
-    }
-
-    /// One less.
-    #[inline(always)]
-    fn give_back(&self, block: u32) {
-        let taken = self.taken.count(block).load(Relaxed);
-        if taken == 0 {
-            return; // It was never counted.
-        }
-        self.taken.count(block).store(taken - 1, Relaxed);
-        self.in_use.store(self.in_use.load(Relaxed).saturating_sub(1), Relaxed);
-        if u32::from(taken) >= 1 << self.shift {
-            self.taken.set(block, true);
-        }
-    }
-
-    /// Every candidate of a block was found taken.
-    fn learn_full(&self, block: u32) {
-        let unknown = (1 << self.shift) - u32::from(self.taken.count(block).load(Relaxed));
-        self.taken.count(block).store(1 << self.shift, Relaxed);
-        add(&self.in_use, unknown);
-        self.taken.set(block, false);
-    }
-
-    /// A candidate of a block begins to rest.
-    fn rest(&self, block: u32) {
-        let resting = self.at_rest.count(block).load(Relaxed);
-        self.at_rest.count(block).store(resting + 1, Relaxed);
-        add(&self.resting, 1);
-        self.at_rest.set(block, true);
-    }
-
-    /// A candidate of a block rests no more.
-    fn end_rest(&self, block: u32) {
-        let resting = self.at_rest.count(block).load(Relaxed);
-        if resting == 0 {
-            return; // It was never counted.
-        }
-        self.at_rest.count(block).store(resting - 1, Relaxed);
-        add(&self.resting, 1u32.wrapping_neg());
-        self.at_rest.set(block, resting > 1);
-    }
-
-    /// The candidate to try next, in a block that has room.
-    #[inline(always)]
-    fn next(&self) -> Result<u32, Exhausted> {
-        let next = self.next.load(Relaxed);
-        if next < self.capacity && self.taken.is_set(next >> self.shift) {
-            return Ok(next);
-        }
-        self.next_in(&self.taken, next)
-    }
-
-    /// The candidate to try next, in a block whose bit is set among these.
-    #[cold]
-    fn next_in(&self, blocks: &Blocks, next: u32) -> Result<u32, Exhausted> {
-        let next = if next < self.capacity { next } else { 0 };
-        let block = next >> self.shift;
-        let found = blocks.next_set(block, self.blocks).ok_or(Exhausted)?;
-        Ok(if found == block { next } else { found << self.shift })
-    }
-
-    /// Candidates of a block from `first` on.
-    fn rest_of_block(&self, first: u32) -> std::ops::Range<u32> {
-        let start = first >> self.shift << self.shift;
-        first..(start + (1 << self.shift)).min(self.capacity)
-    }
-}
 
 /// The local ports of a pool towards a backend.
 #[derive(Debug)]
