@@ -8,7 +8,8 @@ use sluice_api::stats::{PortStatus, QueueStats};
 use super::main_loop::MainLoop;
 use crate::dpdk::{NoRss, Rss};
 use sluice_path::pipeline::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust};
-use sluice_path::table::owner::{Owners, Spread};
+use sluice_path::table::owner::Owners;
+use sluice_path::table::spread::Spread;
 use sluice_path::table::toeplitz::RssKey;
 
 /// What was found out about a port's RSS, to be shown.

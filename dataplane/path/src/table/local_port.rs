@@ -10,11 +10,7 @@
 
 use std::sync::Arc;
 
-use super::owner::Spread;
-use super::toeplitz::{IPV4_TUPLE_BYTES, Reta, Toeplitz};
-
-/// First local port: those below are for servers (RFC 6335).
-pub const FIRST_PORT: u16 = 1_024;
+use super::spread::{FIRST_PORT, Spread};
 
 /// A candidate: a local address and local port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,59 +30,6 @@ pub struct Towards<'a> {
     pub port: u16,
     /// Local addresses of the pool, in host order.
     pub local_addresses: &'a [u32],
-}
-
-/// Local ports by the table entry to which their share of the RSS hash leads.
-///
-/// The share is linear: ports whose share leads to entry 0 turn any port, by XOR, into the others of
-/// its own entry. So one port of each entry and those of entry 0 say it all, in 1 to 2 KiB.
-#[derive(Clone, Debug)]
-pub struct PortGroups {
-    /// By entry: its lowest port.
-    lowest: Box<[u16]>,
-    /// The ports of entry 0, from [`FIRST_PORT`] on.
-    steps: Box<[u16]>,
-}
-
-impl PortGroups {
-    /// The groups under a hash and a table; `None` when some entry would have no port.
-    pub fn new(hash: &Toeplitz<IPV4_TUPLE_BYTES>, reta: &Reta) -> Option<Self> {
-        let mut lowest = vec![None; reta.len()];
-        let mut steps = Vec::new();
-        for port in 0..=u16::MAX {
-            let entry = reta.entry(hash.dst_port(port));
-            lowest[entry as usize].get_or_insert(port);
-            if entry == 0 && port >= FIRST_PORT {
-                steps.push(port);
-            }
-        }
-        let lowest = lowest.into_iter().collect::<Option<_>>()?;
-        (!steps.is_empty()).then(|| PortGroups { lowest, steps: steps.into() })
-    }
-
-    /// Ports of each entry. A key of ours leaves none out.
-    pub fn per_entry(&self) -> u32 {
-        self.steps.len() as u32
-    }
-
-    /// Port number `nth` of an entry, never one below [`FIRST_PORT`]: either the lowest port of the
-    /// entry has none of the six highest bits, and the result has those of the step; or it has one,
-    /// and then no port of the entry is below 1,024.
-    #[inline(always)]
-    pub fn port(&self, entry: u32, nth: u32) -> u16 {
-        self.lowest[entry as usize] ^ self.steps[nth as usize]
-    }
-
-    /// Which port of its entry a port is, by [`port`](Self::port).
-    fn nth(&self, entry: u32, port: u16) -> Option<u32> {
-        let step = port ^ self.lowest[entry as usize];
-        self.steps.binary_search(&step).ok().map(|nth| nth as u32)
-    }
-
-    /// Memory it takes, in bytes.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.lowest) + size_of_val(&*self.steps)
-    }
 }
 
 /// The part of every local address's ports that one worker owns.
@@ -193,6 +136,7 @@ impl OwnPorts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::toeplitz::Reta;
     use crate::table::toeplitz::tests::{real_keys, soft_rss};
     use crate::testkit::Random;
     use std::collections::{HashMap, HashSet};

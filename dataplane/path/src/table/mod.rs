@@ -7,4 +7,5 @@ pub mod neighbour;
 pub mod owner;
 pub mod port_space;
 pub mod route;
+pub mod spread;
 pub mod toeplitz;

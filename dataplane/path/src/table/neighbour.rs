@@ -1,6 +1,6 @@
 //! A worker's copy of the next hops: what to write in front of a packet, and out of which port.
 //!
-//! The main thread resolves (`resolver.rs`) and tells every worker; a worker asks it for an address
+//! The main thread resolves (`resolver/`) and tells every worker; a worker asks it for an address
 //! that it does not know, and again now and then while it uses one. Conns keep the slot of their
 //! next hop; its epoch, raised whenever the slot changes hands, tells them when to look again. Slots
 //! are used in turn, so that an epoch comes round only after 32,766 times as many next hops as there

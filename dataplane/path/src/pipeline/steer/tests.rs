@@ -10,7 +10,8 @@ use super::{FIRST_PACKETS, Steering, Trust};
 use crate::burst::Meta;
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::MemFrame;
-use crate::table::owner::{Owners, Spread};
+use crate::table::owner::Owners;
+use crate::table::spread::Spread;
 use crate::table::toeplitz::tests::real_keys;
 use crate::table::toeplitz::{Reta, RssKey};
 use crate::testkit::{

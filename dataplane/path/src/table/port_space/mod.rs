@@ -20,7 +20,7 @@ mod part;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-pub use part::BLOCK;
+pub use part::{BLOCK, Exhausted};
 use part::{Part, add};
 
 use super::local_port::{LocalPort, OwnPorts, Towards};
@@ -28,10 +28,6 @@ use crate::flow::FlowKey;
 
 /// Looks without a port that was used again too early after which that is over: a minute.
 const QUIET_LOOKS: u32 = 60;
-
-/// All local ports towards a backend are in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
 
 /// The local ports of a pool towards a backend.
 #[derive(Debug)]
@@ -264,8 +260,8 @@ impl PortSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::local_port::FIRST_PORT;
-    use crate::table::owner::Spread;
+    use crate::table::spread::FIRST_PORT;
+    use crate::table::spread::Spread;
     use crate::table::toeplitz::Reta;
     use crate::table::toeplitz::tests::real_keys;
     use crate::testkit::{Random, range_of};

@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Exhausted;
 use super::blocks::Blocks;
 use crate::counters::Counter;
 
@@ -12,6 +11,10 @@ pub const BLOCK: u32 = 256;
 /// Blocks of a space, over all workers and beyond one for each of them, at the most: with more
 /// addresses than eight the blocks become larger instead.
 const MOST_BLOCKS: u32 = 2_048;
+/// All local ports towards a backend are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
 /// A number that one worker writes.
 #[inline(always)]
 pub(super) fn add(to: &AtomicU32, amount: u32) {
