@@ -12,6 +12,7 @@ use crate::orders::Orders;
 use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::host_flows::KernelLane;
+use sluice_path::ids::WorkerId;
 use sluice_path::next_hop::NeighbourUpdate;
 use sluice_path::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
 use sluice_path::snapshot::Compiled;
@@ -106,9 +107,9 @@ impl Sink<Mbuf> for Lanes {
         self.ports[port as usize].push(frame, &self.counters);
     }
 
-    fn hand_over(&mut self, worker: u16, in_port: u16, mut frame: Mbuf) {
+    fn hand_over(&mut self, worker: WorkerId, in_port: u16, mut frame: Mbuf) {
         frame.set_tag(u32::from(in_port));
-        if let Some(lane) = &mut self.workers[worker as usize] {
+        if let Some(lane) = &mut self.workers[worker.index()] {
             lane.push(frame, &self.counters);
         }
     }

@@ -7,6 +7,7 @@ use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotSer
 use sluice_path::counters::WorkerCounters;
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::HostFlows;
+use sluice_path::ids::WorkerId;
 use sluice_path::memory::Pages;
 use sluice_path::pipeline::{Pipeline, PipelineConfig, Steering};
 use sluice_path::slots::{self, Slots};
@@ -45,19 +46,19 @@ impl<F: Frame> Setup<F> {
     }
 
     /// The pipeline of worker number so of so many, for one service in full-NAT with Maglev.
-    pub fn one_of(worker: (u16, u16), steering: Steering, conns: u32) -> Self {
+    pub fn one_of(worker: (WorkerId, u16), steering: Steering, conns: u32) -> Self {
         Self::worker(vec![web(Mode::FullNat)], conns, worker, steering)
     }
 
     /// A pipeline for `conns` conns and these services.
     pub fn new(services: Vec<SnapshotService>, conns: u32) -> Self {
-        Self::worker(services, conns, (0, 1), Steering::by_handover(1))
+        Self::worker(services, conns, (WorkerId(0), 1), Steering::by_handover(1))
     }
 
     fn worker(
         services: Vec<SnapshotService>,
         conns: u32,
-        (worker, workers): (u16, u16),
+        (worker, workers): (WorkerId, u16),
         steering: Steering,
     ) -> Self {
         let backends: usize = services.iter().map(|s| s.backends.len()).sum();

@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 
 use sluice_api::{Mode, Protocol, Scheduler, SnapshotService};
+use sluice_path::ids::WorkerId;
 use sluice_path::scheduler::{Wrr, WrrTable, pick_least_connections};
 use sluice_path::tally::Reading;
 use sluice_path::testkit::{self, PORT_MACS, Random, Team, VIP, flow, packet, snapshot};
@@ -276,8 +277,9 @@ fn round_robin_stays_within_two_per_worker() {
         let all: f64 = weights.iter().map(|w| f64::from(*w)).sum();
         for arrivals in ARRIVALS {
             for (column, workers) in WORKERS.into_iter().enumerate() {
-                let mut states: Vec<Wrr> =
-                    (0..workers).map(|worker| Wrr::of_worker(worker, workers)).collect();
+                let mut states: Vec<Wrr> = WorkerId::first(workers)
+                    .map(|worker| Wrr::of_worker(worker, workers))
+                    .collect();
                 // From the start, and from some later moment on.
                 for from_start in [true, false] {
                     let mut counts = vec![0u32; weights.len()];
@@ -313,7 +315,7 @@ fn round_robin_begins_everywhere() {
         let table = WrrTable::build(&[1; 24]);
         let mut counts = [0; 24];
         for worker in 0..workers {
-            let mut state = Wrr::of_worker(worker, workers);
+            let mut state = Wrr::of_worker(WorkerId(worker), workers);
             for _ in 0..24 / workers {
                 counts[usize::from(state.pick(&table).unwrap())] += 1;
             }

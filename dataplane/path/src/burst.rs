@@ -4,6 +4,7 @@ use sluice_api::DropReason;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::flow::{FlowKey, Tuple};
+use crate::ids::WorkerId;
 use crate::table::conn::ConnRef;
 
 /// Most packets of a burst.
@@ -27,7 +28,7 @@ pub enum Verdict {
     /// To the worker that owns its conn.
     HandOver {
         /// That worker's number.
-        worker: u16,
+        worker: WorkerId,
     },
     /// To the kernel, through the exception port of this port.
     Kernel {

@@ -1,5 +1,6 @@
 //! The identity of a flow, and its keyed hash.
 
+use crate::ids::WorkerId;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::SharedSeed;
@@ -90,8 +91,8 @@ impl FlowHasher {
 
     /// The worker, of `workers`, that owns a client's flow with this hash.
     #[inline(always)]
-    pub fn owner(hash: u64, workers: u16) -> u16 {
-        ((((hash >> 32) as u16 as u32) * u32::from(workers)) >> 16) as u16
+    pub fn owner(hash: u64, workers: u16) -> WorkerId {
+        WorkerId(((((hash >> 32) as u16 as u32) * u32::from(workers)) >> 16) as u16)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod flow;
 pub mod frame;
 pub mod host_flows;
+pub mod ids;
 pub mod intrinsics;
 pub mod ledger;
 pub mod memory;

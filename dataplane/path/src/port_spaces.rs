@@ -14,6 +14,7 @@ use sluice_api::stats::TableUsage;
 use sluice_api::{Mode, Pool, Snapshot};
 
 use crate::flow::FlowKey;
+use crate::ids::WorkerId;
 use crate::table::local_port::{LocalPort, OwnPorts};
 use crate::table::port_space::PortSpace;
 
@@ -150,7 +151,7 @@ impl PortSpaces {
     /// them is in use, and the memory of all its spaces.
     pub fn pool_usage(&self, pool: &Pool) -> TableUsage {
         let addresses: Vec<u32> = pool.open_addresses().map(|a| a.to_bits()).collect();
-        let workers = 0..self.owners.len();
+        let workers = WorkerId::first(self.workers());
         let of_workers = |space| workers.clone().map(move |worker| PortSpace::usage(space, worker));
         let all = self.of_pool(&addresses).flat_map(of_workers);
         // Where no backend has any, what the worker with the fewest ports has.
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_space_is_handed_on_until_its_pool_changes() {
-        let owners: Arc<[OwnPorts]> = [OwnPorts::by_modulo(0, 1)].into();
+        let owners: Arc<[OwnPorts]> = [OwnPorts::by_modulo(WorkerId(0), 1)].into();
         let web = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 2);
         let mut other = testkit::service("other", 81, Protocol::Tcp, Mode::FullNat, 2);
         other.backends = web.backends.clone();
@@ -229,7 +230,7 @@ mod tests {
         assert!(Arc::ptr_eq(&space, &of(&third, &lan).unwrap()), "a conn uses it");
         assert_eq!(third.of_pool(&lan).count(), 1, "the other backend has none");
         third.release(&owners[0], &flow);
-        assert_eq!(space.usage(0).0, 0);
+        assert_eq!(space.usage(WorkerId(0)).0, 0);
         let fourth = PortSpaces::new(&snapshot, &third);
         assert_eq!(fourth.of_pool(&lan).count(), 0);
 
@@ -246,6 +247,6 @@ mod tests {
         let on = |dst: u32| FlowKey { dst, ..flow };
         after.release(&owners[0], &on(lan[1]));
         after.release(&owners[0], &on(lan[0]));
-        assert_eq!(now.usage(0).0, 0);
+        assert_eq!(now.usage(WorkerId(0)).0, 0);
     }
 }

@@ -37,6 +37,7 @@ use crate::orders::Orders;
 use crate::worker::{Worker, WorkerParts};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::host_flows::{HostFlows, KernelLane};
+use sluice_path::ids::WorkerId;
 use sluice_path::ledger::Ledger;
 use sluice_path::memory::Pages;
 use sluice_path::pipeline::{HELD, PipelineConfig, PortInfo};
@@ -146,7 +147,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         .collect();
     let routes = Arc::new(routes(&config));
     let pipeline_config = PipelineConfig {
-        worker: 0,
+        worker: WorkerId(0),
         workers: workers as u16,
         steering: steering.clone(),
         conns: per_worker,
@@ -183,7 +184,8 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
         views.push(Arc::clone(&view));
         let updates = Arc::new(ArrayQueue::new(MESSAGES));
         let (to_main, for_kernel) = kernel_rings(&eal, worker)?;
-        let pipeline = PipelineConfig { worker: worker as u16, ..pipeline_config.clone() };
+        let pipeline =
+            PipelineConfig { worker: WorkerId(worker as u16), ..pipeline_config.clone() };
         let (rx, tx) = std::mem::take(&mut queues[worker]);
         let (to_workers, from_workers) = std::mem::take(&mut rings[worker]);
         let (to_worker, from_main) = spsc(&eal, &format!("main-{worker}"), RING)?;

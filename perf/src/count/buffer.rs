@@ -4,6 +4,7 @@
 
 use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
 use sluice_path::host_flows::KernelLane;
+use sluice_path::ids::WorkerId;
 use sluice_path::intrinsics::prefetch;
 use sluice_path::pipeline::Sink;
 
@@ -70,7 +71,7 @@ pub struct Lane {
     /// To ports and the kernel.
     pub sent: Vec<Buffer>,
     /// To other workers: which one, and the port by which it came in.
-    pub handed_over: Vec<(u16, u16, Buffer)>,
+    pub handed_over: Vec<(WorkerId, u16, Buffer)>,
 }
 
 impl Sink<Buffer> for Lane {
@@ -78,7 +79,7 @@ impl Sink<Buffer> for Lane {
     fn transmit(&mut self, _port: u16, frame: Buffer) {
         self.sent.push(frame);
     }
-    fn hand_over(&mut self, worker: u16, in_port: u16, frame: Buffer) {
+    fn hand_over(&mut self, worker: WorkerId, in_port: u16, frame: Buffer) {
         self.handed_over.push((worker, in_port, frame));
     }
     fn to_kernel(&mut self, _port: u16, frame: Buffer, _lane: KernelLane) {

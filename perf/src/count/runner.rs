@@ -3,6 +3,7 @@
 use sluice_api::Mode;
 use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::flow::FlowKey;
+use sluice_path::ids::WorkerId;
 use sluice_path::pipeline::{Steering, ToMain};
 use sluice_path::testkit::{self, BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::tcp::TcpFlags;
@@ -27,7 +28,7 @@ impl Runner {
     }
 
     /// Worker number so of so many, with one service in full-NAT.
-    pub fn one_of(worker: (u16, u16), steering: Steering, conns: u32) -> Self {
+    pub fn one_of(worker: (WorkerId, u16), steering: Steering, conns: u32) -> Self {
         Self::over(Setup::one_of(worker, steering, conns))
     }
 
@@ -73,7 +74,7 @@ impl Runner {
     }
 
     /// What was for other workers since the last call: to which, by which port, and the packet.
-    pub fn take_handed_over(&mut self) -> Vec<(u16, u16, Buffer)> {
+    pub fn take_handed_over(&mut self) -> Vec<(WorkerId, u16, Buffer)> {
         self.lane.handed_over.drain(..).collect()
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sluice_path::burst::Meta;
 use sluice_path::flow::{FlowKey, Tuple};
+use sluice_path::ids::WorkerId;
 use sluice_path::pipeline::{Steering, Trust};
 use sluice_path::table::owner::Owners;
 use sluice_path::table::spread::Spread;
@@ -41,7 +42,7 @@ impl Site {
     fn new(workers: u16, steering: Steering, rss: Option<Arc<Spread>>) -> Self {
         // Twice what each has on average: their shares differ.
         let worker = |w| Runner::one_of((w, workers), steering.clone(), 2 * FLOWS);
-        Site { workers: (0..workers).map(worker).collect(), rss }
+        Site { workers: WorkerId::first(workers).map(worker).collect(), rss }
     }
 
     fn flows(&self) -> impl Iterator<Item = FlowKey> + use<> {
@@ -69,7 +70,7 @@ impl Site {
         for (worker, flows) in self.workers.iter_mut().zip(queues) {
             packets += worker.send(port, flags, flows, count);
             for (owner, _, buffer) in worker.take_handed_over() {
-                foreign[usize::from(owner)].push(buffer);
+                foreign[owner.index()].push(buffer);
             }
         }
         for (worker, buffers) in self.workers.iter_mut().zip(foreign) {

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
+use sluice_path::ids::WorkerId;
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, STATES};
@@ -152,7 +153,7 @@ fn local_addresses(count: u32) -> Vec<u32> {
 
 /// A local port taken unseen, and given back.
 pub fn local_port_reserve() -> Piece {
-    let owners = [OwnPorts::by_modulo(0, 2), OwnPorts::by_modulo(1, 2)];
+    let owners = [OwnPorts::by_modulo(WorkerId(0), 2), OwnPorts::by_modulo(WorkerId(1), 2)];
     let addresses = local_addresses(4);
     let space = PortSpace::new(BACKEND, &addresses, &owners, 7);
     Piece::new("local port", TIMES, move || {
@@ -167,7 +168,7 @@ pub fn local_port_reserve() -> Piece {
 /// The longest search among all ports of so many addresses, all of them in use but two: through the
 /// rest of a block that has room only before it, and through one that has it at its end.
 fn local_port_search(addresses: u32) -> Piece {
-    let owners = [OwnPorts::by_modulo(0, 1)];
+    let owners = [OwnPorts::by_modulo(WorkerId(0), 1)];
     let capacity = owners[0].capacity(addresses as usize);
     let local = local_addresses(addresses);
     let space = PortSpace::new(BACKEND, &local, &owners, 0);
@@ -186,9 +187,9 @@ fn local_port_search(addresses: u32) -> Piece {
     for i in 0..capacity {
         made.push(make(&mut table, &space, i));
     }
-    let own = OwnPorts::by_modulo(0, 1);
+    let own = OwnPorts::by_modulo(WorkerId(0), 1);
     let first = local[0];
-    let block = space.block(0) as usize;
+    let block = space.block(WorkerId(0)) as usize;
     let mut free = made[0];
     let end = move |table: &mut ConnTable, space: &PortSpace, (conn, flow): (ConnRef, FlowKey)| {
         table.remove(conn);

@@ -4,6 +4,7 @@ use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
 use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::KernelLane;
+use sluice_path::ids::WorkerId;
 use sluice_path::pipeline::{Sink, ToMain};
 use sluice_path::testkit;
 use sluice_path::time::Millis;
@@ -29,7 +30,7 @@ impl Sink<Mbuf> for Lane {
     fn transmit(&mut self, _port: u16, frame: Mbuf) {
         self.frames.push(frame);
     }
-    fn hand_over(&mut self, _worker: u16, _in_port: u16, frame: Mbuf) {
+    fn hand_over(&mut self, _worker: WorkerId, _in_port: u16, frame: Mbuf) {
         self.frames.push(frame);
     }
     fn to_kernel(&mut self, _port: u16, frame: Mbuf, _lane: KernelLane) {

@@ -64,7 +64,7 @@ fn pick_least(
     };
     let new = u64::from(t.workers);
     // Workers draw apart from each other.
-    let random = (t.wlc_start as u64) ^ u64::from(t.worker) << 40;
+    let random = (t.wlc_start as u64) ^ u64::from(t.worker.0) << 40;
     let drawn = sampler.and_then(|some| some.pick(&service.weights, load, new, random));
     drawn.or_else(|| pick_least_connections(&service.weights, load, new, t.wlc_start))
 }

@@ -11,6 +11,7 @@ use super::{HELD, OUTBOX, Pipeline};
 use crate::burst::BURST;
 use crate::counters::{BackendCounters, QueueCounters, WorkerCounters};
 use crate::frame::MemFrame;
+use crate::ids::WorkerId;
 use crate::testkit::{self, Harness, range_of};
 
 /// Bytes that a core takes from the others when it writes one of them.
@@ -77,7 +78,7 @@ fn workers_share_no_line_that_one_of_them_writes() {
             let snapshot = &snapshot;
             // As in the process: each worker takes its memory on its own thread.
             scope.spawn(move || {
-                let h = Box::new(Harness::worker(snapshot, 10_000, worker, WORKERS));
+                let h = Box::new(Harness::worker(snapshot, 10_000, WorkerId(worker), WORKERS));
                 let lines = h.pipeline.written().into_iter().filter(|range| !range.is_empty());
                 let lines = lines.map(|r| (r.start / LINE, r.end.div_ceil(LINE), worker));
                 let _ = sender.send(lines.collect::<Vec<_>>());

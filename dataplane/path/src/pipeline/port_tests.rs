@@ -7,6 +7,7 @@ use sluice_wire::tcp::TcpFlags;
 
 use crate::burst::{BURST, Meta};
 use crate::flow::FlowKey;
+use crate::ids::WorkerId;
 use crate::table::conn::wheel::SLOT_MS;
 use crate::table::local_port::OwnPorts;
 use crate::testkit::{self, *};
@@ -42,7 +43,7 @@ struct Site {
 
 impl Site {
     fn new(worker: u16, workers: u16) -> Self {
-        let h = Harness::worker(&in_pool(1, dns(), "lan"), 100_000, worker, workers);
+        let h = Harness::worker(&in_pool(1, dns(), "lan"), 100_000, WorkerId(worker), workers);
         Site { h, clients: 0 }
     }
 
@@ -87,7 +88,7 @@ impl Site {
 
     /// Short conns, all ports that are left over and over, some at once: none is refused.
     fn use_all_ports(&mut self, long: usize, rounds: usize) {
-        let left = OwnPorts::by_modulo(0, 1).capacity(1) as usize - long;
+        let left = OwnPorts::by_modulo(WorkerId(0), 1).capacity(1) as usize - long;
         let at_once = left.min(1_000);
         let mut made = 0;
         while made < rounds * left {

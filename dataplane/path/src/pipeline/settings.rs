@@ -7,6 +7,7 @@ use sluice_wire::ether::MacAddr;
 
 use super::Steering;
 use crate::host_flows::HostFlows;
+use crate::ids::WorkerId;
 use crate::memory::Pages;
 use crate::table::route::RouteTable;
 
@@ -31,7 +32,7 @@ pub struct PortInfo {
 #[derive(Clone)]
 pub struct PipelineConfig {
     /// This worker's number.
-    pub worker: u16,
+    pub worker: WorkerId,
     /// How many workers there are.
     pub workers: u16,
     /// How packets find the worker that owns their conn.

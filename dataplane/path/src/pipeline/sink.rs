@@ -1,13 +1,14 @@
 //! Where packets go that leave the pipeline.
 
 use crate::host_flows::KernelLane;
+use crate::ids::WorkerId;
 
 /// Takes the packets that leave the pipeline.
 pub trait Sink<F> {
     /// Out of a port.
     fn transmit(&mut self, port: u16, frame: F);
     /// To another worker.
-    fn hand_over(&mut self, worker: u16, in_port: u16, frame: F);
+    fn hand_over(&mut self, worker: WorkerId, in_port: u16, frame: F);
     /// To the kernel, by the exception port of a port; on the way there it takes a place of its kind.
     fn to_kernel(&mut self, port: u16, frame: F, lane: KernelLane);
     /// A buffer for a packet of our own; none when there is none to spare.

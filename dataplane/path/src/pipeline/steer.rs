@@ -16,6 +16,7 @@ mod tests;
 use super::Tables;
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::WorkerCounters;
+use crate::ids::WorkerId;
 use crate::snapshot::{Address, Compiled};
 use crate::table::owner::Owners;
 
@@ -80,7 +81,7 @@ struct PortTrust {
 /// What the stages know of steering.
 pub struct Steer {
     owners: Owners,
-    worker: u16,
+    worker: WorkerId,
     ports: Box<[PortTrust]>,
     /// Whether every packet is with its owner: of one worker, or by ports that are all trusted.
     all_at_home: bool,
@@ -91,7 +92,7 @@ pub struct Steer {
 impl Steer {
     pub(super) fn new(
         steering: &Steering,
-        (worker, workers): (u16, u16),
+        (worker, workers): (WorkerId, u16),
         ports: usize,
         counters: &WorkerCounters,
     ) -> Self {
@@ -117,7 +118,7 @@ impl Steer {
     /// The worker that owns a packet's conn; `None` when no conn can be meant, and whoever got it
     /// can decide.
     #[inline(always)]
-    fn owner(&self, meta: &Meta, config: &Compiled) -> Option<u16> {
+    fn owner(&self, meta: &Meta, config: &Compiled) -> Option<WorkerId> {
         match config.address_of_conns(meta.key().dst)? {
             Address::Local => Some(self.owners.of_backend(&meta.tuple)),
             Address::Vip => Some(self.owners.of_client(&meta.tuple, meta.hash)),
@@ -127,7 +128,7 @@ impl Steer {
 
     /// The worker to whom a packet goes that was found to be of a flow, when it is another one than
     /// this, whatever its port's NIC does. It is handed over once.
-    pub(super) fn elsewhere(&self, meta: &Meta, config: &Compiled) -> Option<u16> {
+    pub(super) fn elsewhere(&self, meta: &Meta, config: &Compiled) -> Option<WorkerId> {
         let owner = self.owner(meta, config).filter(|owner| *owner != self.worker);
         owner.filter(|_| !meta.handed_over)
     }

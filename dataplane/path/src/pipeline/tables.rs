@@ -19,6 +19,7 @@ use crate::counters::WorkerCounters;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::frame::Frame;
 use crate::host_flows::HostFlows;
+use crate::ids::WorkerId;
 use crate::scheduler::Wrr;
 use crate::snapshot::leaving::Census;
 use crate::table::conn::ConnTable;
@@ -82,7 +83,7 @@ pub struct Tables {
     /// Conns made when expiry was last called.
     pub(super) created_before: u64,
     pub(super) census: Census,
-    pub(super) worker: u16,
+    pub(super) worker: WorkerId,
 }
 
 impl Tables {
@@ -128,7 +129,7 @@ impl<F: Frame> Pipeline<F> {
                 last_hops: vec![next_hop::LastHop::default(); config.backend_slots].into(),
                 wrr: vec![Wrr::of_worker(config.worker, config.workers); config.service_slots]
                     .into(),
-                wlc_start: config.worker as usize,
+                wlc_start: config.worker.index(),
                 full: vec![choose::Full::default(); config.service_slots].into(),
                 view,
                 workers: config.workers,

@@ -13,6 +13,7 @@ use sluice_wire::tcp::TcpFlags;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
+use crate::ids::WorkerId;
 use crate::next_hop::{NeighbourState, NeighbourUpdate, Purpose};
 use crate::pipeline::{HELD_PER_NEIGHBOUR, ToMain};
 use crate::resolver::{Action, Resolver};
@@ -302,7 +303,7 @@ fn one_clients_conns_to_one_backend_use_every_local_port_then_are_refused() {
     let out = h.receive(CLIENT_PORT, syns);
     let ports: std::collections::HashSet<u16> =
         out.transmitted.iter().map(|(_, f)| inspect(f).0.src_port).collect();
-    let all = OwnPorts::by_modulo(0, 1).capacity(1);
+    let all = OwnPorts::by_modulo(WorkerId(0), 1).capacity(1);
     assert_eq!((ports.len() as u32, out.transmitted.len() as u32), (all, all));
     assert_eq!(h.drops(DropReason::LocalPortsExhausted), u64::from(65_535 - all));
     one(&mut h, CLIENT_PORT, &client(1), ACK);
@@ -871,7 +872,8 @@ fn bad_frames_have_names() {
 fn two_workers_hand_over_so_that_both_directions_meet() {
     let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
     let snap = snapshot(1, vec![service]);
-    let mut workers: Vec<Harness> = (0..2).map(|w| Harness::worker(&snap, 10_000, w, 2)).collect();
+    let mut workers: Vec<Harness> =
+        (0..2).map(|w| Harness::worker(&snap, 10_000, WorkerId(w), 2)).collect();
     let mut moved = 0;
     for p in 1..=500 {
         let bytes = packet(PORT_MACS[0], &client(p), SYN, &[]);
@@ -880,7 +882,7 @@ fn two_workers_hand_over_so_that_both_directions_meet() {
             workers.iter_mut().map(|w| w.receive(CLIENT_PORT, [bytes.clone()])).collect();
         let owner = usize::from(first[1].handed_over.is_empty());
         assert_eq!(first[owner].transmitted.len(), 1);
-        assert_eq!(first[1 - owner].handed_over[0].0 as usize, owner);
+        assert_eq!(first[1 - owner].handed_over[0].0.index(), owner);
         let key = inspect(&first[owner].transmitted[0].1).0;
         assert_eq!(usize::from(key.src_port % 2), owner);
         moved += 1 - owner;
@@ -888,7 +890,7 @@ fn two_workers_hand_over_so_that_both_directions_meet() {
         let reply = packet(PORT_MACS[1], &back(&key), SYN_ACK, &[]);
         let out = workers[1 - owner].receive(BACKEND_PORT, [reply]);
         let (to, in_port, frame) = &out.handed_over[0];
-        assert_eq!((*to as usize, *in_port), (owner, BACKEND_PORT));
+        assert_eq!((to.index(), *in_port), (owner, BACKEND_PORT));
         let meta = Meta::received(*in_port, true);
         let out = workers[owner].receive_meta(meta, [frame.clone().into_bytes()]);
         assert_eq!(inspect(&out.transmitted[0].1), (back(&client(p)), true));
@@ -902,7 +904,8 @@ fn conns_of_a_vip_and_a_pool_that_are_gone_are_still_steered_to_their_owner() {
     let with = snapshot(1, vec![service]);
     let mut without = snapshot(2, vec![]);
     without.pools.clear();
-    let mut workers: Vec<Harness> = (0..2).map(|w| Harness::worker(&with, 1_000, w, 2)).collect();
+    let mut workers: Vec<Harness> =
+        (0..2).map(|w| Harness::worker(&with, 1_000, WorkerId(w), 2)).collect();
     let mut moved = 0;
     for p in 1..=50 {
         let syn = packet(PORT_MACS[0], &client(p), SYN, &[]);
@@ -916,12 +919,7 @@ fn conns_of_a_vip_and_a_pool_that_are_gone_are_still_steered_to_their_owner() {
         {
             let bytes = packet(PORT_MACS[port as usize], &key, flags, &[]);
             let out = workers[1 - owner].receive(port, [bytes.clone()]);
-            assert_eq!(
-                out.handed_over[0].0 as usize,
-                owner,
-                "{:?}",
-                workers[1 - owner].all_drops()
-            );
+            assert_eq!(out.handed_over[0].0.index(), owner, "{:?}", workers[1 - owner].all_drops());
             let out = workers[owner].receive_meta(Meta::received(port, true), [bytes]);
             assert_eq!(out.transmitted.len(), 1, "{:?}", workers[owner].all_drops());
             moved += 1;

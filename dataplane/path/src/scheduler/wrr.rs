@@ -12,6 +12,7 @@
 //! or 5 N (long one), as each worker keeps it to within 2 or 5 for itself; and exactly its due
 //! whenever each worker has gone through whole cycles.
 
+use crate::ids::WorkerId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -82,10 +83,10 @@ impl WrrTable {
 impl Wrr {
     /// Where a worker of so many starts: as far from the others as can be, so that a few conns on
     /// many workers do not all go to the first backends.
-    pub const fn of_worker(worker: u16, workers: u16) -> Self {
+    pub const fn of_worker(worker: WorkerId, workers: u16) -> Self {
         let workers = if workers == 0 { 1 } else { workers as u64 };
         // Rounded up, as the pick is found by rounding down.
-        Wrr { position: FRESH | (((worker as u64) << 32).div_ceil(workers) % FRESH) }
+        Wrr { position: FRESH | (((worker.0 as u64) << 32).div_ceil(workers) % FRESH) }
     }
 
     /// A number that is another after each pick.
@@ -207,9 +208,9 @@ mod tests {
         for weights in [&[][..], &[0], &[0, 0, 0]] {
             let table = WrrTable::build(weights);
             assert_eq!(table.cycle(), 0);
-            let mut state = Wrr::of_worker(3, 4);
+            let mut state = Wrr::of_worker(WorkerId(3), 4);
             assert_eq!(state.pick(&table), None);
-            assert_eq!(state, Wrr::of_worker(3, 4));
+            assert_eq!(state, Wrr::of_worker(WorkerId(3), 4));
         }
     }
 
@@ -230,7 +231,9 @@ mod tests {
     fn workers_that_start_apart_begin_apart() {
         let first = |weights: &[u16], workers: u16| -> Vec<u16> {
             let table = WrrTable::build(weights);
-            (0..workers).map(|w| Wrr::of_worker(w, workers).pick(&table).unwrap()).collect()
+            (0..workers)
+                .map(|w| Wrr::of_worker(WorkerId(w), workers).pick(&table).unwrap())
+                .collect()
         };
         assert_eq!(first(&[1, 1, 1], 3), [0, 1, 2]);
         assert_eq!(first(&[1; 12], 4), [0, 3, 6, 9]);

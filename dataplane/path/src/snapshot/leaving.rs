@@ -18,6 +18,7 @@ use sluice_api::stats::LeavingStats;
 
 use super::address::Address;
 use crate::counters::Counter;
+use crate::ids::WorkerId;
 use crate::table::conn::Conn;
 use crate::time::{Millis, at_or_after};
 
@@ -191,18 +192,18 @@ pub struct Census {
 impl Census {
     /// Count a few of a worker's conns. Call once a round.
     #[inline]
-    pub fn step(&mut self, leaving: &Leaving, worker: u16, conns: &[Conn], now: Millis) {
+    pub fn step(&mut self, leaving: &Leaving, worker: WorkerId, conns: &[Conn], now: Millis) {
         if leaving.id != 0 {
             self.count(leaving, worker, conns, now);
         }
     }
 
     #[cold]
-    fn count(&mut self, leaving: &Leaving, worker: u16, conns: &[Conn], now: Millis) {
+    fn count(&mut self, leaving: &Leaving, worker: WorkerId, conns: &[Conn], now: Millis) {
         if self.id != leaving.id {
             *self = Census { id: leaving.id, next: 0, begin_at: None };
         }
-        let Some(row) = leaving.rows.get(usize::from(worker)) else { return };
+        let Some(row) = leaving.rows.get(worker.index()) else { return };
         if self.next == 0 {
             if self.begin_at.is_some_and(|at| !at_or_after(now, at)) {
                 return;

@@ -8,6 +8,7 @@
 //! whose queue the NIC's RSS hash of the return flow leads, or those congruent to its number modulo
 //! the workers.
 
+use crate::ids::WorkerId;
 use std::sync::Arc;
 
 use super::spread::{FIRST_PORT, Spread};
@@ -35,7 +36,7 @@ pub struct Towards<'a> {
 /// The part of every local address's ports that one worker owns.
 #[derive(Clone, Debug)]
 pub struct OwnPorts {
-    worker: u16,
+    worker: WorkerId,
     per_address: u32,
     scheme: Scheme,
 }
@@ -50,25 +51,25 @@ enum Scheme {
 
 impl OwnPorts {
     /// Those of worker number `worker` of `workers`, by modulo.
-    pub fn by_modulo(worker: u16, workers: u16) -> Self {
+    pub fn by_modulo(worker: WorkerId, workers: u16) -> Self {
         let step = u32::from(workers);
         let start = u32::from(FIRST_PORT);
-        let first = start + (u32::from(worker) + step - start % step) % step;
+        let first = start + (u32::from(worker.0) + step - start % step) % step;
         let per_address = (0xffff - first) / step + 1;
         OwnPorts { worker, per_address, scheme: Scheme::Modulo { first, step } }
     }
 
     /// Those of worker number `worker`, by the hash of the return flow.
-    pub fn by_hash(worker: u16, spread: Arc<Spread>) -> Self {
-        let own_entries = spread.reta().entries_of(worker);
+    pub fn by_hash(worker: WorkerId, spread: Arc<Spread>) -> Self {
+        let own_entries = spread.reta().entries_of(worker.0);
         let per_address = own_entries.len() as u32 * spread.groups().per_entry();
         OwnPorts { worker, per_address, scheme: Scheme::Hash { spread, own_entries } }
     }
 
     /// Whose they are.
     #[inline(always)]
-    pub fn worker(&self) -> usize {
-        usize::from(self.worker)
+    pub fn worker(&self) -> WorkerId {
+        self.worker
     }
 
     /// How many conns towards one backend this worker can have with so many local addresses.
@@ -148,7 +149,7 @@ mod tests {
         for workers in 1..=7 {
             let mut seen = HashSet::new();
             for worker in 0..workers {
-                let ports = OwnPorts::by_modulo(worker, workers);
+                let ports = OwnPorts::by_modulo(WorkerId(worker), workers);
                 for number in 0..ports.capacity(1) {
                     let local = ports.candidate(number, &ONE, 0);
                     let port = local.port;
@@ -167,7 +168,7 @@ mod tests {
     fn all_by_hash(
         key: &[u8],
         reta: &[u16],
-        worker: u16,
+        worker: WorkerId,
         ports: &OwnPorts,
         towards: &Towards,
         most: u32,
@@ -183,7 +184,7 @@ mod tests {
                 let address = towards.local_addresses[local.address as usize];
                 let l4 = u32::from(towards.port) << 16 | u32::from(local.port);
                 let hash = soft_rss(&[towards.backend, address, l4], key);
-                assert_eq!(reta[hash as usize % reta.len()], worker, "{local:?}");
+                assert_eq!(reta[hash as usize % reta.len()], worker.0, "{local:?}");
                 assert!(local.port >= FIRST_PORT);
             })
             .collect()
@@ -198,13 +199,14 @@ mod tests {
                 let spread = Arc::new(Spread::new(&key, &reta, workers).expect(name));
                 let locals: Vec<u32> = (0..4).map(|_| random.next_u64() as u32).collect();
                 for worker in 0..workers {
-                    let ports = OwnPorts::by_hash(worker, Arc::clone(&spread));
+                    let ports = OwnPorts::by_hash(WorkerId(worker), Arc::clone(&spread));
                     let towards = Towards {
                         backend: random.next_u64() as u32,
                         port: random.next_u64() as u16,
                         local_addresses: &locals,
                     };
-                    let got = all_by_hash(key.bytes(), &reta, worker, &ports, &towards, 3_000);
+                    let got =
+                        all_by_hash(key.bytes(), &reta, WorkerId(worker), &ports, &towards, 3_000);
                     let mut uses = HashMap::new();
                     got.iter().for_each(|local| *uses.entry(local.address).or_insert(0) += 1);
                     let (least, most) = (uses.values().min(), uses.values().max());
@@ -224,8 +226,9 @@ mod tests {
                 let spread = Arc::new(Spread::new(&key, &reta, workers).expect(name));
                 let mut seen = HashSet::new();
                 for worker in 0..workers {
-                    let ports = OwnPorts::by_hash(worker, Arc::clone(&spread));
-                    let got = all_by_hash(key.bytes(), &reta, worker, &ports, &ONE, u32::MAX);
+                    let ports = OwnPorts::by_hash(WorkerId(worker), Arc::clone(&spread));
+                    let got =
+                        all_by_hash(key.bytes(), &reta, WorkerId(worker), &ports, &ONE, u32::MAX);
                     assert_eq!(got.len() as u32, ports.capacity(1));
                     assert!(got.iter().all(|local| seen.insert(local.port)), "{name}");
                 }
@@ -246,8 +249,8 @@ mod tests {
         let spread = Arc::new(Spread::new(key, &reta, 3).unwrap());
         let capacities: u32 = (0..3)
             .map(|worker| {
-                let ports = OwnPorts::by_hash(worker, Arc::clone(&spread));
-                all_by_hash(key.bytes(), &reta, worker, &ports, &ONE, u32::MAX);
+                let ports = OwnPorts::by_hash(WorkerId(worker), Arc::clone(&spread));
+                all_by_hash(key.bytes(), &reta, WorkerId(worker), &ports, &ONE, u32::MAX);
                 ports.capacity(1)
             })
             .sum();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::local_port::OwnPorts;
 use super::spread::Spread;
 use crate::flow::{FlowHasher, Tuple};
+use crate::ids::WorkerId;
 
 /// How the owner of a flow is found.
 #[derive(Clone, Debug)]
@@ -25,32 +26,32 @@ pub enum Owners {
 impl Owners {
     /// The owner of a client's flow, of which `hash` is the flow hash.
     #[inline(always)]
-    pub fn of_client(&self, tuple: &Tuple, hash: u64) -> u16 {
+    pub fn of_client(&self, tuple: &Tuple, hash: u64) -> WorkerId {
         match self {
             Owners::Arithmetic { workers } => FlowHasher::owner(hash, *workers),
-            Owners::Rss(spread) => spread.queue(tuple),
+            Owners::Rss(spread) => WorkerId(spread.queue(tuple)),
         }
     }
 
     /// The owner of a backend's flow to a local port.
     #[inline(always)]
-    pub fn of_backend(&self, tuple: &Tuple) -> u16 {
+    pub fn of_backend(&self, tuple: &Tuple) -> WorkerId {
         match self {
             Owners::Arithmetic { workers } => {
                 let ports = tuple.ports.to_ne_bytes();
-                u16::from_be_bytes([ports[2], ports[3]]) % workers
+                WorkerId(u16::from_be_bytes([ports[2], ports[3]]) % workers)
             }
-            Owners::Rss(spread) => spread.queue(tuple),
+            Owners::Rss(spread) => WorkerId(spread.queue(tuple)),
         }
     }
 
     /// The local ports of each of so many workers.
     pub fn all_own_ports(&self, workers: u16) -> Arc<[OwnPorts]> {
-        (0..workers).map(|worker| self.own_ports(worker)).collect()
+        WorkerId::first(workers).map(|worker| self.own_ports(worker)).collect()
     }
 
     /// The local ports of a worker.
-    pub fn own_ports(&self, worker: u16) -> OwnPorts {
+    pub fn own_ports(&self, worker: WorkerId) -> OwnPorts {
         match self {
             Owners::Arithmetic { workers } => OwnPorts::by_modulo(worker, *workers),
             Owners::Rss(spread) => OwnPorts::by_hash(worker, Arc::clone(spread)),
@@ -67,7 +68,7 @@ mod tests {
     fn arithmetic_owners_are_as_they_were() {
         let owners = Owners::Arithmetic { workers: 3 };
         let key = FlowKey { src: 1, dst: 2, src_port: 3, dst_port: 5_000, protocol: 6 };
-        assert_eq!(owners.of_backend(&Tuple::from(&key)), 5_000 % 3);
-        assert_eq!(owners.of_client(&Tuple::from(&key), 0xffff << 32), 2);
+        assert_eq!(owners.of_backend(&Tuple::from(&key)), WorkerId(5_000 % 3));
+        assert_eq!(owners.of_client(&Tuple::from(&key), 0xffff << 32), WorkerId(2));
     }
 }

@@ -10,6 +10,7 @@ use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
 use crate::frame::MemFrame;
 use crate::host_flows::{HostFlows, KernelLane};
+use crate::ids::WorkerId;
 use crate::memory::Pages;
 use crate::next_hop::NeighbourUpdate;
 use crate::pipeline::{Pipeline, PipelineConfig, Sink, Steering, ToMain};
@@ -25,7 +26,7 @@ pub struct Out {
     /// Port and packet.
     pub transmitted: Vec<(u16, MemFrame)>,
     /// Worker, port it came in by, and packet.
-    pub handed_over: Vec<(u16, u16, MemFrame)>,
+    pub handed_over: Vec<(WorkerId, u16, MemFrame)>,
     /// Port and packet.
     pub to_kernel: Vec<(u16, MemFrame)>,
     /// The part of the way to the kernel that each of them takes.
@@ -36,7 +37,7 @@ impl Sink<MemFrame> for Out {
     fn transmit(&mut self, port: u16, frame: MemFrame) {
         self.transmitted.push((port, frame));
     }
-    fn hand_over(&mut self, worker: u16, in_port: u16, frame: MemFrame) {
+    fn hand_over(&mut self, worker: WorkerId, in_port: u16, frame: MemFrame) {
         self.handed_over.push((worker, in_port, frame));
     }
     fn to_kernel(&mut self, port: u16, frame: MemFrame, lane: KernelLane) {
@@ -74,11 +75,11 @@ pub struct Harness {
 impl Harness {
     /// One worker with room for `conns`, forwarding by a snapshot.
     pub fn new(snapshot: &Snapshot, conns: u32) -> Self {
-        Self::worker(snapshot, conns, 0, 1)
+        Self::worker(snapshot, conns, WorkerId(0), 1)
     }
 
     /// Worker number `worker` of `workers`, with handover.
-    pub fn worker(snapshot: &Snapshot, conns: u32, worker: u16, workers: u16) -> Self {
+    pub fn worker(snapshot: &Snapshot, conns: u32, worker: WorkerId, workers: u16) -> Self {
         Self::steered(snapshot, conns, (worker, workers), Steering::by_handover(workers))
     }
 
@@ -86,7 +87,7 @@ impl Harness {
     pub fn steered(
         snapshot: &Snapshot,
         conns: u32,
-        (worker, workers): (u16, u16),
+        (worker, workers): (WorkerId, u16),
         steering: Steering,
     ) -> Self {
         let limits = test_limits();

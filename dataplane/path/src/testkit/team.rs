@@ -7,6 +7,7 @@ use sluice_api::Snapshot;
 use super::{BACKEND_PORT, CLIENT_PORT, Harness, Out, own_addresses, test_limits};
 use crate::burst::Meta;
 use crate::frame::Frame;
+use crate::ids::WorkerId;
 use crate::ledger::Ledger;
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
@@ -32,8 +33,9 @@ impl Team {
     pub fn new(snapshot: &Snapshot, conns: u32, workers: u16) -> Self {
         let nothing = Snapshot::default();
         let limits = test_limits();
-        let workers: Vec<Harness> =
-            (0..workers).map(|w| Harness::worker(&nothing, conns, w, workers)).collect();
+        let workers: Vec<Harness> = WorkerId::first(workers)
+            .map(|w| Harness::worker(&nothing, conns, w, workers))
+            .collect();
         let counters: Vec<_> = workers.iter().map(|w| Arc::clone(&w.counters)).collect();
         let views = workers.iter().map(|w| Arc::clone(&w.view)).collect();
         let (services, backends) =
@@ -122,7 +124,7 @@ impl Team {
             None => (worker, out),
             Some((owner, in_port, frame)) => {
                 let meta = Meta::received(*in_port, true);
-                let owner = usize::from(*owner);
+                let owner = owner.index();
                 (owner, self.workers[owner].receive_meta(meta, [frame.bytes().to_vec()]))
             }
         }

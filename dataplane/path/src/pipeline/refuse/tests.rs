@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::flow::FlowKey;
+use crate::ids::WorkerId;
 use crate::testkit::{self, *};
 use sluice_api::{Mode, Protocol, Snapshot};
 
@@ -282,15 +283,15 @@ fn only_the_owner_of_a_flow_answers() {
         for (port, key) in [(CLIENT_PORT, from_client), (BACKEND_PORT, from_backend)] {
             let bytes = segment(port, &key, 1, 2, ACK, b"");
             let answers = [0, 1].map(|number| {
-                let mut worker = Harness::worker(&snapshot, 100, number, 2);
+                let mut worker = Harness::worker(&snapshot, 100, WorkerId(number), 2);
                 // Both are told that it is theirs, as a worker with another snapshot would.
                 let meta = Meta::received(port, true);
                 let out = worker.receive_meta(meta, [bytes.clone()]);
                 assert_eq!(worker.drops(DropReason::NoConn), 1);
                 out.transmitted.len()
             });
-            let owner = Harness::worker(&snapshot, 100, 0, 2).receive(port, [bytes]);
-            let owner = owner.handed_over.first().map_or(0, |(worker, ..)| usize::from(*worker));
+            let owner = Harness::worker(&snapshot, 100, WorkerId(0), 2).receive(port, [bytes]);
+            let owner = owner.handed_over.first().map_or(0, |(worker, ..)| worker.index());
             assert_eq!(answers[owner], 1);
             assert_eq!(answers[1 - owner], 0);
         }

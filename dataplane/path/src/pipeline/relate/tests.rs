@@ -13,6 +13,7 @@ use super::Related;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::Frame;
+use crate::ids::WorkerId;
 use crate::pipeline::steer::Steering;
 use crate::table::owner::Owners;
 use crate::testkit::{self, *};
@@ -405,7 +406,7 @@ fn errors_come_to_the_worker_that_has_the_conn() {
         let owners = Owners::Arithmetic { workers: 3 };
         let steering = Steering { owners, by_nic: vec![by_nic; 2].into() };
         let worker = |w| Harness::steered(&snap, 1_000, (w, 3), steering.clone());
-        let mut workers: Vec<Harness> = (0..3).map(worker).collect();
+        let mut workers: Vec<Harness> = WorkerId::first(3).map(worker).collect();
         let mut moved = 0;
         for port in 1..=60 {
             let key = flow(Protocol::Udp, (CLIENT, port), (VIP, 53));
@@ -426,7 +427,7 @@ fn errors_come_to_the_worker_that_has_the_conn() {
                     let mut out = workers[w].receive(in_port, [bytes.clone()]);
                     if w != owner {
                         let (next, tag, frame) = out.handed_over.remove(0);
-                        assert_eq!((usize::from(next), tag), (owner, in_port));
+                        assert_eq!((next.index(), tag), (owner, in_port));
                         let meta = Meta::received(tag, true);
                         out = workers[owner].receive_meta(meta, [frame.into_bytes()]);
                         moved += 1;

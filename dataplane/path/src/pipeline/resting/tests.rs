@@ -10,6 +10,7 @@ use sluice_wire::tcp::TcpFlags;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
+use crate::ids::WorkerId;
 use crate::table::conn::state::ConnState;
 use crate::table::conn::wheel::SLOT_MS;
 use crate::testkit::{self, *};
@@ -92,7 +93,7 @@ impl Site {
 
     fn of(snapshot: Snapshot, conns: u32) -> Self {
         Site {
-            h: Harness::worker(&snapshot, conns, 0, 8),
+            h: Harness::worker(&snapshot, conns, WorkerId(0), 8),
             clients: 0,
             backend: Backend::default(),
             resets: Vec::new(),

@@ -10,6 +10,7 @@ use super::{FIRST_PACKETS, Steering, Trust};
 use crate::burst::Meta;
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::MemFrame;
+use crate::ids::WorkerId;
 use crate::table::owner::Owners;
 use crate::table::spread::Spread;
 use crate::table::toeplitz::tests::real_keys;
@@ -76,7 +77,7 @@ impl Site {
         };
         let steering = Steering { owners, by_nic: claims.into() };
         let harness = |w| Harness::steered(&services(), 20_000, (w, workers), steering.clone());
-        let workers = (0..workers).map(harness).collect();
+        let workers = WorkerId::first(workers).map(harness).collect();
         Site { workers, nics, random: Random::from_env(), handed_over: 0 }
     }
 
@@ -91,9 +92,9 @@ impl Site {
         let mut out = self.workers[queue].receive(port, [bytes]);
         if let Some((worker, in_port, frame)) = out.handed_over.pop() {
             self.handed_over += 1;
-            assert_ne!(usize::from(worker), queue);
+            assert_ne!(worker.index(), queue);
             let meta = Meta::received(in_port, true);
-            out = self.workers[usize::from(worker)].receive_meta(meta, [frame.into_bytes()]);
+            out = self.workers[worker.index()].receive_meta(meta, [frame.into_bytes()]);
         }
         let drops: Vec<_> = self.workers.iter().map(Harness::all_drops).collect();
         assert_eq!(out.transmitted.len(), 1, "{key:?} {flags:?} {drops:?}");

@@ -141,7 +141,8 @@ fn a_drained_address_keeps_its_conns_and_gets_no_new_ones() {
 #[test]
 fn all_workers_count_before_an_address_is_released() {
     let with = web();
-    let mut workers: Vec<Harness> = (0..2).map(|w| Harness::worker(&with, 1_000, w, 2)).collect();
+    let mut workers: Vec<Harness> =
+        (0..2).map(|w| Harness::worker(&with, 1_000, WorkerId(w), 2)).collect();
     let made = (1..=50).filter(|port| {
         let syn = packet(PORT_MACS[0], &client(*port), TcpFlags::SYN, b"");
         workers.iter_mut().any(|w| !w.receive(CLIENT_PORT, [syn.clone()]).transmitted.is_empty())

@@ -25,6 +25,7 @@ use part::{Part, add};
 
 use super::local_port::{LocalPort, OwnPorts, Towards};
 use crate::flow::FlowKey;
+use crate::ids::WorkerId;
 
 /// Looks without a port that was used again too early after which that is over: a minute.
 const QUIET_LOOKS: u32 = 60;
@@ -85,8 +86,8 @@ impl PortSpace {
     }
 
     /// Ports that a worker has in use and that do not rest, and those that it has.
-    pub fn usage(&self, worker: usize) -> (u32, u32) {
-        let part = &self.parts[worker];
+    pub fn usage(&self, worker: WorkerId) -> (u32, u32) {
+        let part = &self.parts[worker.index()];
         let resting = part.resting.load(Relaxed);
         (part.in_use.load(Relaxed).saturating_sub(resting), part.capacity)
     }
@@ -123,8 +124,8 @@ impl PortSpace {
     }
 
     /// Candidates of a worker's block: a search looks at no more than twice as many.
-    pub fn block(&self, worker: usize) -> u32 {
-        1 << self.parts[worker].shift
+    pub fn block(&self, worker: WorkerId) -> u32 {
+        1 << self.parts[worker.index()].shift
     }
 
     /// Whether any worker has one in use.
@@ -154,7 +155,7 @@ impl PortSpace {
     /// [`Exhausted`] when none is free.
     #[inline(always)]
     pub fn reserve(&self, own: &OwnPorts) -> Result<FlowKey, Exhausted> {
-        let part = &self.parts[own.worker()];
+        let part = &self.parts[own.worker().index()];
         let number = part.next()?;
         part.next.store(number + 1, Relaxed);
         part.take(number >> part.shift);
@@ -176,7 +177,7 @@ impl PortSpace {
         own: &OwnPorts,
         mut take: impl FnMut(FlowKey) -> Option<T>,
     ) -> Result<T, Exhausted> {
-        let part = &self.parts[own.worker()];
+        let part = &self.parts[own.worker().index()];
         let towards = self.towards();
         let share = own.backend_share(&towards);
         // The first block may come again at the end, whole.
@@ -209,7 +210,7 @@ impl PortSpace {
         own: &OwnPorts,
         mut is_resting: impl FnMut(FlowKey) -> Option<T>,
     ) -> Option<T> {
-        let part = &self.parts[own.worker()];
+        let part = &self.parts[own.worker().index()];
         let towards = self.towards();
         let share = own.backend_share(&towards);
         let mut next = part.next.load(Relaxed);
@@ -252,7 +253,7 @@ impl PortSpace {
 
     #[inline(always)]
     fn block_of(&self, own: &OwnPorts, local: LocalPort) -> Option<(&Part, u32)> {
-        let part = &self.parts[own.worker()];
+        let part = &self.parts[own.worker().index()];
         Some((part, own.number(local, &self.towards())? >> part.shift))
     }
 }
@@ -275,8 +276,8 @@ mod tests {
         let spread = Arc::new(Spread::new(key, &Reta::even(128, workers), workers).unwrap());
         (0..workers)
             .map(|worker| match by_hash {
-                true => OwnPorts::by_hash(worker, Arc::clone(&spread)),
-                false => OwnPorts::by_modulo(worker, workers),
+                true => OwnPorts::by_hash(WorkerId(worker), Arc::clone(&spread)),
+                false => OwnPorts::by_modulo(WorkerId(worker), workers),
             })
             .collect()
     }
@@ -363,10 +364,13 @@ mod tests {
                 assert_eq!(m.make(), Ok(free));
                 assert_eq!(m.make(), Err(Exhausted));
             }
-            let block = m.space.block(worker) as usize;
+            let block = m.space.block(WorkerId(worker as u16)) as usize;
             assert!(m.most_probes <= 2 * block, "{} probes", m.most_probes);
             assert!(addresses.len() > 8 || block == BLOCK as usize);
-            assert_eq!(m.space.usage(worker), (m.capacity() as u32, m.capacity() as u32));
+            assert_eq!(
+                m.space.usage(WorkerId(worker as u16)),
+                (m.capacity() as u32, m.capacity() as u32)
+            );
         }
     }
 
@@ -482,6 +486,6 @@ mod tests {
         m.make().unwrap();
         let foreign = (0..=FIRST_PORT + 30).filter(|p| *p < FIRST_PORT || p % 3 != 1);
         foreign.for_each(|port| m.space.release(&m.own, LocalPort { address: 0, port }));
-        assert_eq!(m.space.usage(1).0, 1);
+        assert_eq!(m.space.usage(WorkerId(1)).0, 1);
     }
 }
