@@ -21,9 +21,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use sluice_api::read::{self, Spelling, in_toml};
 use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Problems, Refusal, Service};
 
-use crate::model::read::{self, Spelling};
 use crate::model::{Environment, State, check};
 
 /// Where control keeps its state unless its file says otherwise.
@@ -130,22 +130,6 @@ impl Config {
         let problems = check::state(&state, &Environment::default());
         if problems.is_empty() { Ok(config) } else { Err(invalid(problems.map(in_toml))) }
     }
-}
-
-/// A problem of the state in the words of the file.
-pub fn in_toml(mut problem: Problem) -> Problem {
-    let field = &problem.field;
-    let renamed = match field.as_str() {
-        "services" => "service".to_owned(),
-        "services[].backends" => "service[].backend".to_owned(),
-        _ => field.replacen("services[", "service[", 1).replacen("pools[", "pool[", 1).replacen(
-            ".backends[",
-            ".backend[",
-            1,
-        ),
-    };
-    problem.field = renamed;
-    problem
 }
 
 fn read_file(table: toml::Table) -> Result<Config, Problems> {

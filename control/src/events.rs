@@ -23,7 +23,7 @@ use serde::Serialize;
 use sluice_api::event_limit::{EventLimits, Kept, Rate, and_before, last_of};
 use sluice_api::{BackendId, Severity};
 
-use crate::clock::now_ms;
+use sluice_api::clock::now_ms;
 
 /// The source of events that the data plane tells.
 pub const DATAPLANE: &str = "dataplane";

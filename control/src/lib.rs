@@ -8,12 +8,9 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
-pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod dataplane_file;
 pub mod derived;
-pub mod doctor;
 pub mod events;
 pub mod health;
 pub mod http;

@@ -10,20 +10,21 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use sluice_api::{
-    AdminState, Backend, Problem, Refusal, Service, Snapshot, SnapshotBackend, SnapshotService,
+    AdminState, Backend, FieldChange, Problem, Refusal, Service, Snapshot, SnapshotBackend,
+    SnapshotService,
 };
 use tokio::sync::watch;
 
-use crate::clock::now_ms;
 use crate::derived::{Derived, ServiceState, Surroundings, Taking, Told, derive, taking};
 use crate::events::EventLog;
 use crate::health::{Checker, Contact, HealthChange, LastChecks};
-use crate::model::diff::{Change, Difference, FieldChange};
+use crate::model::diff::{Change, Difference};
 use crate::model::{self, Action, ApiProblem, Batch, Environment, LeftOut, Precondition, State};
 use crate::observed::{Observation, Observed};
 use crate::origin::{self, FileRecord, Merged};
 use crate::publish::taken_away;
 use crate::store::{Content, Saved, Store, StoreError};
+use sluice_api::clock::now_ms;
 
 /// What is written together.
 struct Disk {

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 use sluice_api::{AdminState, Backend, BackendId, Service, Snapshot};
 
-use crate::cli::table::moment;
 use crate::health::{CheckResult, HealthChange, LastCheck, LastChecks, Target};
 use crate::model::State;
+use sluice_api::clock::moment;
 
 /// A backend's health, as the API shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -13,7 +13,7 @@ use sluice_api::{Pool, Problem, Service};
 
 use crate::model::State;
 use crate::model::diff::{self, Change, Difference, as_value, by_id, id_of, member, names};
-use crate::model::read::shown;
+use sluice_api::read::shown;
 
 /// What a TOML file held. The definitions themselves, not their hashes: a later version that knows
 /// more fields reads old definitions with its defaults and does not take them for changed.

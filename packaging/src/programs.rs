@@ -49,7 +49,7 @@ const NOTIFY: (&str, &str) = (
 pub fn all() -> [Program; 4] {
     [
         Program {
-            command: sluice_control::cli::command(),
+            command: sluice_cli::command(),
             section: "1",
             environment: &[(
                 "SLUICE_API",

@@ -8,8 +8,8 @@ use sluice_api::{AdminState, BackendId};
 use super::body::{Body, aside};
 use super::extract::{BackendPath, Segments, Terms};
 use super::{App, HttpProblem, view};
-use crate::model::read::{self, identity_fields, set_identity};
 use crate::model::{Action, ApiProblem, find_backend, tag_of};
+use sluice_api::read::{self, identity_fields, set_identity};
 
 type Answer = Result<Response, HttpProblem>;
 

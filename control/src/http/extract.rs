@@ -9,11 +9,11 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::header;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use sluice_api::{BackendId, Problem};
+use sluice_api::{BackendId, MAX_WAIT_MS, Problem};
 
 use super::HttpProblem;
 use crate::model::Precondition;
-use crate::publish::{MAX_WAIT_MS, Patience};
+use crate::publish::Patience;
 
 /// The variable parts of the path.
 pub struct Segments<T>(pub T);

@@ -15,13 +15,13 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderName, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sluice_api::Problem;
+use sluice_api::{CLIENT_HEADER, Problem};
 
 use super::HttpProblem;
 use super::body::is_json;
 
 /// Says that a request is a program's; a page would have to ask us whether it may send it.
-pub static CLIENT: HeaderName = HeaderName::from_static("sluice-client");
+pub static CLIENT: HeaderName = HeaderName::from_static(CLIENT_HEADER);
 
 /// What is accepted.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::body::{Body, aside};
 use super::extract::{AddressPath, Segments, Terms};
 use super::{App, HttpProblem, view};
-use crate::model::read::{self, Spelling, set_identity};
 use crate::model::{Action, ApiProblem, state_tag, tag_of};
+use sluice_api::read::{self, Spelling, set_identity};
 
 type Answer = Result<Response, HttpProblem>;
 

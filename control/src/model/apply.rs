@@ -5,8 +5,8 @@ use serde_json::Value;
 use sluice_api::{AdminState, Backend, BackendId, Pool, Problem, Problems, Service};
 
 use super::check::{self, Environment};
-use super::read::{self, Spelling, identity_fields, set_identity};
 use super::{Action, ApiProblem, Kind, State, find_backend, merge_patch, no_backend};
+use sluice_api::read::{self, Spelling, identity_fields, set_identity};
 
 /// The state after `action`, with the version of the old one: who stores it numbers it.
 ///

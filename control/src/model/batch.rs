@@ -7,7 +7,7 @@ use sluice_api::{Backend, Pool, Problem, Problems, Service};
 
 use super::State;
 use super::diff::{Difference, as_value, compare, id_of};
-use super::read::{self, NOT_CONFIGURED, Spelling};
+use sluice_api::read::{self, NOT_CONFIGURED, Spelling};
 
 /// Pools and services as they were sent, each an object that is not read yet. What it leaves out is
 /// known only beside the state.

@@ -5,20 +5,15 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use sluice_api::problems::label;
-use sluice_api::service::{HealthCheck, HealthCheckKind, Service};
+use sluice_api::service::{
+    HealthCheck, HealthCheckKind, INTERVAL_MS, MIN_TIMEOUT_MS, RISE_FALL, STATUS, Service,
+};
 use sluice_api::stats::Limits;
-use sluice_api::{Problem, Problems, Refusal, Snapshot, SnapshotService, validate};
+use sluice_api::validate::{self, range_text};
+use sluice_api::{Problem, Problems, Refusal, Snapshot, SnapshotService};
 
 use super::State;
 
-/// Time between two checks of one backend, in ms.
-pub const INTERVAL_MS: RangeInclusive<u32> = 100..=3_600_000;
-/// Least time that a check waits for an answer, in ms; the most is its interval.
-pub const MIN_TIMEOUT_MS: u32 = 10;
-/// Checks in a row that change a backend's health.
-pub const RISE_FALL: RangeInclusive<u8> = 1..=100;
-/// HTTP status codes (RFC 9110, 15).
-pub const STATUS: RangeInclusive<u16> = 100..=599;
 /// Longest path of an HTTP check, and longest `Host`, in bytes.
 pub const MAX_HTTP_TEXT: usize = 1_024;
 /// What cannot stand in a request's path (RFC 3986, 3.3 and 3.4); `#` would end it.
@@ -76,11 +71,6 @@ pub fn collect_shared(problems: &mut Problems, state: &State, environment: &Envi
         no_service: Refusal::default(),
     };
     validate::collect(problems, &snapshot, &environment.limits, &environment.port_addresses);
-}
-
-/// An inclusive range in words.
-pub fn range_text<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
-    format!("{} to {}", range.start(), range.end())
 }
 
 fn check_zones(problems: &mut Problems, path: &str, service: &Service) {

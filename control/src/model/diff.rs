@@ -4,11 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
+use sluice_api::FieldChange;
 
 use super::State;
-use super::read::shown;
 
 /// A resource that is not the same in both states, or is of interest all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,17 +38,6 @@ pub enum Change {
     Unchanged,
 }
 
-/// A field that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldChange {
-    /// Its path within the resource, as `backends[10.0.0.1:80].weight`.
-    pub field: String,
-    /// What it was; `null` when it was absent.
-    pub from: Value,
-    /// What it is; `null` when it is absent.
-    pub to: Value,
-}
-
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -57,22 +46,6 @@ impl fmt::Display for Change {
             Change::Deleted => "deleted",
             Change::Unchanged => "unchanged",
         })
-    }
-}
-
-impl fmt::Display for FieldChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FieldChange { field, from, to } = self;
-        let value = |value: &Value| match value {
-            Value::Null => "none".to_owned(),
-            value => shown(value),
-        };
-        match (from, to) {
-            // A backend is too long to be shown whole.
-            (Value::Null, Value::Object(_)) => write!(f, "{field}: added"),
-            (Value::Object(_), Value::Null) => write!(f, "{field}: removed"),
-            _ => write!(f, "{field}: {} -> {}", value(from), value(to)),
-        }
     }
 }
 

@@ -12,7 +12,6 @@ mod merge;
 mod precondition;
 mod problem;
 pub mod reach;
-pub mod read;
 
 use std::net::Ipv4Addr;
 

@@ -28,7 +28,7 @@ use crate::model::ApiProblem;
 use crate::watchdog::Heart;
 
 pub use guard::taken_away;
-pub use outcome::{Fate, MAX_WAIT_MS, Outcome, Patience};
+pub use outcome::{Fate, Outcome, Patience};
 
 use connection::Connection;
 use session::Session;

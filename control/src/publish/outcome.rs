@@ -10,8 +10,6 @@ use super::{Link, pending};
 
 /// How long a change is waited for unless the client says otherwise.
 pub const DEFAULT_WAIT: Duration = Duration::from_millis(2_000);
-/// The longest wait that a client may ask for, in ms.
-pub const MAX_WAIT_MS: u64 = 60_000;
 
 /// What became of a change, as `change` in the API's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -27,7 +27,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::clock::now_ms;
+use sluice_api::clock::now_ms;
 
 use file::{beside, directory, open_lock, resolved, write_synced};
 use format::{Unreadable, decode, encode};

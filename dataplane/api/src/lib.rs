@@ -7,16 +7,20 @@
 //! The words are those of the API, the CLI, the metrics and the docs: service, backend, pool, vip.
 #![forbid(unsafe_code)]
 
+pub mod change;
+pub mod clock;
 pub mod drop_reason;
 pub mod event;
 pub mod event_limit;
 pub mod message;
 pub mod problems;
+pub mod read;
 pub mod service;
 pub mod snapshot;
 pub mod stats;
 pub mod validate;
 
+pub use change::FieldChange;
 pub use drop_reason::DropReason;
 pub use event::Severity;
 pub use problems::Problems;
@@ -40,3 +44,9 @@ pub const EXIT_WRONG_FILE: u8 = 78;
 
 /// Where the HTTP API listens unless control's file says otherwise.
 pub const DEFAULT_API_LISTEN: &str = "127.0.0.1:9600";
+
+/// Header of a request that says that no web page sends it: a page of another site cannot.
+pub const CLIENT_HEADER: &str = "sluice-client";
+
+/// The longest wait for a change that a client may ask for, in ms.
+pub const MAX_WAIT_MS: u64 = 60_000;

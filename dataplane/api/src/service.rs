@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -280,6 +281,15 @@ impl Backend {
         BackendId { address: self.address, port: self.port }
     }
 }
+
+/// Time between two checks of one backend, in ms.
+pub const INTERVAL_MS: RangeInclusive<u32> = 100..=3_600_000;
+/// Least time that a check waits for an answer, in ms; the most is its interval.
+pub const MIN_TIMEOUT_MS: u32 = 10;
+/// Checks in a row that change a backend's health.
+pub const RISE_FALL: RangeInclusive<u8> = 1..=100;
+/// HTTP status codes (RFC 9110, 15).
+pub const STATUS: RangeInclusive<u16> = 100..=599;
 
 /// How control asks whether a backend is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

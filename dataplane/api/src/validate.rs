@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +52,7 @@ pub const MAX_POOL_ADDRESSES: usize = 256;
 /// Most backends in one service: the data plane's tables hold 16-bit indices, one of them "none".
 pub const MAX_SERVICE_BACKENDS: usize = u16::MAX as usize;
 /// Sizes of a Maglev table.
-pub const MAGLEV_SLOTS: std::ops::RangeInclusive<u32> = 251..=655_373;
+pub const MAGLEV_SLOTS: RangeInclusive<u32> = 251..=655_373;
 
 /// Everything that is wrong with a snapshot; empty when it can be applied. `port_addresses` are
 /// the data plane's own, when they are known.
@@ -77,6 +78,11 @@ pub fn collect(
         let expected = format!("at most {MAX_GENERATION}, which is 2^53");
         problems.push(Problem::new("generation", snapshot.generation, expected));
     }
+}
+
+/// An inclusive range in words.
+pub fn range_text<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
+    format!("{} to {}", range.start(), range.end())
 }
 
 fn limit(problems: &mut Problems, field: &str, count: usize, most: u32) {

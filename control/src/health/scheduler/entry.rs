@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::clock::now_ms;
 use crate::health::machine::Machine;
 use crate::health::way::Via;
 use crate::health::{HealthChange, Target};
+use sluice_api::clock::now_ms;
 
 /// Names one version of one target; a changed or re-added target gets a new one, so that late
 /// results and stale heap entries find nothing.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::clock::now_ms;
+use sluice_api::clock::now_ms;
 
 use super::doubt::Doubts;
 use super::kernel::Kernel;

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use super::entry::EntryId;
-use crate::clock::now_ms;
 use crate::health::doubt::Cause;
 use crate::health::way::{Contact, Ways};
 use crate::health::{CheckResult, phase};
+use sluice_api::clock::now_ms;
 
 /// A link that is down is seen so much later at most: the data plane looks each 100 ms at what it finds each
 /// 100 ms, and control asks it each 250 ms.

@@ -12,11 +12,11 @@ use hyper::header::{
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use sluice_api::CLIENT_HEADER;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::error::{CliError, Refusal};
-use crate::http;
+use crate::error::{CliError, Refusal};
 
 /// Time that an API on another host has to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// Where the API is.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     api: String,
     host: String,
     port: u16,
@@ -45,15 +45,15 @@ pub(super) struct Client {
 
 /// An answer with status 2xx.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Its JSON; `null` when there is none.
-    pub(super) body: Value,
+    pub(crate) body: Value,
     /// Its version, to say in the next change which state it was made for.
-    pub(super) etag: Option<HeaderValue>,
+    pub(crate) etag: Option<HeaderValue>,
 }
 
 /// A resource's path below `/api/v1`, each segment escaped.
-pub(super) fn path(segments: &[&str]) -> String {
+pub(crate) fn path(segments: &[&str]) -> String {
     segments.iter().fold(String::new(), |path, segment| path + "/" + &escape(segment))
 }
 
@@ -73,7 +73,7 @@ fn escape(segment: &str) -> String {
 
 impl Client {
     /// An API at a URL of the form `http://HOST[:PORT][/PREFIX]`.
-    pub(super) fn new(api: &str) -> Result<Client, CliError> {
+    pub(crate) fn new(api: &str) -> Result<Client, CliError> {
         let wrong = |why: &str| {
             CliError::Usage(format!(
                 "the API's address is {api:?}: expected a URL as http://127.0.0.1:9600 ({why})"
@@ -102,17 +102,17 @@ impl Client {
     }
 
     /// With so much patience for changes; absent: as much as the API has by itself.
-    pub(super) fn waiting(self, wait: Option<Duration>) -> Client {
+    pub(crate) fn waiting(self, wait: Option<Duration>) -> Client {
         Client { wait, ..self }
     }
 
     /// Reads a resource.
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, CliError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, CliError> {
         self.send(Method::GET, path, None, None).await
     }
 
     /// Sends a change, with a body if it needs one.
-    pub(super) async fn change(
+    pub(crate) async fn change(
         &self,
         method: Method,
         path: &str,
@@ -122,7 +122,7 @@ impl Client {
     }
 
     /// Sends a request; with `if_match`, only while the state is still the one of that answer.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Why the last change that was made is not applied; absent when it is, or when there was none.
-    pub(super) fn not_applied(&self) -> Option<String> {
+    pub(crate) fn not_applied(&self) -> Option<String> {
         self.stored.borrow().clone()
     }
 
@@ -178,7 +178,7 @@ impl Client {
             .header(USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json, application/problem+json")
             // Says that this is no web page.
-            .header(&http::CLIENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            .header(CLIENT_HEADER, concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .header(CONNECTION, "close");
         if let Some(version) = if_match {
             request = request.header(IF_MATCH, version);
@@ -241,7 +241,7 @@ impl Client {
 }
 
 /// Why a change is stored and not applied, as its answer tells.
-pub(super) fn not_applied(answer: &Value) -> Option<String> {
+pub(crate) fn not_applied(answer: &Value) -> Option<String> {
     let change = &answer["change"];
     let reason = || change["reason"].as_str().unwrap_or("no reason given").to_owned();
     (change["outcome"] == "stored").then(reason)

@@ -5,9 +5,6 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use crate::dataplane_file::reach_in;
-use crate::model::reach::Reach;
-
 /// What is asked for; defaults are those of the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -29,8 +26,6 @@ pub struct Wanted {
     pub exception: bool,
     /// Ports: name and device string.
     pub ports: Vec<(String, String)>,
-    /// What its ports lead to.
-    pub reach: Reach,
 }
 
 impl Default for Wanted {
@@ -69,7 +64,6 @@ impl Wanted {
                 .flatten()
                 .map(|port| (text(port, "name"), text(port, "device")))
                 .collect(),
-            reach: reach_in(file),
         }
     }
 

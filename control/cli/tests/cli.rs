@@ -1,10 +1,12 @@
-//! The `sluice` command against a real `sluice-control`, which speaks to a data plane played here.
+//! The `sluice` command against a real control, which speaks to a data plane played here.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,7 +16,10 @@ use sluice_api::stats::{
     QueueStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStats, WorkerStatus,
 };
 use sluice_api::{DropReason, Snapshot};
+use sluice_control::config::Config;
+use sluice_control::server;
 use tempfile::TempDir;
+use tokio::sync::mpsc as orders;
 
 /// A data plane that takes every snapshot and counts more packets each time it is asked.
 #[derive(Default)]
@@ -141,9 +146,50 @@ impl Dataplane {
     }
 }
 
-/// A running control process, and the command to steer it.
+/// Control, on a thread of its own.
+struct Control {
+    api: SocketAddr,
+    /// What it stands still for until the other end is dropped.
+    pauses: orders::UnboundedSender<mpsc::Receiver<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    fn start(config: Config) -> Control {
+        let (ready, is_ready) = mpsc::channel();
+        let (pauses, mut all) = orders::unbounded_channel::<mpsc::Receiver<()>>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let server = server::start(&config).await.unwrap();
+                ready.send(server.api).unwrap();
+                // All of it is in this thread: nobody is answered meanwhile.
+                while let Some(pause) = all.recv().await {
+                    let _ = pause.recv();
+                }
+            });
+        });
+        Control { api: is_ready.recv().unwrap(), pauses, thread: Some(thread) }
+    }
+
+    /// It hangs until what is returned is dropped.
+    fn hang(&self) -> mpsc::Sender<()> {
+        let (go_on, pause) = mpsc::channel();
+        self.pauses.send(pause).unwrap();
+        go_on
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.pauses = orders::unbounded_channel().0;
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))), "control panicked");
+    }
+}
+
 struct Lab {
-    control: Child,
+    control: Control,
     api: String,
     dir: TempDir,
 }
@@ -160,24 +206,13 @@ impl Lab {
     }
 
     fn in_dir(dir: TempDir) -> Lab {
-        let config = dir.path().join("control.toml");
         let at = dir.path().display();
         let text = format!(
             "[control]\napi_listen = \"127.0.0.1:0\"\nstate_file = \"{at}/state.json\"\n\
              dataplane_socket = \"{at}/dp.sock\"\n"
         );
-        std::fs::write(&config, text).unwrap();
-        let mut control = Command::new(env!("CARGO_BIN_EXE_sluice-control"))
-            .arg("--config")
-            .arg(&config)
-            .env("RUST_LOG", "off")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(control.stdout.take().unwrap()).lines();
-        let ready = lines.next().expect("a READY line").unwrap();
-        let api = ready.strip_prefix("READY api=").and_then(|url| url.strip_suffix("/api/v1"));
-        Lab { control, api: api.expect(&ready).to_owned(), dir }
+        let control = Control::start(Config::parse(&text, "control.toml".as_ref()).unwrap());
+        Lab { api: format!("http://{}", control.api), control, dir }
     }
 
     fn command(&self, args: &str) -> Command {
@@ -226,13 +261,6 @@ impl Lab {
             assert_eq!(ran.code, code, "sluice {args}: {}", ran.stderr);
         }
         self
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = self.control.kill();
-        let _ = self.control.wait();
     }
 }
 
@@ -875,11 +903,7 @@ fn names_that_are_nearly_right_are_named() {
 #[test]
 fn a_control_that_hangs_is_given_up_in_five_seconds() {
     let lab = Lab::start().with_web();
-    let signal = |name: &str| {
-        let id = lab.control.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-    };
-    signal("-STOP");
+    let hangs = lab.control.hang();
     for args in ["status", "backend drain web 10.0.0.1:80"] {
         let started = Instant::now();
         let ran = lab.run(args);
@@ -888,7 +912,7 @@ fn a_control_that_hangs_is_given_up_in_five_seconds() {
         let took = started.elapsed();
         assert!((4..6).contains(&took.as_secs()), "{args}: {took:?}");
     }
-    signal("-CONT");
+    drop(hangs);
     lab.ok("service list");
 }
 
@@ -916,8 +940,17 @@ fn the_doctor_needs_no_control() {
         &format!("[runtime]\nhugepages = false\n[control]\nsocket = \"{}\"\n", socket.display()),
     );
     let control = file("control.toml", "[control]\napi_listen = \"nowhere\"\n");
+    // Beside it a stand-in for control's program, which the end-to-end tests run.
+    let stand_in = file("stand-in", "#!/bin/sh\necho \"$3: a wrong field\" >&2; exit 78\n");
+    let sluice = dir.path().join("sluice");
+    // Not written by this process, which starts others meanwhile: they would hold it open.
+    for (from, to) in [(env!("CARGO_BIN_EXE_sluice"), "sluice"), (&stand_in, "sluice-control")] {
+        let to = dir.path().join(to);
+        let mut install = Command::new("install");
+        assert!(install.args(["-m", "755", from]).arg(to).status().unwrap().success());
+    }
     let look = |more: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let mut command = Command::new(&sluice);
         command.env("SLUICE_API", "http://127.0.0.1:9").args(["doctor", "--dataplane-file"]);
         Ran::of(
             command
@@ -942,37 +975,4 @@ fn the_doctor_needs_no_control() {
     );
     assert_eq!(of("control-file")["state"], "wrong");
     assert!(of("control-file")["fix"].as_str().unwrap().starts_with("edit "));
-}
-
-#[test]
-fn control_tells_its_supervisor_when_it_is_ready_and_when_it_stops() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = dir.path().display();
-    let config = dir.path().join("control.toml");
-    let text = format!(
-        "[control]\napi_listen = \"127.0.0.1:0\"\nstate_file = \"{at}/state.json\"\n\
-         dataplane_socket = \"{at}/dp.sock\"\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    let path = dir.path().join("notify.sock");
-    let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    supervisor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut control = Command::new(env!("CARGO_BIN_EXE_sluice-control"))
-        .arg("--config")
-        .arg(&config)
-        .env("NOTIFY_SOCKET", &path)
-        .env("RUST_LOG", "off")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = [0; 256];
-    let mut hear = || {
-        let length = supervisor.recv(&mut said).unwrap();
-        String::from_utf8_lossy(&said[..length]).trim().to_owned()
-    };
-    assert_eq!(hear(), "READY=1");
-    let status = Command::new("kill").args(["-TERM", &control.id().to_string()]).status().unwrap();
-    assert!(status.success());
-    assert_eq!(hear(), "STOPPING=1");
-    assert!(control.wait().unwrap().success());
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Context;
-use super::args::PortCommand;
-use super::client::path;
-use super::error::CliError;
-use super::table::{Table, field, integer, items};
+use crate::Context;
+use crate::args::PortCommand;
+use crate::client::path;
+use crate::error::CliError;
+use crate::table::{Table, field, integer, items};
 
 pub(super) async fn run(context: &Context, command: PortCommand) -> Result<(), CliError> {
     let PortCommand::Show { name, rates } = command;

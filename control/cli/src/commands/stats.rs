@@ -8,11 +8,11 @@ use serde_json::Value;
 use sluice_api::DropReason;
 use sluice_api::stats::{PortStats, ServiceStats, Stats, TableUsage, Traffic, WorkerStats};
 
-use super::Context;
-use super::args::StatsArgs;
-use super::client::path;
-use super::error::CliError;
-use super::table::{Table, duration, integer};
+use crate::Context;
+use crate::args::StatsArgs;
+use crate::client::path;
+use crate::error::CliError;
+use crate::table::{Table, duration, integer};
 
 /// What is printed of one reading of the counters.
 enum Reading {

@@ -9,15 +9,13 @@ use std::path::Path;
 
 use hyper::Method;
 use serde_json::Value;
-use sluice_api::{Problem, Problems};
+use sluice_api::read::{self, Spelling, in_toml};
+use sluice_api::{FieldChange, Problem, Problems};
 
-use super::Context;
-use super::client::path;
-use super::error::{CliError, Refusal};
-use super::table::{field, items};
-use crate::config::in_toml;
-use crate::model::diff::FieldChange;
-use crate::model::read::{self, Spelling};
+use crate::Context;
+use crate::client::path;
+use crate::error::{CliError, Refusal};
+use crate::table::{field, items};
 
 pub(super) async fn run(context: &Context, file: &Path, dry_run: bool) -> Result<(), CliError> {
     let (value, spelling) = parse(file)?;

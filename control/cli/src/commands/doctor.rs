@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::args::DoctorArgs;
-use super::error::CliError;
-use super::output::Output;
+use crate::args::DoctorArgs;
 use crate::doctor::{Examination, Finding, State, examine, is_well};
+use crate::error::CliError;
+use crate::output::Output;
 
 /// Looks, prints, and says by the exit code whether something must be mended.
-pub(super) fn run(args: DoctorArgs, json: bool) -> Result<ExitCode, CliError> {
+pub(crate) fn run(args: DoctorArgs, json: bool) -> Result<ExitCode, CliError> {
     let DoctorArgs { dataplane_file, control_file } = args;
     let findings = examine(&Examination { dataplane_file, control_file });
     let output = Output::new(json);

@@ -1,22 +1,17 @@
 //! The `sluice` command: what an operator types becomes one or a few requests to the HTTP API, and
 //! its answers become tables, or JSON as it came.
 //!
-//! It holds no state and knows no rule of its own: the API decides, and its words are printed.
+//! It holds no state and knows no rule of its own: the API decides, and its words are printed. It shares
+//! with control what [`sluice_api`] has, and nothing else.
+#![forbid(unsafe_code)]
 
-mod apply;
 mod args;
-mod backend;
 mod client;
+mod commands;
 mod doctor;
 mod error;
-mod events;
 mod output;
-mod pool;
-mod port;
-mod service;
-mod stats;
-mod status;
-pub(crate) mod table;
+mod table;
 
 use std::process::ExitCode;
 
@@ -28,7 +23,7 @@ use error::CliError;
 use output::Output;
 
 /// What every command works with.
-struct Context {
+pub(crate) struct Context {
     client: Client,
     output: Output,
 }
@@ -50,7 +45,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
     let done = match cli.command {
-        Command::Doctor(args) => doctor::run(args, json),
+        Command::Doctor(args) => commands::doctor(args, json),
         _ => run(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -79,25 +74,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    runtime.block_on(dispatch(&context, cli.command))?;
+    runtime.block_on(commands::run(&context, cli.command))?;
     match context.client.not_applied() {
         Some(reason) => Err(CliError::NotApplied(reason)),
         None => Ok(()),
-    }
-}
-
-async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
-    match command {
-        Command::Service { command } => service::run(context, command).await,
-        Command::Backend { command } => backend::run(context, command).await,
-        Command::Pool { command } => pool::run(context, command).await,
-        Command::Port { command } => port::run(context, command).await,
-        Command::Stats(args) => stats::run(context, args).await,
-        Command::Events(args) => events::run(context, args).await,
-        Command::Status => status::status(context).await,
-        Command::Neighbours => status::neighbours(context).await,
-        Command::Confirm => apply::confirm(context).await,
-        Command::Apply { file, dry_run } => apply::run(context, &file, dry_run).await,
-        Command::Completions { .. } | Command::Doctor(_) => Ok(()),
     }
 }

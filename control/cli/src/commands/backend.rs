@@ -3,12 +3,12 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::Context;
-use super::args::{BackendAt, BackendCommand, Limit};
-use super::client::path;
-use super::error::CliError;
-use super::table::{Table, duration, field, items};
-use crate::clock::now_ms;
+use crate::Context;
+use crate::args::{BackendAt, BackendCommand, Limit};
+use crate::client::path;
+use crate::error::CliError;
+use crate::table::{Table, duration, field, items};
+use sluice_api::clock::now_ms;
 
 pub(super) async fn run(context: &Context, command: BackendCommand) -> Result<(), CliError> {
     let Context { client, output } = context;

@@ -4,40 +4,40 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
 
-use super::client::not_applied;
-use super::error::CliError;
+use crate::client::not_applied;
+use crate::error::CliError;
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// JSON for programs instead of text for people.
-    pub(super) json: bool,
+    pub(crate) json: bool,
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Output {
+    pub(crate) fn new(json: bool) -> Output {
         Output { json }
     }
 
     /// Prints text; a newline follows unless it ends with one.
-    pub(super) fn text(&self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn text(&self, text: &str) -> Result<(), CliError> {
         let mut out = std::io::stdout().lock();
         let end = if text.ends_with('\n') { "" } else { "\n" };
         write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(CliError::Output)
     }
 
     /// Prints JSON, indented.
-    pub(super) fn value(&self, value: &Value) -> Result<(), CliError> {
+    pub(crate) fn value(&self, value: &Value) -> Result<(), CliError> {
         self.text(&format!("{value:#}"))
     }
 
     /// Prints JSON in one line, for a stream of them.
-    pub(super) fn line(&self, value: &Value) -> Result<(), CliError> {
+    pub(crate) fn line(&self, value: &Value) -> Result<(), CliError> {
         self.text(&value.to_string())
     }
 
     /// Prints an answer: as it came for programs, made readable for people.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &self,
         value: &Value,
         readable: impl FnOnce(&Value) -> String,
@@ -53,7 +53,7 @@ impl Output {
     }
 
     /// Empties the screen before the next print of a repeated one, if it is a screen.
-    pub(super) fn clear(&self) -> Result<(), CliError> {
+    pub(crate) fn clear(&self) -> Result<(), CliError> {
         if std::io::stdout().is_terminal() { self.text("\x1b[H\x1b[2J") } else { Ok(()) }
     }
 }

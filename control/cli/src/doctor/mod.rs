@@ -15,6 +15,8 @@ mod wanted;
 
 use std::path::PathBuf;
 
+use files::Programs;
+
 pub use finding::{Finding, State};
 pub use host::Host;
 pub use wanted::Wanted;
@@ -30,11 +32,13 @@ pub struct Examination {
 
 /// Look at everything.
 pub fn examine(examination: &Examination) -> Vec<Finding> {
-    let program = files::dataplane_program();
-    let (file, wanted) = files::dataplane(&examination.dataplane_file, program.as_deref());
+    let Examination { dataplane_file, control_file } = examination;
+    let programs = Programs::find();
+    let (file, wanted) = files::dataplane(dataplane_file, programs.dataplane.as_deref());
+    let ports = wanted.is_some().then_some(dataplane_file.as_path());
     let wanted = wanted.unwrap_or_default();
     let mut findings = vec![file];
-    findings.extend(files::control(&examination.control_file, &wanted.reach));
+    findings.extend(files::control(control_file, ports, programs.control.as_deref()));
     let answer = running::ask(&wanted.socket);
     findings.extend(examine_host(&Host::new("/"), &wanted));
     findings.extend(running::findings(&wanted.socket, &answer));

@@ -3,10 +3,11 @@
 //! The status is shown as it comes, field by field: a newer server's fields show up unasked.
 
 use serde_json::Value;
+use sluice_api::clock::moment;
 
-use super::Context;
-use super::error::CliError;
-use super::table::{Table, duration, field, items, moment, shown};
+use crate::Context;
+use crate::error::CliError;
+use crate::table::{Table, duration, field, items, shown};
 
 pub(super) async fn status(context: &Context) -> Result<(), CliError> {
     let answer = context.client.get("/status").await?;

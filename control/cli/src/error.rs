@@ -10,19 +10,19 @@ use sluice_api::{Problem, Problems};
 /// A refusal as the API sends it, RFC 9457.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// What kind of problem, as a word or URL for programs.
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) title: String,
-    pub(super) status: u16,
-    pub(super) detail: String,
+    pub(crate) kind: String,
+    pub(crate) title: String,
+    pub(crate) status: u16,
+    pub(crate) detail: String,
     /// Every field that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// How many there are beside those.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(super) more_problems: usize,
+    pub(crate) more_problems: usize,
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -31,7 +31,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CliError {
+pub(crate) enum CliError {
     /// A file or an argument that the command line's grammar cannot judge.
     #[error("{0}")]
     Usage(String),
@@ -64,7 +64,7 @@ pub(super) enum CliError {
 
 impl CliError {
     /// The exit code, as `--help` lists them.
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             // `sluice … | head` has got what it wanted.
             CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -82,7 +82,7 @@ impl CliError {
     }
 
     /// Prints it on standard error: for people, or as one line of problem+json.
-    pub(super) fn report(&self, json: bool) {
+    pub(crate) fn report(&self, json: bool) {
         if self.exit_code() == 0 {
             return;
         }
@@ -126,7 +126,7 @@ impl CliError {
 }
 
 /// A line on standard error. Whether anybody hears it changes no exit code.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::Context;
-use super::args::{PoolAddress, PoolCommand};
-use super::client::path;
-use super::error::CliError;
-use super::table::{Table, field, items};
+use crate::Context;
+use crate::args::{PoolAddress, PoolCommand};
+use crate::client::path;
+use crate::error::CliError;
+use crate::table::{Table, field, items};
 
 /// How often a change of a pool's addresses is tried anew when somebody else changed the state
 /// between reading and writing.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use sluice_api::clock::moment;
 
-use super::Context;
-use super::args::EventsArgs;
-use super::error::CliError;
-use super::table::{Table, field, items, moment};
+use crate::Context;
+use crate::args::EventsArgs;
+use crate::error::CliError;
+use crate::table::{Table, field, items};
 
 /// How often new events are asked for.
 const POLL_EVERY: Duration = Duration::from_secs(1);

@@ -12,11 +12,11 @@ use std::num::NonZeroU32;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use sluice_api::problems::label;
-use sluice_api::service::{HealthCheck, default_maglev_slots, default_weight};
-use sluice_api::{Backend, BackendId, Pool, Problem, Problems, Service, Timeouts, validate};
 
-use super::check;
+use crate::problems::label;
+use crate::service::{self, HealthCheck, default_maglev_slots, default_weight};
+use crate::validate::{self, range_text};
+use crate::{Backend, BackendId, Pool, Problem, Problems, Service, Timeouts};
 
 /// How a list of resources is called: many in JSON, one per table in TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,22 @@ impl Spelling {
     pub const fn pools(self) -> &'static str {
         if matches!(self, Spelling::Json) { "pools" } else { "pool" }
     }
+}
+
+/// A problem of the state in the words of the file.
+pub fn in_toml(mut problem: Problem) -> Problem {
+    let field = &problem.field;
+    let renamed = match field.as_str() {
+        "services" => "service".to_owned(),
+        "services[].backends" => "service[].backend".to_owned(),
+        _ => field.replacen("services[", "service[", 1).replacen("pools[", "pool[", 1).replacen(
+            ".backends[",
+            ".backend[",
+            1,
+        ),
+    };
+    problem.field = renamed;
+    problem
 }
 
 /// What answers tell of a resource beside its fields. It is ignored wherever a resource is read, so
@@ -109,7 +125,7 @@ pub fn set_identity(
 
 const WEIGHT: &str = "0 to 65535";
 const MAX_CONNS: &str = "1 to 4294967295";
-/// What a [`Refusal`](sluice_api::Refusal) may be.
+/// What a [`Refusal`](crate::Refusal) may be.
 pub const REFUSAL: &str = "\"reset\", \"unreachable\" or \"drop\"";
 const PORT: &str = "1 to 65535";
 const ADDRESS: &str = "an IPv4 address, as \"10.0.0.1\"";
@@ -129,7 +145,7 @@ fn read_service(
     let scheduler =
         fields.or_default("scheduler", word, "\"maglev\", \"wrr\", \"wlc\" or \"source-hash\"");
     let hash_on = fields.or_default("hash_on", word, "\"source\" or \"5-tuple\"");
-    let slots = format!("a prime from {}", check::range_text(&validate::MAGLEV_SLOTS));
+    let slots = format!("a prime from {}", range_text(&validate::MAGLEV_SLOTS));
     let maglev_slots = fields.or("maglev_slots", default_maglev_slots(), number, &slots);
     let max_conns = fields.option("max_conns", limit, MAX_CONNS);
     let pool = fields.option("pool", text, "the name of a pool");
@@ -224,10 +240,10 @@ fn read_timeouts(value: Value, path: &str, problems: &mut Problems) -> Option<Ti
 fn read_check(value: Value, path: &str, problems: &mut Problems) -> Option<HealthCheck> {
     let mut fields = Fields::open(value, path, problems)?;
     let default = HealthCheck::default();
-    let counts = check::range_text(&check::RISE_FALL);
-    let interval = format!("{} ms", check::range_text(&check::INTERVAL_MS));
-    let timeout = format!("{} ms to interval_ms", check::MIN_TIMEOUT_MS);
-    let codes = format!("codes from {}", check::range_text(&check::STATUS));
+    let counts = range_text(&service::RISE_FALL);
+    let interval = format!("{} ms", range_text(&service::INTERVAL_MS));
+    let timeout = format!("{} ms to interval_ms", service::MIN_TIMEOUT_MS);
+    let codes = format!("codes from {}", range_text(&service::STATUS));
     let check = HealthCheck {
         kind: fields.or_default("kind", word, "\"tcp\" or \"http\""),
         interval_ms: fields.or("interval_ms", default.interval_ms, number, &interval),
@@ -479,7 +495,7 @@ pub fn identity_fields(id: BackendId) -> [(&'static str, Value); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_api::Refusal;
+    use crate::Refusal;
 
     fn full_service() -> Value {
         json!({

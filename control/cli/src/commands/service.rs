@@ -5,13 +5,13 @@ use std::path::Path;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::Context;
 use super::apply::read_file;
-use super::args::{CheckFields, ServiceCommand, ServiceFields};
 use super::backend::table as backend_table;
-use super::client::path;
-use super::error::CliError;
-use super::table::{Table, field, items};
+use crate::Context;
+use crate::args::{CheckFields, ServiceCommand, ServiceFields};
+use crate::client::path;
+use crate::error::CliError;
+use crate::table::{Table, field, items};
 
 pub(super) async fn run(context: &Context, command: ServiceCommand) -> Result<(), CliError> {
     let Context { client, output } = context;

@@ -1,0 +1,61 @@
+//! Values of flags and arguments that are more than a word or a number.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use sluice_api::{BackendId, MAX_WAIT_MS};
+
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected 0 to {} seconds, as 5 or 0.5", MAX_WAIT_MS / 1_000);
+    let wait = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    wait.filter(|wait| *wait <= Duration::from_millis(MAX_WAIT_MS)).ok_or_else(wrong)
+}
+
+pub(super) fn weighted(text: &str) -> Result<(BackendId, Option<u16>), String> {
+    let Some((id, weight)) = text.split_once('=') else { return Ok((text.parse()?, None)) };
+    let weight = weight.parse().map_err(|_| format!("weight {weight:?}: expected 0 to 65535"))?;
+    Ok((id.parse()?, Some(weight)))
+}
+
+/// A limit of conns, or that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<NonZeroU32>);
+
+pub(super) fn limit(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("max_conns {text:?}: expected 1 to {}", u32::MAX))
+}
+
+pub(super) fn limit_or_none(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    limit(text).map(|limit| Limit(Some(limit))).map_err(|error| format!("{error}, or none"))
+}
+
+pub(super) fn timeout(text: &str) -> Result<(String, u32), String> {
+    let expected = || format!("{text:?}: expected NAME=MS, as in tcp_established_ms=900000");
+    let (name, ms) = text.split_once('=').ok_or_else(expected)?;
+    Ok((name.to_owned(), ms.parse().map_err(|_| expected())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_flags() {
+        assert_eq!(weighted("10.0.0.1:80"), Ok(("10.0.0.1:80".parse().unwrap(), None)));
+        assert_eq!(weighted("10.0.0.1:80=0"), Ok(("10.0.0.1:80".parse().unwrap(), Some(0))));
+        assert!(weighted("10.0.0.1:80=65536").unwrap_err().contains("0 to 65535"));
+        assert!(weighted("10.0.0.1").unwrap_err().contains("ADDRESS:PORT"));
+        assert_eq!(limit("7"), Ok(NonZeroU32::new(7).unwrap()));
+        for wrong in ["0", "-1", "many", "4294967296"] {
+            assert!(limit(wrong).unwrap_err().contains("expected 1 to 4294967295"));
+        }
+        assert_eq!(limit_or_none("none"), Ok(Limit(None)));
+        assert!(limit_or_none("0").unwrap_err().ends_with("1 to 4294967295, or none"));
+        assert_eq!(timeout("udp_one_way_ms=5"), Ok(("udp_one_way_ms".to_owned(), 5)));
+        assert!(timeout("udp_one_way_ms").is_err());
+        assert!(timeout("udp_one_way_ms=5s").is_err());
+    }
+}
