@@ -5,10 +5,15 @@
 
 mod announce;
 mod compiler;
+mod crew;
 mod exception;
+mod forwarding;
+mod kernel_path;
 mod links;
 mod main_loop;
-mod mend;
+mod outgoing;
+mod ports;
+mod probation;
 mod pulse;
 mod reload;
 mod requests;
@@ -80,7 +85,7 @@ pub fn run(
     }
     abort_on_panic();
     let mut main = start::start(config)?;
-    let drivers = main.ports.iter().map(|port| port.port.driver());
+    let drivers = main.ports.iter().map(|main| main.port().driver());
     privileges::limit(drivers, main.config.exception.enabled).map_err(StartError::Capabilities)?;
     main.rounds.watch().map_err(StartError::Thread)?;
     let mut reload = Reload::new(path, reload, log_by);
@@ -95,7 +100,7 @@ pub fn run(
     while !stop.load(Relaxed) && lost.is_none() {
         main.round();
         main.reload(&mut reload);
-        if watchdog.is_due(main.now_ms(), main.longest_silence_ms()) {
+        if watchdog.is_due(main.now_ms(), main.crew.longest_silence_ms()) {
             supervisor.tell(NotifyState::Watchdog);
         }
         lost = main.lost_port();

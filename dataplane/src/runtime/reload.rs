@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
-use super::main_loop::MainLoop;
 use crate::config::{Config, ConfigError, Prefix, Route, Runtime};
-use sluice_path::table::route::RouteTable;
 
 /// Sets what is logged.
 type LogBy = Box<dyn Fn(&str) -> Result<(), String>>;
@@ -56,50 +54,36 @@ impl Reload {
     }
 }
 
-impl MainLoop {
-    /// Do what SIGHUP asks for.
-    pub fn reload(&mut self, reload: &mut Reload) {
-        let Some(result) = reload.read() else { return };
-        let path = reload.path.display();
-        let refused =
-            |reason: String| ("config-refused", format!("SIGHUP: nothing is changed: {reason}"));
-        let (kind, message) = match result.map(|new| Changes::between(&self.config, &new)) {
+impl Reload {
+    /// What SIGHUP leads to, once the file has been read: an event, and what is different from how we
+    /// run, if anything may be. What is logged is set already.
+    pub fn due(&mut self, running: &Config) -> Option<(&'static str, String, Option<Changes>)> {
+        let result = self.read()?;
+        let path = self.path.display();
+        let refused = |reason: String| {
+            ("config-refused", format!("SIGHUP: nothing is changed: {reason}"), None)
+        };
+        Some(match result.map(|new| Changes::between(running, &new)) {
             Err(error) => refused(error.to_string()),
             Ok(Err(reason)) => refused(format!("{path}: {reason}")),
-            Ok(Ok(changes)) => match changes.log.as_ref().map(|text| (reload.log_by)(text)) {
+            Ok(Ok(changes)) => match changes.log.as_ref().map(|text| (self.log_by)(text)) {
                 Some(Err(reason)) => refused(format!("{path}: {reason}")),
                 _ => {
                     let message = format!("SIGHUP: {path}: {}", changes.in_words());
-                    self.adopt_changes(changes);
-                    ("config-reloaded", message)
+                    ("config-reloaded", message, Some(changes))
                 }
             },
-        };
-        self.events.add_about(kind, "", message);
-    }
-
-    fn adopt_changes(&mut self, changes: Changes) {
-        if let Some(log) = changes.log {
-            self.config.runtime.log = log;
-        }
-        if let Some(routes) = changes.routes {
-            let table = RouteTable::new(self.config.networks(), &routes);
-            self.compiler.reroute(Arc::new(table));
-            if let Some(keeper) = &self.keeper {
-                keeper.reroute(routes.clone());
-            }
-            self.config.routes = routes;
-        }
+        })
     }
 }
 
 /// What is different in a file.
 #[derive(Debug, PartialEq, Eq)]
-struct Changes {
+pub struct Changes {
     /// What is logged from now on.
-    log: Option<String>,
+    pub log: Option<String>,
     /// All routes from now on.
-    routes: Option<Vec<Route>>,
+    pub routes: Option<Vec<Route>>,
     /// Routes that are new, and that are gone.
     added: Vec<Route>,
     removed: Vec<Route>,

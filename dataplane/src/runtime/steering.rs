@@ -3,9 +3,6 @@
 
 use std::sync::Arc;
 
-use sluice_api::stats::{PortStatus, QueueStats};
-
-use super::main_loop::MainLoop;
 use crate::dpdk::{NoRss, Rss};
 use sluice_path::pipeline::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust};
 use sluice_path::table::owner::Owners;
@@ -22,7 +19,7 @@ pub struct PortRss {
     /// Why it is not used; `None` when it is.
     pub why_not: Option<String>,
     /// Whether an event has said that it is not used any more.
-    pub is_lost: bool,
+    is_lost: bool,
 }
 
 /// Choose for ports with these names and this RSS.
@@ -80,14 +77,11 @@ pub fn choose(ports: &[(&str, Result<&Rss, &NoRss>)], workers: u16) -> (Steering
     (Steering { owners, by_nic: by_nic.into() }, shown)
 }
 
-impl MainLoop {
-    /// Fill in how a port's packets find their worker.
-    pub fn describe_steering(&self, port: u16, status: &mut PortStatus) {
-        let rss = &self.ports[usize::from(port)].rss;
-        (status.rss_key_bytes, status.rss_table_entries) = (rss.key_bytes, rss.table_entries);
-        let trusts: Vec<Trust> = self.trusts(port).collect();
+impl PortRss {
+    /// How the port's packets find their worker, and why, as the workers trust its NIC.
+    pub fn in_words(&self, trusts: &[Trust]) -> (&'static str, String) {
         let count = |wanted| trusts.iter().filter(|trust| **trust == wanted).count();
-        let (steering, reason) = match &rss.why_not {
+        match &self.why_not {
             _ if trusts.len() == 1 => ("single-worker", "there is one worker".to_owned()),
             Some(reason) => ("handover", reason.clone()),
             None if count(Trust::Lost) > 0 => {
@@ -101,49 +95,23 @@ impl MainLoop {
                 ("rss", reason)
             }
             None => ("rss", "its RSS is known and verified by all queues".to_owned()),
-        };
-        (status.steering, status.steering_reason) = (steering.to_owned(), reason);
-    }
-
-    fn trusts(&self, port: u16) -> impl Iterator<Item = Trust> {
-        self.workers.iter().map(move |w| Trust::from_gauge(w.counters.queue(port).trust.get()))
-    }
-
-    /// Counters of a port's queues.
-    pub fn queues(&self, port: u16) -> Vec<QueueStats> {
-        (0..)
-            .zip(&self.workers)
-            .map(|(queue, worker)| {
-                let counters = worker.counters.queue(port);
-                QueueStats {
-                    queue,
-                    rx_packets: counters.rx_packets.get(),
-                    mis_steered: counters.mis_steered.get(),
-                }
-            })
-            .collect()
-    }
-
-    /// Tell of ports whose packets came to wrong queues; call about once a second.
-    pub fn check_steering(&mut self) {
-        for port in 0..self.ports.len() {
-            let number = port as u16;
-            if self.ports[port].rss.is_lost || !self.trusts(number).any(|t| t == Trust::Lost) {
-                continue;
-            }
-            self.ports[port].rss.is_lost = true;
-            let queues = self.queues(number);
-            let mis_steered: u64 = queues.iter().map(|q| q.mis_steered).sum();
-            let name = &self.config.ports[port].name;
-            self.events.add(
-                "steering-fallback",
-                format!(
-                    "port {name}: more than {MOST_MIS_STEERED_PERCENT} % of a queue's packets belonged to \
-                     another by the RSS key and table that the device tells ({mis_steered} packets so \
-                     far); they are handed over from now on, and no connection is lost"
-                ),
-            );
         }
+    }
+
+    /// Whether a worker does not trust the NIC any more, and nobody has been told.
+    pub fn has_become_lost(&mut self, trusts: &[Trust]) -> bool {
+        let is_news = !self.is_lost && trusts.contains(&Trust::Lost);
+        self.is_lost |= is_news;
+        is_news
+    }
+
+    /// What is told of it then, with the packets that came to wrong queues so far.
+    pub fn loss_in_words(port: &str, mis_steered: u64) -> String {
+        format!(
+            "port {port}: more than {MOST_MIS_STEERED_PERCENT} % of a queue's packets belonged to \
+             another by the RSS key and table that the device tells ({mis_steered} packets so \
+             far); they are handed over from now on, and no connection is lost"
+        )
     }
 }
 

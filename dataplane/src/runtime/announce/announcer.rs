@@ -14,13 +14,10 @@
 //!   addresses are probed for when they are announced, and now and then. An answer is a claim.
 //! - A claim is answered by an announcement, at most every 10 s for each address (RFC 5227, 2.4).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use sluice_wire::arp;
-use sluice_wire::ether::MacAddr;
-
-use super::main_loop::MainLoop;
+use super::voice::{ArpFrame, Says, Voice};
 use crate::config::InterfaceAddress;
 
 /// Time between two defences of an address, in ms (RFC 5227, 1.1: DEFEND_INTERVAL).
@@ -32,35 +29,6 @@ const FIRST_ANNOUNCEMENTS: u8 = 3;
 const ANNOUNCE_INTERVAL_MS: u64 = 1_000;
 /// Announcements for each probe, once an address is announced.
 const ANNOUNCEMENTS_PER_PROBE: u8 = 5;
-/// Frames per second of each port for what is new, defended or probed for: 10,000 addresses, which are
-/// 40,000 frames, within 7 s.
-const FIRST_RATE: Rate = Rate { per_second: 6_000, at_once: 64 };
-/// Of each port, for what is repeated: 60,000 addresses are announced anew within 60 s.
-const AGAIN_RATE: Rate = Rate { per_second: 1_000, at_once: 64 };
-/// Frames on their way to the wire; the next ones leave when it is known what has become of these.
-const MOST_ON_THEIR_WAY: usize = 64;
-/// A worker that has not sent them after so long, in ms, is not waited for.
-const SENT_WITHIN_MS: u64 = 200;
-
-/// A frame to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ArpFrame {
-    /// Index of the port that it leaves by.
-    pub port: u16,
-    /// The address that it is about.
-    pub address: Ipv4Addr,
-    /// What it says.
-    pub says: Says,
-}
-
-/// What a frame says of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Says {
-    /// It is ours.
-    Announcement,
-    /// Is it anybody's?
-    Probe,
-}
 
 /// An address on a port.
 type Place = (u16, Ipv4Addr);
@@ -76,74 +44,6 @@ struct Turn {
     /// Announcements until the next probe; none for a port's own address, which is the kernel's to
     /// probe for.
     until_probe: Option<u8>,
-}
-
-/// How often.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    per_second: u64,
-    /// After a quiet time.
-    at_once: u64,
-}
-
-/// What a rate leaves.
-#[derive(Debug)]
-struct Tokens {
-    rate: Rate,
-    count: u64,
-    filled_ms: u64,
-}
-
-impl Tokens {
-    fn new(rate: Rate, now_ms: u64) -> Self {
-        Tokens { rate, count: rate.at_once, filled_ms: now_ms }
-    }
-
-    fn take(&mut self, now_ms: u64) -> bool {
-        // Whole tokens only, so that what is less is not lost.
-        let fresh = now_ms.saturating_sub(self.filled_ms) * self.rate.per_second / 1_000;
-        if fresh > 0 {
-            self.filled_ms = now_ms;
-            self.count = (self.count + fresh).min(self.rate.at_once);
-        }
-        let has_one = self.count > 0;
-        self.count -= u64::from(has_one);
-        has_one
-    }
-}
-
-/// A port, as far as it says something.
-#[derive(Debug)]
-struct Voice {
-    addresses: Vec<InterfaceAddress>,
-    link_up: bool,
-    /// To be sent as soon as the rate allows, before what has its turn.
-    urgent: VecDeque<ArpFrame>,
-    /// Addresses with announcements at short distance, and all others, by their time.
-    firsts: BTreeSet<(u64, Ipv4Addr)>,
-    agains: BTreeSet<(u64, Ipv4Addr)>,
-    first_tokens: Tokens,
-    again_tokens: Tokens,
-}
-
-impl Voice {
-    fn turns(&mut self, firsts: u8) -> &mut BTreeSet<(u64, Ipv4Addr)> {
-        if firsts > 0 { &mut self.firsts } else { &mut self.agains }
-    }
-
-    /// The address whose turn it is, if the rate allows it.
-    fn next(&mut self, now_ms: u64) -> Option<Ipv4Addr> {
-        let lanes = [
-            (&mut self.firsts, &mut self.first_tokens),
-            (&mut self.agains, &mut self.again_tokens),
-        ];
-        for (turns, tokens) in lanes {
-            if turns.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms) && tokens.take(now_ms) {
-                return turns.pop_first().map(|(_, address)| address);
-            }
-        }
-        None
-    }
 }
 
 /// Our addresses, as the networks around hear of them.
@@ -166,15 +66,7 @@ impl Announcer {
     /// For ports with these addresses, by port, whose links are up or not; each address is announced
     /// every so many ms, or, if that is 0, when it is new or its port comes up, and not again.
     pub fn new(ports: Vec<(Vec<InterfaceAddress>, bool)>, every_ms: u64, now_ms: u64) -> Self {
-        let voice = |(addresses, link_up)| Voice {
-            addresses,
-            link_up,
-            urgent: VecDeque::new(),
-            firsts: BTreeSet::new(),
-            agains: BTreeSet::new(),
-            first_tokens: Tokens::new(FIRST_RATE, now_ms),
-            again_tokens: Tokens::new(AGAIN_RATE, now_ms),
-        };
+        let voice = |(addresses, link_up)| Voice::new(addresses, link_up, now_ms);
         let mut announcer = Announcer {
             every_ms,
             voices: ports.into_iter().map(voice).collect(),
@@ -299,7 +191,7 @@ impl Announcer {
             return None;
         }
         if !voice.urgent.is_empty() {
-            return voice.first_tokens.take(now_ms).then(|| voice.urgent.pop_front()).flatten();
+            return voice.next_urgent(now_ms);
         }
         let address = voice.next(now_ms)?;
         let port = port as u16;
@@ -395,91 +287,6 @@ impl Announcer {
     }
 }
 
-/// Frames on their way from the announcer to the wire, by one worker.
-#[derive(Debug, Default)]
-pub struct Batch {
-    frames: Vec<ArpFrame>,
-    /// The worker, and how many frames of ours it has taken when it has taken these.
-    worker: usize,
-    taken: u64,
-    /// How many of ours it had lost before.
-    lost: u64,
-    since_ms: u64,
-}
-
-impl MainLoop {
-    /// Send what the networks around are to be told now, a batch at a time.
-    pub fn announce_due(&mut self, now_ms: u64) {
-        if !self.batch_is_over(now_ms) {
-            return;
-        }
-        while self.batch.frames.len() < MOST_ON_THEIR_WAY
-            && let Some(frame) = self.announcer.due(now_ms)
-        {
-            let ArpFrame { port, address, says } = frame;
-            let mac = self.ports[usize::from(port)].mac;
-            let bytes = match says {
-                Says::Announcement => arp::build_announcement(mac, address),
-                Says::Probe => arp::build_request(mac, Ipv4Addr::UNSPECIFIED, address),
-            };
-            if !self.send_frame(port, &bytes) {
-                self.announcer.lost(frame);
-                break;
-            }
-            self.batch.frames.push(frame);
-        }
-        if !self.batch.frames.is_empty() {
-            let worker = &self.workers[self.carrier];
-            self.batch.worker = self.carrier;
-            self.batch.taken = worker.frames_given + self.waiting.len() as u64;
-            self.batch.lost = worker.counters.main_frames_lost.get();
-            self.batch.since_ms = now_ms;
-        }
-    }
-
-    /// See what has become of the frames that are on their way; whether none is any more.
-    fn batch_is_over(&mut self, now_ms: u64) -> bool {
-        let batch = &self.batch;
-        if batch.frames.is_empty() {
-            return true;
-        }
-        let counters = &self.workers[batch.worker].counters;
-        let is_sent = counters.main_frames.observe() >= batch.taken;
-        let is_late = now_ms >= batch.since_ms + SENT_WITHIN_MS || batch.worker != self.carrier;
-        if !is_sent && !is_late {
-            return false;
-        }
-        let has_left = is_sent && counters.main_frames_lost.get() == batch.lost;
-        let mut frames = std::mem::take(&mut self.batch.frames);
-        for frame in frames.drain(..) {
-            if has_left {
-                self.announcer.left(now_ms, frame);
-            } else {
-                self.announcer.lost(frame);
-            }
-        }
-        self.batch.frames = frames;
-        true
-    }
-
-    /// Another host claims one of our addresses: defend it, and tell the operator.
-    pub fn claimed(&mut self, now_ms: u64, port: u16, address: Ipv4Addr, mac: MacAddr) {
-        let defended = self.announcer.claimed(now_ms, port, address);
-        let name = &self.config.ports[usize::from(port)].name;
-        let also = self.resolver.addresses_of(port, mac);
-        let known_as = match also.as_slice() {
-            [] => String::new(),
-            [first, ..] => format!(
-                " (it has {first}: a backend in DR must not speak ARP for its VIP, see arp_ignore \
-                 and arp_announce)"
-            ),
-        };
-        let then = if defended { "; it was announced again" } else { "" };
-        let message =
-            format!("{mac} on port {name} claims {address}, which is ours{known_as}{then}");
-        self.events.add_about("address-conflict", &format!("{address} {port}"), message);
-    }
-}
-
 #[cfg(test)]
+#[path = "announcer_tests.rs"]
 mod tests;
