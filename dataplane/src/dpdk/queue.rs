@@ -6,7 +6,7 @@ use dpdk_sys::rte_mbuf;
 
 use super::Mbuf;
 use super::mbuf::forget_front;
-use super::port::Inner;
+use super::port_setup::Inner;
 
 /// A receive queue. It keeps its port open.
 pub struct RxQueue {
