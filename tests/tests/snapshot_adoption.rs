@@ -15,7 +15,7 @@ use sluice_path::testkit;
 
 /// What a round of the main thread may take.
 const ROUND: Duration = Duration::from_millis(3);
-/// Backends adopted in a round, as `runtime/requests.rs` has it.
+/// Backends adopted in a round, as `runtime/forwarding.rs` has it.
 const PER_ROUND: usize = 2_048;
 
 /// How the services of a snapshot are.
