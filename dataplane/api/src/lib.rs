@@ -23,13 +23,12 @@ pub mod validate;
 pub use change::FieldChange;
 pub use drop_reason::DropReason;
 pub use event::Severity;
-pub use problems::Problems;
+pub use problems::{Problem, Problems};
 pub use service::{
     AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
     Service, Timeouts,
 };
 pub use snapshot::{Snapshot, SnapshotBackend, SnapshotService};
-pub use validate::Problem;
 
 /// Version of the messages on the socket between the two processes. It changes when an old peer
 /// would misread a new message; a peer with another version is refused with a clear error.

@@ -9,9 +9,9 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::PROTOCOL_VERSION;
+use crate::problems::Problem;
 use crate::snapshot::Snapshot;
 use crate::stats::{DataplaneEvent, DataplaneStatus, NeighbourStatus, Stats, UnreachableBackend};
-use crate::validate::Problem;
 
 /// Longest frame, in bytes: 400,000 backends as JSON with room to spare.
 pub const MAX_FRAME: usize = 64 << 20;

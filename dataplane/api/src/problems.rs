@@ -1,12 +1,44 @@
-//! Everything that is wrong with something, as far as a person reads: the first problems, and how many
+//! What is wrong: a field, what it holds, what would be accepted; and all of it, as far as a person reads: the first problems, and how many
 //! more there are. Who sends a million bad values makes neither a million answers nor memory for them.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
 
-use crate::validate::Problem;
+use serde::{Deserialize, Serialize};
 
+/// One thing that is wrong: which field, what it holds, what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Problem {
+    /// Path of the field, as `services[web].backends[10.0.0.1:80].weight`.
+    pub field: String,
+    /// What it holds.
+    pub value: String,
+    /// What would be accepted.
+    pub expected: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}: expected {}", self.field, self.value, self.expected)
+    }
+}
+
+impl Problem {
+    /// A problem with a field; what is longer than a person reads is cut.
+    pub fn new(
+        field: impl Into<String>,
+        value: impl fmt::Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        let [field, value, expected] =
+            [field.into(), value.to_string(), expected.into()].map(|text| cut(text, MOST_TEXT));
+        Problem { field, value, expected }
+    }
+}
+
+/// Longest text of a problem, in bytes.
+const MOST_TEXT: usize = 1_000;
 /// Most problems that are told.
 pub const MOST_PROBLEMS: usize = 100;
 /// Most bytes of their texts.

@@ -1,58 +1,21 @@
 //! What makes a snapshot one that can be forwarded by. Control calls it before it stores a change,
 //! the data plane before it applies one: the same rules, the same words.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+mod backend;
+mod pool;
+mod service;
+mod value;
+
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 
-use serde::{Deserialize, Serialize};
-
-use crate::problems::{Problems, cut, label};
-use crate::service::{Mode, Pool, Timeouts};
-use crate::snapshot::{MAX_GENERATION, Snapshot, SnapshotService};
+use crate::problems::{Problem, Problems};
+use crate::snapshot::{MAX_GENERATION, Snapshot};
 use crate::stats::Limits;
 
-/// One thing that is wrong: which field, what it holds, what would be accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Problem {
-    /// Path of the field, as `services[web].backends[10.0.0.1:80].weight`.
-    pub field: String,
-    /// What it holds.
-    pub value: String,
-    /// What would be accepted.
-    pub expected: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}: expected {}", self.field, self.value, self.expected)
-    }
-}
-
-impl Problem {
-    /// A problem with a field; what is longer than a person reads is cut.
-    pub fn new(
-        field: impl Into<String>,
-        value: impl fmt::Display,
-        expected: impl Into<String>,
-    ) -> Self {
-        let [field, value, expected] =
-            [field.into(), value.to_string(), expected.into()].map(|text| cut(text, MOST_BYTES));
-        Problem { field, value, expected }
-    }
-}
-
-/// Longest text of a problem, in bytes.
-const MOST_BYTES: usize = 1_000;
-/// Longest timeout, in ms: 7 days.
-pub const MAX_TIMEOUT_MS: u32 = 7 * 24 * 3_600 * 1_000;
-/// Most addresses in one pool.
-pub const MAX_POOL_ADDRESSES: usize = 256;
-/// Most backends in one service: the data plane's tables hold 16-bit indices, one of them "none".
-pub const MAX_SERVICE_BACKENDS: usize = u16::MAX as usize;
-/// Sizes of a Maglev table.
-pub const MAGLEV_SLOTS: RangeInclusive<u32> = 251..=655_373;
+pub use backend::MAX_SERVICE_BACKENDS;
+pub use pool::MAX_POOL_ADDRESSES;
+pub use service::{MAGLEV_SLOTS, MAX_TIMEOUT_MS};
+pub use value::{is_host, is_name, range_text};
 
 /// Everything that is wrong with a snapshot; empty when it can be applied. `port_addresses` are
 /// the data plane's own, when they are known.
@@ -72,17 +35,12 @@ pub fn collect(
     limit(problems, "services", snapshot.services.len(), limits.services);
     let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
     limit(problems, "services[].backends", backends, limits.backends);
-    check_pools(problems, snapshot, port_addresses);
-    check_services(problems, snapshot, port_addresses);
+    pool::check(problems, snapshot, port_addresses);
+    service::check(problems, snapshot, port_addresses);
     if snapshot.generation > MAX_GENERATION {
         let expected = format!("at most {MAX_GENERATION}, which is 2^53");
         problems.push(Problem::new("generation", snapshot.generation, expected));
     }
-}
-
-/// An inclusive range in words.
-pub fn range_text<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
-    format!("{} to {}", range.start(), range.end())
 }
 
 fn limit(problems: &mut Problems, field: &str, count: usize, most: u32) {
@@ -92,302 +50,13 @@ fn limit(problems: &mut Problems, field: &str, count: usize, most: u32) {
     }
 }
 
-fn check_pools(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
-    let vips: HashMap<Ipv4Addr, &str> =
-        snapshot.services.iter().map(|s| (s.vip, s.name.as_str())).collect();
-    let mut names = HashSet::new();
-    let mut owner: HashMap<Ipv4Addr, &str> = HashMap::new();
-    for pool in &snapshot.pools {
-        let path = format!("pools[{}]", escaped(&pool.name));
-        check_name(problems, &format!("{path}.name"), &pool.name);
-        if !names.insert(pool.name.as_str()) {
-            problems.push(Problem::new(
-                format!("{path}.name"),
-                quoted(&pool.name),
-                "a name that no other pool has",
-            ));
-        }
-        let field = format!("{path}.addresses");
-        if pool.addresses.is_empty() || pool.addresses.len() > MAX_POOL_ADDRESSES {
-            let expected = format!("1 to {MAX_POOL_ADDRESSES} addresses");
-            problems.push(Problem::new(
-                &field,
-                format!("{} addresses", pool.addresses.len()),
-                expected,
-            ));
-        }
-        check_drained(problems, &path, pool);
-        for address in &pool.addresses {
-            if !is_host(*address) {
-                problems.push(Problem::new(&field, address, "a unicast address"));
-            }
-            if let Some(service) = vips.get(address) {
-                let expected = format!(
-                    "an address that is no VIP; service {} has it as its VIP",
-                    label(service)
-                );
-                problems.push(Problem::new(&field, address, expected));
-            }
-            if port_addresses.contains(address) {
-                problems.push(Problem::new(
-                    &field,
-                    address,
-                    "an address that no port of the data plane has",
-                ));
-            }
-            if let Some(other) = owner.insert(*address, &pool.name) {
-                let expected = format!("each address once; pool {} has it already", label(other));
-                problems.push(Problem::new(&field, address, expected));
-            }
-        }
-    }
-}
-
-fn check_drained(problems: &mut Problems, path: &str, pool: &Pool) {
-    let field = format!("{path}.drained");
-    let mut seen = HashSet::new();
-    for address in &pool.drained {
-        if !pool.addresses.contains(address) {
-            problems.push(Problem::new(&field, address, "an address of the pool"));
-        } else if !seen.insert(address) {
-            problems.push(Problem::new(&field, address, "each address once"));
-        }
-    }
-    if !pool.addresses.is_empty() && pool.open_addresses().next().is_none() {
-        let value = format!("all {} addresses", pool.addresses.len());
-        problems.push(Problem::new(&field, value, "fewer, as new conns need one"));
-    }
-}
-
-fn check_services(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
-    let mut names = HashSet::new();
-    let mut keys: HashMap<_, &str> = HashMap::new();
-    let own = OwnAddresses::of(snapshot, port_addresses);
-    let pools: HashSet<&str> = snapshot.pools.iter().map(|p| p.name.as_str()).collect();
-    for service in &snapshot.services {
-        let path = format!("services[{}]", escaped(&service.name));
-        check_name(problems, &format!("{path}.name"), &service.name);
-        if !names.insert(service.name.as_str()) {
-            let expected = "a name that no other service has";
-            problems.push(Problem::new(format!("{path}.name"), quoted(&service.name), expected));
-        }
-        if !is_host(service.vip) {
-            problems.push(Problem::new(format!("{path}.vip"), service.vip, "a unicast address"));
-        }
-        if port_addresses.contains(&service.vip) {
-            let expected = "an address that no port of the data plane has";
-            problems.push(Problem::new(format!("{path}.vip"), service.vip, expected));
-        }
-        check_port(problems, &format!("{path}.port"), service.port);
-        if let Some(other) =
-            keys.insert((service.vip, service.port, service.protocol), &service.name)
-        {
-            let value = format!("{}:{}/{}", service.vip, service.port, service.protocol);
-            let expected = format!(
-                "a VIP, port and protocol that no other service has; {} has these",
-                label(other)
-            );
-            problems.push(Problem::new(format!("{path}.port"), value, expected));
-        }
-        check_scheduler(problems, &path, service);
-        check_pool_of(problems, &path, service, snapshot, &pools);
-        check_timeouts(problems, &path, &service.timeouts);
-        check_backends(problems, &path, service, &own);
-    }
-}
-
-fn check_scheduler(problems: &mut Problems, path: &str, service: &SnapshotService) {
-    if !MAGLEV_SLOTS.contains(&service.maglev_slots) || !is_prime(service.maglev_slots) {
-        let expected = format!("a prime from {} to {}", MAGLEV_SLOTS.start(), MAGLEV_SLOTS.end());
-        problems.push(Problem::new(format!("{path}.maglev_slots"), service.maglev_slots, expected));
-    }
-}
-
-fn check_pool_of(
-    problems: &mut Problems,
-    path: &str,
-    service: &SnapshotService,
-    snapshot: &Snapshot,
-    pools: &HashSet<&str>,
-) {
-    let field = format!("{path}.pool");
-    match (service.mode, &service.pool) {
-        (Mode::FullNat, None) => {
-            problems.push(Problem::new(
-                field,
-                "absent",
-                "the name of a pool, as mode full-nat needs local addresses",
-            ));
-        }
-        (Mode::FullNat, Some(name)) if !pools.contains(name.as_str()) => {
-            let known = known_pools(snapshot);
-            problems.push(Problem::new(
-                field,
-                quoted(name),
-                format!("the name of a pool ({known})"),
-            ));
-        }
-        (Mode::Dr, Some(name)) => {
-            problems.push(Problem::new(
-                field,
-                quoted(name),
-                "no pool, as mode dr keeps the client's address",
-            ));
-        }
-        _ => {}
-    }
-}
-
-/// Names to choose from, not more than a person reads.
-fn known_pools(snapshot: &Snapshot) -> String {
-    const MOST: usize = 8;
-    let names: Vec<String> = snapshot.pools.iter().take(MOST).map(|p| label(&p.name)).collect();
-    match snapshot.pools.len() {
-        0 => "there is none".to_owned(),
-        count if count > MOST => format!("{} and {} more", names.join(", "), count - MOST),
-        _ => names.join(", "),
-    }
-}
-
-fn check_timeouts(problems: &mut Problems, path: &str, timeouts: &Timeouts) {
-    let fields = [
-        ("tcp_syn_sent_ms", timeouts.tcp_syn_sent_ms),
-        ("tcp_syn_received_ms", timeouts.tcp_syn_received_ms),
-        ("tcp_established_ms", timeouts.tcp_established_ms),
-        ("tcp_fin_wait_ms", timeouts.tcp_fin_wait_ms),
-        ("tcp_last_ack_ms", timeouts.tcp_last_ack_ms),
-        ("tcp_time_wait_ms", timeouts.tcp_time_wait_ms),
-        ("tcp_closed_ms", timeouts.tcp_closed_ms),
-        ("udp_one_way_ms", timeouts.udp_one_way_ms),
-        ("udp_two_way_ms", timeouts.udp_two_way_ms),
-    ];
-    for (name, value) in fields {
-        if !(1..=MAX_TIMEOUT_MS).contains(&value) {
-            let expected = format!("1 to {MAX_TIMEOUT_MS} ms");
-            problems.push(Problem::new(format!("{path}.timeouts.{name}"), value, expected));
-        }
-    }
-}
-
-/// Addresses of the load balancer itself, to which it cannot forward.
-struct OwnAddresses<'a> {
-    vips: HashSet<Ipv4Addr>,
-    locals: HashSet<Ipv4Addr>,
-    ports: &'a [Ipv4Addr],
-}
-
-impl<'a> OwnAddresses<'a> {
-    fn of(snapshot: &Snapshot, ports: &'a [Ipv4Addr]) -> Self {
-        OwnAddresses {
-            vips: snapshot.services.iter().map(|s| s.vip).collect(),
-            locals: snapshot.pools.iter().flat_map(|p| p.addresses.iter().copied()).collect(),
-            ports,
-        }
-    }
-
-    /// What a backend's address should be instead, when it is one of these.
-    fn refusal(&self, address: Ipv4Addr) -> Option<&'static str> {
-        if self.vips.contains(&address) {
-            Some("an address that is not a VIP of this load balancer")
-        } else if self.locals.contains(&address) {
-            Some("an address that is in no pool of this load balancer")
-        } else if self.ports.contains(&address) {
-            Some("an address that no port of the data plane has")
-        } else {
-            None
-        }
-    }
-}
-
-fn check_backends(
-    problems: &mut Problems,
-    path: &str,
-    service: &SnapshotService,
-    own: &OwnAddresses,
-) {
-    if service.backends.len() > MAX_SERVICE_BACKENDS {
-        let value = format!("{} backends", service.backends.len());
-        let expected = format!("at most {MAX_SERVICE_BACKENDS} in one service");
-        problems.push(Problem::new(format!("{path}.backends"), value, expected));
-    }
-    let mut seen = HashSet::new();
-    for backend in &service.backends {
-        let id = backend.id();
-        let path = format!("{path}.backends[{id}]");
-        if !seen.insert(id) {
-            problems.push(Problem::new(
-                &path,
-                "listed twice",
-                "each address:port once in a service",
-            ));
-        }
-        if !is_host(backend.address) {
-            problems.push(Problem::new(
-                format!("{path}.address"),
-                backend.address,
-                "a unicast address",
-            ));
-        }
-        if let Some(expected) = own.refusal(backend.address) {
-            problems.push(Problem::new(format!("{path}.address"), backend.address, expected));
-        }
-        check_port(problems, &format!("{path}.port"), backend.port);
-        if service.mode == Mode::Dr && backend.port != service.port {
-            let expected = format!("{}, as mode dr cannot change the L4 port", service.port);
-            problems.push(Problem::new(format!("{path}.port"), backend.port, expected));
-        }
-    }
-}
-
-fn check_port(problems: &mut Problems, field: &str, port: u16) {
-    if port == 0 {
-        problems.push(Problem::new(field, port, "1 to 65535"));
-    }
-}
-
-/// Whether a name is 1 to 63 of `a-z`, `0-9`, `-`, `.`, `_`: it goes into paths and metrics as it is.
-pub fn is_name(name: &str) -> bool {
-    let legal =
-        |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.' | b'_');
-    (1..=63).contains(&name.len())
-        && name.bytes().all(legal)
-        && name.bytes().any(|c| c.is_ascii_alphanumeric())
-}
-
-fn check_name(problems: &mut Problems, field: &str, name: &str) {
-    if !is_name(name) {
-        problems.push(Problem::new(
-            field,
-            quoted(name),
-            "1 to 63 of a-z, 0-9, '-', '.', '_', at least one a letter or digit",
-        ));
-    }
-}
-
-/// Whether an address can belong to a single host (RFC 6890).
-pub fn is_host(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    first != 0 && first != 127 && first < 224
-}
-
-fn is_prime(n: u32) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
-}
-
-/// A name as a part of a path: the beginning of one that is none.
-fn escaped(name: &str) -> String {
-    name.chars().take(80).flat_map(char::escape_debug).collect()
-}
-
-fn quoted(text: &str) -> String {
-    format!("{text:?}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::service::{AdminState, HashOn, NoConn, Protocol, Refusal, Scheduler};
+    use crate::service::{Mode, Pool, Timeouts};
     use crate::snapshot::SnapshotBackend;
+    use crate::snapshot::SnapshotService;
 
     const PORT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 

@@ -1,0 +1,93 @@
+//! Backends: the real servers within a service.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A backend's identity within its service, written `address:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    /// The backend's address.
+    pub address: Ipv4Addr,
+    /// The backend's L4 port.
+    pub port: u16,
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.address, self.port)
+    }
+}
+
+impl FromStr for BackendId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<std::net::SocketAddrV4>()
+            .map(|a| BackendId { address: *a.ip(), port: a.port() })
+            .map_err(|_| {
+                format!("{text:?} is not a backend: expected ADDRESS:PORT, as in 10.0.0.1:80")
+            })
+    }
+}
+
+/// A real server within a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its L4 port, 1 to 65,535. In DR it must be the service's port.
+    pub port: u16,
+    /// Its share relative to the service's other backends: 0 (no new conns) to 65,535.
+    #[serde(default = "default_weight")]
+    pub weight: u16,
+    /// Most conns that it may have in this service at a time, over all workers, 1 to 4,294,967,295;
+    /// new ones beyond go to other backends. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
+    /// The zone it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// What the operator wants it to do.
+    #[serde(default)]
+    pub state: AdminState,
+}
+
+/// Weight of a backend that names none.
+pub const fn default_weight() -> u16 {
+    100
+}
+
+impl Backend {
+    /// Its identity within the service.
+    pub fn id(&self) -> BackendId {
+        BackendId { address: self.address, port: self.port }
+    }
+}
+
+/// What the operator wants a backend to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// Takes new conns while healthy.
+    #[default]
+    Up,
+    /// Keeps its conns, takes no new ones.
+    Drain,
+    /// Out of service: no new conns and no health checks. Conns it still has run out.
+    Down,
+}
+
+impl fmt::Display for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AdminState::Up => "up",
+            AdminState::Drain => "drain",
+            AdminState::Down => "down",
+        })
+    }
+}

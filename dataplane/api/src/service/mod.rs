@@ -1,0 +1,74 @@
+//! Services, backends and local pools: the words an operator uses, with the same fields and units
+//! in TOML, JSON and the CLI.
+
+mod backend;
+mod health_check;
+mod policy;
+mod pool;
+mod timeouts;
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+pub use backend::{AdminState, Backend, BackendId, default_weight};
+pub use health_check::{
+    CheckClose, HealthCheck, HealthCheckKind, INTERVAL_MS, MIN_TIMEOUT_MS, RISE_FALL, STATUS,
+};
+pub use policy::{HashOn, Mode, NoConn, Protocol, Refusal, Scheduler};
+pub use pool::Pool;
+pub use timeouts::Timeouts;
+
+/// Maglev slots of a service that names none (the paper's small table, a prime).
+pub const fn default_maglev_slots() -> u32 {
+    65_537
+}
+
+/// A virtual service: what clients connect to, and the backends behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name: 1 to 63 of `a-z`, `0-9`, `-`, `.`, `_`; unique.
+    pub name: String,
+    /// The address clients connect to.
+    pub vip: Ipv4Addr,
+    /// The L4 port clients connect to, 1 to 65,535.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// How packets reach its backends.
+    pub mode: Mode,
+    /// How a new conn chooses its backend.
+    #[serde(default)]
+    pub scheduler: Scheduler,
+    /// What Maglev hashes; other schedulers ignore it.
+    #[serde(default)]
+    pub hash_on: HashOn,
+    /// Slots of the Maglev table: a prime from 251 to 655,373.
+    #[serde(default = "default_maglev_slots")]
+    pub maglev_slots: u32,
+    /// Most conns that it may have at a time, over all backends and workers, 1 to 4,294,967,295;
+    /// new ones beyond are dropped. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<NonZeroU32>,
+    /// The pool of local addresses; full-NAT needs one, DR takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// What TCP segments to it are answered with that belong to no conn. Absent: by its mode,
+    /// `reset` in full-NAT and `drop` in DR. UDP has no such segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_conn: Option<NoConn>,
+    /// What new clients are answered with while no backend takes new conns.
+    #[serde(default)]
+    pub no_backend: Refusal,
+    /// Idle timeouts of its conns.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// How its backends are checked. Without one, a backend counts as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// Its backends; each address:port once.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
+}
