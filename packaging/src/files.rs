@@ -107,50 +107,83 @@ struct Table {
     row: Vec<String>,
 }
 
+/// A text while it is read: for a page, and as it is.
+#[derive(Default)]
+struct Text {
+    roff: String,
+    plain: String,
+    /// In a block of code, which needs no words of roff.
+    is_literal: bool,
+}
+
+impl Text {
+    fn clear(&mut self) {
+        self.roff.clear();
+        self.plain.clear();
+    }
+
+    /// What stands within a line.
+    fn read(&mut self, event: Event) {
+        match event {
+            Event::Text(text) => {
+                self.plain += &text;
+                if !self.is_literal {
+                    self.roff += &roff::text_within(&text);
+                }
+            }
+            Event::Code(code) => {
+                self.plain += &code;
+                self.roff += &format!("\\fB{}\\fR", roff::text_within(&code));
+            }
+            Event::SoftBreak | Event::HardBreak => {
+                self.plain.push(' ');
+                self.roff.push(' ');
+            }
+            Event::Start(Tag::Strong) => self.roff += "\\fB",
+            Event::Start(Tag::Emphasis) => self.roff += "\\fI",
+            Event::End(TagEnd::Strong | TagEnd::Emphasis) => self.roff += "\\fR",
+            _ => {}
+        }
+    }
+}
+
 impl Reference {
     /// The part below a heading of the first or second level, up to the next of them.
     fn of(heading: &str) -> Reference {
         let mut part = Reference::default();
         let mut inside = false;
         let mut level = None;
-        let mut literal = false;
-        let (mut inline, mut plain) = (String::new(), String::new());
+        let mut text = Text::default();
         let mut table = Table::default();
         for event in Parser::new_ext(REFERENCE, Options::ENABLE_TABLES) {
             match event {
                 Event::Start(Tag::Heading { level: l, .. }) => {
                     level = Some(l);
-                    inline.clear();
-                    plain.clear();
+                    text.clear();
                 }
                 Event::End(TagEnd::Heading(_)) => {
                     if level.take().is_some_and(|level| level <= HeadingLevel::H2) {
-                        inside = plain == heading;
+                        inside = text.plain == heading;
                     } else if inside {
-                        part.heading(&plain);
+                        part.heading(&text.plain);
                     }
-                    inline.clear();
-                    plain.clear();
+                    text.clear();
                 }
-                Event::Start(Tag::CodeBlock(_)) => literal = true,
+                Event::Start(Tag::CodeBlock(_)) => text.is_literal = true,
                 Event::End(TagEnd::CodeBlock) => {
-                    literal = false;
+                    text.is_literal = false;
                     if inside {
-                        part.roff += &roff::example(&plain);
+                        part.roff += &roff::example(&text.plain);
                     }
-                    inline.clear();
-                    plain.clear();
+                    text.clear();
                 }
-                Event::Start(Tag::Paragraph | Tag::TableCell) => {
-                    inline.clear();
-                    plain.clear();
-                }
+                Event::Start(Tag::Paragraph | Tag::TableCell) => text.clear(),
                 Event::End(TagEnd::Paragraph) if inside => {
-                    part.roff += &roff::paragraph(&inline);
-                    part.paragraphs.push(std::mem::take(&mut inline));
+                    part.roff += &roff::paragraph(&text.roff);
+                    part.paragraphs.push(std::mem::take(&mut text.roff));
                 }
                 Event::Start(Tag::Table(_)) => table = Table::default(),
-                Event::End(TagEnd::TableCell) => table.row.push(std::mem::take(&mut inline)),
+                Event::End(TagEnd::TableCell) => table.row.push(std::mem::take(&mut text.roff)),
                 Event::End(TagEnd::TableHead) => table.head = std::mem::take(&mut table.row),
                 Event::End(TagEnd::TableRow) => {
                     let row = std::mem::take(&mut table.row);
@@ -158,24 +191,7 @@ impl Reference {
                         part.row(&table.head, &row);
                     }
                 }
-                Event::Text(text) => {
-                    plain += &text;
-                    if !literal {
-                        inline += &roff::text_within(&text);
-                    }
-                }
-                Event::Code(code) => {
-                    plain += &code;
-                    inline += &format!("\\fB{}\\fR", roff::text_within(&code));
-                }
-                Event::SoftBreak | Event::HardBreak => {
-                    plain.push(' ');
-                    inline.push(' ');
-                }
-                Event::Start(Tag::Strong) => inline += "\\fB",
-                Event::Start(Tag::Emphasis) => inline += "\\fI",
-                Event::End(TagEnd::Strong | TagEnd::Emphasis) => inline += "\\fR",
-                _ => {}
+                within => text.read(within),
             }
         }
         part

@@ -47,99 +47,110 @@ const NOTIFY: (&str, &str) = (
 
 /// All programs.
 pub fn all() -> [Program; 4] {
-    [
-        Program {
-            command: sluice_cli::command(),
-            section: "1",
-            environment: &[(
-                "SLUICE_API",
-                "Where the API is, unless --api says so; http://127.0.0.1:9600 when neither does.",
-            )],
-            files: &[
-                (
-                    "/etc/sluice/dataplane.toml, /etc/sluice/control.toml",
-                    "Read by doctor, unless it is told otherwise.",
-                ),
-                (
-                    "/usr/share/bash-completion/completions/sluice",
-                    "Completions; also for zsh and fish.",
-                ),
-            ],
-            examples: SLUICE,
-            see_also: &["sluice-control(8)", "sluice-dataplane(8)", "sluice-control.toml(5)"],
-        },
-        Program {
-            command: sluice_control::args::Arguments::command(),
-            section: "8",
-            environment: &[LOG, NOTIFY],
-            files: &[
-                ("/etc/sluice/control.toml", "The file of the unit sluice-control.service."),
-                (
-                    "/var/lib/sluice/state.json",
-                    "The desired state; beside it state.json.previous, the one before.",
-                ),
-                ("/run/sluice/dataplane.sock", "Where it finds the data plane."),
-            ],
-            examples: &[
-                Example {
-                    line: "sluice-control --check --config /etc/sluice/control.toml",
-                    does: "Whether a file is good, and what a start with it would change:",
-                },
-                Example {
-                    line: "sluice-control --config /etc/sluice/control.toml",
-                    does: "In the foreground, as the unit does:",
-                },
-            ],
-            see_also: &["sluice(1)", "sluice-control.toml(5)", "sluice-dataplane(8)"],
-        },
-        Program {
-            command: sluice_dataplane::args::Args::command(),
-            section: "8",
-            environment: &[
-                LOG,
-                NOTIFY,
-                (
-                    "RUNTIME_DIRECTORY",
-                    "Below it DPDK keeps the files of this process; /var/run when it is not set.",
-                ),
-            ],
-            files: &[
-                ("/etc/sluice/dataplane.toml", "The file of the unit sluice-dataplane.service."),
-                ("/run/sluice/dataplane.sock", "Where it listens for sluice-control."),
-                ("/dev/hugepages", "Its memory, where hugepages are mounted."),
-                ("/dev/vfio, /dev/net/tun", "Its NICs, and the kernel's side of its ports."),
-            ],
-            examples: &[
-                Example {
-                    line: "sluice-dataplane --check --config /etc/sluice/dataplane.toml",
-                    does: "Whether a file is good:",
-                },
-                Example {
-                    line: "sluice-dataplane --config /etc/sluice/dataplane.toml",
-                    does: "In the foreground, as the unit does:",
-                },
-            ],
-            see_also: &["sluice(1)", "sluice-dataplane.toml(5)", "sluice-control(8)"],
-        },
-        Program {
-            command: sluice_perf::Args::command(),
-            section: "1",
-            environment: &[
-                (
-                    "SLUICE_BIN_DIR",
-                    "Where wire finds sluice-dataplane and sluice-control; its own directory when it is \
+    [sluice(), control(), dataplane(), perf()]
+}
+
+fn sluice() -> Program {
+    Program {
+        command: sluice_cli::command(),
+        section: "1",
+        environment: &[(
+            "SLUICE_API",
+            "Where the API is, unless --api says so; http://127.0.0.1:9600 when neither does.",
+        )],
+        files: &[
+            (
+                "/etc/sluice/dataplane.toml, /etc/sluice/control.toml",
+                "Read by doctor, unless it is told otherwise.",
+            ),
+            (
+                "/usr/share/bash-completion/completions/sluice",
+                "Completions; also for zsh and fish.",
+            ),
+        ],
+        examples: SLUICE,
+        see_also: &["sluice-control(8)", "sluice-dataplane(8)", "sluice-control.toml(5)"],
+    }
+}
+
+fn control() -> Program {
+    Program {
+        command: sluice_control::args::Arguments::command(),
+        section: "8",
+        environment: &[LOG, NOTIFY],
+        files: &[
+            ("/etc/sluice/control.toml", "The file of the unit sluice-control.service."),
+            (
+                "/var/lib/sluice/state.json",
+                "The desired state; beside it state.json.previous, the one before.",
+            ),
+            ("/run/sluice/dataplane.sock", "Where it finds the data plane."),
+        ],
+        examples: &[
+            Example {
+                line: "sluice-control --check --config /etc/sluice/control.toml",
+                does: "Whether a file is good, and what a start with it would change:",
+            },
+            Example {
+                line: "sluice-control --config /etc/sluice/control.toml",
+                does: "In the foreground, as the unit does:",
+            },
+        ],
+        see_also: &["sluice(1)", "sluice-control.toml(5)", "sluice-dataplane(8)"],
+    }
+}
+
+fn dataplane() -> Program {
+    Program {
+        command: sluice_dataplane::args::Args::command(),
+        section: "8",
+        environment: &[
+            LOG,
+            NOTIFY,
+            (
+                "RUNTIME_DIRECTORY",
+                "Below it DPDK keeps the files of this process; /var/run when it is not set.",
+            ),
+        ],
+        files: &[
+            ("/etc/sluice/dataplane.toml", "The file of the unit sluice-dataplane.service."),
+            ("/run/sluice/dataplane.sock", "Where it listens for sluice-control."),
+            ("/dev/hugepages", "Its memory, where hugepages are mounted."),
+            ("/dev/vfio, /dev/net/tun", "Its NICs, and the kernel's side of its ports."),
+        ],
+        examples: &[
+            Example {
+                line: "sluice-dataplane --check --config /etc/sluice/dataplane.toml",
+                does: "Whether a file is good:",
+            },
+            Example {
+                line: "sluice-dataplane --config /etc/sluice/dataplane.toml",
+                does: "In the foreground, as the unit does:",
+            },
+        ],
+        see_also: &["sluice(1)", "sluice-dataplane.toml(5)", "sluice-control(8)"],
+    }
+}
+
+fn perf() -> Program {
+    Program {
+        command: sluice_perf::Args::command(),
+        section: "1",
+        environment: &[
+            (
+                "SLUICE_BIN_DIR",
+                "Where wire finds sluice-dataplane and sluice-control; its own directory when it is \
                      not set.",
-                ),
-                ("RUNTIME_DIRECTORY, XDG_RUNTIME_DIR", "Below them DPDK keeps its files."),
-            ],
-            files: &[(
-                "/usr/share/doc/sluice/examples/gen-*.toml",
-                "Scenarios for gen: docs/generator.md tells all their fields.",
-            )],
-            examples: PERF,
-            see_also: &["sluice-dataplane(8)"],
-        },
-    ]
+            ),
+            ("RUNTIME_DIRECTORY, XDG_RUNTIME_DIR", "Below them DPDK keeps its files."),
+        ],
+        files: &[(
+            "/usr/share/doc/sluice/examples/gen-*.toml",
+            "Scenarios for gen: docs/generator.md tells all their fields.",
+        )],
+        examples: PERF,
+        see_also: &["sluice-dataplane(8)"],
+    }
 }
 
 const PERF: &[Example] = &[
