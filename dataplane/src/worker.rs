@@ -12,7 +12,7 @@ use crate::orders::Orders;
 use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::host_flows::KernelLane;
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, PortId, WorkerId};
 use sluice_path::next_hop::NeighbourUpdate;
 use sluice_path::pipeline::{Pipeline, PipelineConfig, Sink, ToMain};
 use sluice_path::snapshot::Compiled;
@@ -103,19 +103,19 @@ impl Lanes {
 
 impl Sink<Mbuf> for Lanes {
     #[inline(always)]
-    fn transmit(&mut self, port: u16, frame: Mbuf) {
-        self.ports[port as usize].push(frame, &self.counters);
+    fn transmit(&mut self, interface: InterfaceId, frame: Mbuf) {
+        self.ports[interface.port().index()].push(frame, &self.counters);
     }
 
-    fn hand_over(&mut self, worker: WorkerId, in_port: u16, mut frame: Mbuf) {
-        frame.set_tag(u32::from(in_port));
+    fn hand_over(&mut self, worker: WorkerId, interface: InterfaceId, mut frame: Mbuf) {
+        frame.set_tag(u32::from(interface.0));
         if let Some(lane) = &mut self.workers[worker.index()] {
             lane.push(frame, &self.counters);
         }
     }
 
-    fn to_kernel(&mut self, port: u16, mut frame: Mbuf, lane: KernelLane) {
-        frame.set_tag(u32::from(port));
+    fn to_kernel(&mut self, interface: InterfaceId, mut frame: Mbuf, lane: KernelLane) {
+        frame.set_tag(u32::from(interface.0));
         self.kernel[lane as usize].push(frame, &self.counters);
     }
 
@@ -124,8 +124,8 @@ impl Sink<Mbuf> for Lanes {
     }
 
     #[inline(always)]
-    fn transmit_all(&mut self, port: u16, frames: &mut Vec<Mbuf>) {
-        let lane = &mut self.ports[port as usize];
+    fn transmit_all(&mut self, interface: InterfaceId, frames: &mut Vec<Mbuf>) {
+        let lane = &mut self.ports[interface.port().index()];
         lane.waiting.append(frames);
         if lane.waiting.len() >= BURST {
             lane.flush(&self.counters);
@@ -146,13 +146,13 @@ pub struct WorkerParts {
     pub rx: Vec<RxQueue>,
     /// Its transmit queues, by port.
     pub tx: Vec<TxQueue>,
-    /// Rings on which other workers hand packets over; the tag is the port they came in by.
+    /// Rings on which other workers hand packets over; the tag is the interface they came in by.
     pub from_workers: Vec<RingReceiver>,
     /// Rings to the other workers, by number; none to itself.
     pub to_workers: Vec<Option<RingSender>>,
-    /// Whole frames from the main thread, which sends by one worker at a time; the tag is the port they leave by.
+    /// Whole frames from the main thread, which sends by one worker at a time; the tag is the interface they leave by.
     pub from_main: RingReceiver,
-    /// Packets for the kernel, by [`KernelLane`]; the tag is the port whose exception port they go to.
+    /// Packets for the kernel, by [`KernelLane`]; the tag is the interface whose exception port they go to.
     pub to_main: [RingSender; KernelLane::COUNT],
     /// Messages to the main thread.
     pub messages: Arc<ArrayQueue<ToMain>>,
@@ -253,13 +253,14 @@ impl Worker {
         let view_epoch = pipeline.view().epoch();
         let mut packets = 0;
         for (port, queue) in rx.iter_mut().enumerate() {
+            let interface = InterfaceId::of(PortId(port as u16));
             packets += queue.burst(burst.frames_mut(), BURST);
-            burst.received(|_| Meta::received(port as u16, false));
+            burst.received(|_| Meta::received(interface, false));
             pipeline.process(burst, config, now, lanes);
         }
         for ring in from_workers {
             packets += ring.receive(burst.frames_mut(), BURST);
-            burst.received(|frame| Meta::received(frame.tag() as u16, true));
+            burst.received(|frame| Meta::received(InterfaceId(frame.tag() as u16), true));
             pipeline.process(burst, config, now, lanes);
         }
         packets += send_for_main(&mut self.from_main, &mut self.from_main_frames, lanes);
@@ -302,9 +303,9 @@ fn send_for_main(ring: &mut RingReceiver, frames: &mut Vec<Mbuf>, lanes: &mut La
     lanes.flush_ports();
     let lost_before = lanes.counters.drop_count(DropReason::TxQueueFull).get();
     for frame in frames.drain(..) {
-        let port = frame.tag() as u16;
+        let interface = InterfaceId(frame.tag() as u16);
         lanes.counters.tx_packets.add(1);
-        lanes.transmit(port, frame);
+        lanes.transmit(interface, frame);
     }
     lanes.flush_ports();
     let counters = &lanes.counters;

@@ -7,7 +7,7 @@ use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotSer
 use sluice_path::counters::WorkerCounters;
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::HostFlows;
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::memory::Pages;
 use sluice_path::pipeline::{Pipeline, PipelineConfig, Steering};
 use sluice_path::slots::{self, Slots};
@@ -36,7 +36,7 @@ pub struct Setup<F> {
     /// Slots of its services and backends.
     pub slots: Slots,
     /// The ports' own addresses.
-    pub own: Vec<(Ipv4Addr, u16)>,
+    pub own: Vec<(Ipv4Addr, InterfaceId)>,
 }
 
 impl<F: Frame> Setup<F> {
@@ -74,7 +74,7 @@ impl<F: Frame> Setup<F> {
         let empty = Compiled::empty(&own, own_ports, 0x5eed, Arc::clone(&routes));
         let compiled = Compiled::new(&snapshot, &slots, &own, &empty);
         let backend_slots = slots::backend_slots(limits.1) as usize;
-        let ports = testkit::ports();
+        let interfaces = testkit::interfaces();
         let pipeline_config = PipelineConfig {
             worker,
             workers,
@@ -83,7 +83,7 @@ impl<F: Frame> Setup<F> {
             neighbours: 4_096,
             service_slots: slots::service_slots(limits.0) as usize,
             backend_slots,
-            ports,
+            interfaces,
             routes,
             seed: 0x5eed,
             host_flows: Arc::new(HostFlows::new(0x5eed)),

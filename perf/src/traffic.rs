@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use sluice_api::Protocol;
 use sluice_path::flow::FlowKey;
+use sluice_path::ids::InterfaceId;
 use sluice_path::testkit::{self, PORT_MACS, Random, VIP};
 use sluice_wire::checksum::Delta;
 use sluice_wire::headers::Ipv4Frame;
@@ -32,9 +33,9 @@ pub struct Template {
 impl Template {
     /// A frame of a flow to one of our ports, of 60 bytes. That of a connection that is there carries
     /// data: by that, conns in DR are known to be answered.
-    pub fn new(port: u16, key: FlowKey, flags: TcpFlags) -> Self {
+    pub fn new(port: InterfaceId, key: FlowKey, flags: TcpFlags) -> Self {
         let data: &[u8] = if flags.is_quiet() { b"data" } else { b"" };
-        Template { bytes: testkit::packet(PORT_MACS[port as usize], &key, flags, data), key }
+        Template { bytes: testkit::packet(PORT_MACS[port.index()], &key, flags, data), key }
     }
 
     /// The frame.

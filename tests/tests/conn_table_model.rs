@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use sluice_api::Timeouts;
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
+use sluice_path::ids::InterfaceId;
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, Fins, StateTimeouts, state_timeouts};
@@ -154,7 +155,7 @@ impl Model {
             service_slot: self.random.below(self.timeouts.len()) as u16,
             backend_slot: backend & 0xff,
             state: self.random.one_of(&STATES),
-            in_port: 0,
+            interface: InterfaceId(0),
             seq: 0,
         }
     }

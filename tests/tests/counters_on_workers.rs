@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use sluice_api::stats::Traffic;
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, SnapshotService};
 use sluice_path::flow::FlowKey;
+use sluice_path::ids::InterfaceId;
 use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, PEER_MAC, PORT_MACS, Random, Team, VIP, flow, packet,
@@ -56,7 +57,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn send(&mut self, port: u16, bytes: Vec<u8>) -> (usize, testkit::Out) {
+    fn send(&mut self, port: InterfaceId, bytes: Vec<u8>) -> (usize, testkit::Out) {
         let worker = self.random.below(self.team.workers.len());
         self.sent += 1;
         self.team.receive(worker, port, bytes)
@@ -140,7 +141,7 @@ impl Simulation {
                 self.random.bytes(length)
             }
         };
-        self.send(port, bytes);
+        self.send(InterfaceId(port), bytes);
     }
 
     fn is_resolving(&self) -> bool {

@@ -10,6 +10,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use sluice_api::{DropReason, Mode, Protocol};
 use sluice_path::flow::FlowKey;
 use sluice_path::frame::{Frame, MemFrame};
+use sluice_path::ids::InterfaceId;
 use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, GATEWAY, Harness, LOCAL, PEER_MAC, PORT_MACS, Random, VIP,
     flow, mac_of, packet, snapshot,
@@ -28,7 +29,7 @@ fn harness() -> Harness {
 }
 
 /// A frame that a peer might really send, to either port.
-fn plausible(random: &mut Random, replies: &[FlowKey]) -> (u16, Vec<u8>) {
+fn plausible(random: &mut Random, replies: &[FlowKey]) -> (InterfaceId, Vec<u8>) {
     let client = Ipv4Addr::from_bits(0xc633_6400 | random.below(16) as u32);
     let flags = random.one_of(&[
         TcpFlags::SYN,
@@ -137,7 +138,7 @@ fn trimmed(frame: &[u8]) -> Vec<u8> {
 impl Model {
     /// A forwarded packet must be what came in, one hop further, with the addresses of its conn
     /// and with checksums that hold.
-    fn check(&mut self, came: &[u8], left: &MemFrame, out_port: u16) {
+    fn check(&mut self, came: &[u8], left: &MemFrame, out_port: InterfaceId) {
         let (key, sums_ok) = testkit::inspect(left);
         assert!(sums_ok, "checksums after forwarding");
         let came_frame = MemFrame::new(came);
@@ -152,7 +153,7 @@ impl Model {
         let payload = if key.protocol == 6 { 52 } else { 42 };
         assert_eq!(a[38..payload - 2], b[38..payload - 2], "the L4 header beyond its ports");
         assert_eq!(a[payload..], b[payload..], "payload");
-        assert_eq!(b[6..12], PORT_MACS[out_port as usize].0);
+        assert_eq!(b[6..12], PORT_MACS[out_port.index()].0);
 
         let (came, left) = (plain(&came_key), plain(&key));
         let is_dr = came.1 == VIP.to_bits() && came.3 == 8080;
@@ -225,9 +226,9 @@ fn is_reset_of(left: &MemFrame, came: &[u8]) -> bool {
 }
 
 /// Our own answers (ARP replies, echo replies, ICMP errors) go back to who asked, well formed.
-fn check_answer(left: &MemFrame, out_port: u16) {
+fn check_answer(left: &MemFrame, out_port: InterfaceId) {
     let bytes = left.bytes();
-    assert_eq!(bytes[6..12], PORT_MACS[out_port as usize].0);
+    assert_eq!(bytes[6..12], PORT_MACS[out_port.index()].0);
     assert_eq!(bytes[0] & 1, 0, "never to a group");
     match bytes[12..14] {
         [8, 6] => assert_eq!(arp::parse(&bytes[14..]).unwrap().op(), arp::OP_REPLY),

@@ -4,7 +4,7 @@ use sluice_api::DropReason;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::flow::{FlowKey, Tuple};
-use crate::ids::WorkerId;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::table::conn::ConnRef;
 
 /// Most packets of a burst.
@@ -18,10 +18,10 @@ const AHEAD: usize = 4;
 pub enum Verdict {
     /// Not decided: the next stage takes it.
     Continue,
-    /// Out of this port, as it is.
+    /// Out of this interface, as it is.
     Transmit {
-        /// Port number.
-        port: u16,
+        /// That interface.
+        interface: InterfaceId,
     },
     /// It ends here.
     Drop(DropReason),
@@ -30,10 +30,10 @@ pub enum Verdict {
         /// That worker's number.
         worker: WorkerId,
     },
-    /// To the kernel, through the exception port of this port.
+    /// To the kernel, through the exception port of this interface.
     Kernel {
-        /// Port number.
-        port: u16,
+        /// That interface.
+        interface: InterfaceId,
     },
     /// Ready but for its next hop's MAC address: it waits.
     Hold {
@@ -64,8 +64,8 @@ pub struct Meta {
     pub verdict: Verdict,
     /// What kind it is.
     pub class: Class,
-    /// The port it came in by.
-    pub in_port: u16,
+    /// The interface it came in by.
+    pub interface: InterfaceId,
     /// Whether another worker has received it and handed it over, or it has waited here.
     pub handed_over: bool,
     /// Whether a conn was made for it.
@@ -83,12 +83,12 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// A packet of which only the port is known.
-    pub const fn received(in_port: u16, handed_over: bool) -> Self {
+    /// A packet of which only the interface is known.
+    pub const fn received(interface: InterfaceId, handed_over: bool) -> Self {
         Meta {
             verdict: Verdict::Continue,
             class: Class::Other(DropReason::EtherTruncated),
-            in_port,
+            interface,
             handed_over,
             begins_conn: false,
             tcp_flags: TcpFlags::NONE,
@@ -149,7 +149,10 @@ pub struct Burst<F> {
 
 impl<F> Default for Burst<F> {
     fn default() -> Self {
-        Burst { frames: Vec::with_capacity(BURST), metas: [Meta::received(0, false); BURST] }
+        Burst {
+            frames: Vec::with_capacity(BURST),
+            metas: [Meta::received(InterfaceId(0), false); BURST],
+        }
     }
 }
 
@@ -182,9 +185,9 @@ impl<F> Burst<F> {
 
     /// The port by which its packets came in, when there are any and not from another worker.
     #[inline(always)]
-    pub fn received_from(&self) -> Option<u16> {
+    pub fn received_from(&self) -> Option<InterfaceId> {
         let first = &self.metas[0];
-        (!self.frames.is_empty() && !first.handed_over).then_some(first.in_port)
+        (!self.frames.is_empty() && !first.handed_over).then_some(first.interface)
     }
 
     /// All packets.
@@ -245,13 +248,16 @@ impl<F> Burst<F> {
         }
     }
 
-    /// The port that all packets leave by, as those of a burst mostly do; `None` when they do not,
+    /// The interface that all packets leave by, as those of a burst mostly do; `None` when they do not,
     /// or when there are none.
     #[inline(always)]
-    pub fn common_port(&self) -> Option<u16> {
+    pub fn common_interface(&self) -> Option<InterfaceId> {
         let metas = &self.metas[..self.frames.len().min(BURST)];
-        let Verdict::Transmit { port } = metas.first()?.verdict else { return None };
-        metas.iter().all(|meta| meta.verdict == Verdict::Transmit { port }).then_some(port)
+        let Verdict::Transmit { interface } = metas.first()?.verdict else { return None };
+        metas
+            .iter()
+            .all(|meta| meta.verdict == Verdict::Transmit { interface })
+            .then_some(interface)
     }
 
     /// Take all packets out, in order.

@@ -2,6 +2,7 @@
 //! them when somebody asks. No read-modify-write, no lock, no shared writable line (design,
 //! invariant 1).
 
+use crate::ids::PortId;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -219,8 +220,8 @@ impl WorkerCounters {
 
     /// Counters of the worker's queue of a port.
     #[inline(always)]
-    pub fn queue(&self, port: u16) -> &QueueCounters {
-        &self.queues[usize::from(port)]
+    pub fn queue(&self, port: PortId) -> &QueueCounters {
+        &self.queues[port.index()]
     }
 
     /// Counters of a service slot.

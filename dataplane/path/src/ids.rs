@@ -36,3 +36,28 @@ impl WorkerId {
         (0..workers).map(WorkerId)
     }
 }
+
+id! {
+    /// A port: a NIC of ours with its queues. What steers packets to workers, counts them and sends them
+    /// is by port.
+    PortId(u16)
+}
+
+id! {
+    /// An interface: what has addresses, a MTU, routes and next hops. Verdicts name one.
+    InterfaceId(u16)
+}
+
+impl InterfaceId {
+    /// The one interface that a port has.
+    #[inline(always)]
+    pub const fn of(port: PortId) -> Self {
+        InterfaceId(port.0)
+    }
+
+    /// The port that it is on.
+    #[inline(always)]
+    pub const fn port(self) -> PortId {
+        PortId(self.0)
+    }
+}

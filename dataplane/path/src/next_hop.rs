@@ -1,15 +1,25 @@
 //! Next hops, and what workers and the main thread say to each other about them.
 
+use crate::ids::InterfaceId;
+use std::net::Ipv4Addr;
+
 use sluice_wire::ether::MacAddr;
 
 /// Where to send a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NextHop {
-    /// Index of the egress port.
-    pub port: u16,
+    /// The interface that it is behind.
+    pub interface: InterfaceId,
     /// Whose MAC address the frame gets, in host order: the gateway, or the destination itself
     /// when its network is connected.
     pub address: u32,
+}
+
+impl NextHop {
+    /// Its address.
+    pub const fn ip(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.address)
+    }
 }
 
 /// For what a worker wants a next hop.
@@ -39,10 +49,8 @@ impl Purpose {
 /// News of a next hop for the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeighbourUpdate {
-    /// Index of the port behind which it is.
-    pub port: u16,
-    /// Its address, in host order.
-    pub address: u32,
+    /// Which one.
+    pub hop: NextHop,
     /// What is known of it now.
     pub state: NeighbourState,
 }

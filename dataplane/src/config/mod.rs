@@ -20,6 +20,7 @@ use sluice_api::stats::Limits;
 pub use device::unverified_warning;
 pub use driver::most_queues;
 pub use report::FileProblem;
+use sluice_path::ids::InterfaceId;
 pub use sluice_path::network::{InterfaceAddress, MAX_PORTS, NetworkError, Prefix};
 pub use sluice_path::table::route::Route;
 
@@ -288,10 +289,10 @@ impl Config {
         file::parse(text, online_cpus)
     }
 
-    /// The networks that are connected, each with the index of its port.
-    pub fn networks(&self) -> impl Iterator<Item = (u16, Prefix)> + '_ {
-        self.ports.iter().zip(0u16..).flat_map(|(port, index)| {
-            port.addresses.iter().map(move |address| (index, address.network()))
+    /// The networks that are connected, each with its interface.
+    pub fn networks(&self) -> impl Iterator<Item = (InterfaceId, Prefix)> + '_ {
+        self.ports.iter().zip((0..).map(InterfaceId)).flat_map(|(port, interface)| {
+            port.addresses.iter().map(move |address| (interface, address.network()))
         })
     }
 
@@ -334,7 +335,7 @@ impl fmt::Display for Summary<'_> {
             )?;
         }
         for route in routes {
-            let port = &ports[usize::from(route.port)].name;
+            let port = &ports[route.interface.port().index()].name;
             writeln!(f, "route        {} via {} on {port}", route.destination, route.via)?;
         }
         for warning in self.0.warnings() {

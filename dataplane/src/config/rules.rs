@@ -1,6 +1,7 @@
 //! Rules over several fields of the file: what must be unique, what must not overlap, what must be
 //! reachable. Fields that could not be read have been reported and are passed over here.
 
+use sluice_path::ids::InterfaceId;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
@@ -200,11 +201,11 @@ pub(super) fn check_routes(
     ports: &[PortDraft],
     drafts: &[RouteDraft],
 ) -> Vec<Route> {
-    let networks: Vec<(u16, &PortDraft, Prefix)> = ports
+    let networks: Vec<(InterfaceId, &PortDraft, Prefix)> = ports
         .iter()
-        .zip(0u16..)
-        .flat_map(|(draft, index)| {
-            draft.port.addresses.iter().map(move |a| (index, draft, a.network()))
+        .zip((0..).map(InterfaceId))
+        .flat_map(|(draft, interface)| {
+            draft.port.addresses.iter().map(move |a| (interface, draft, a.network()))
         })
         .collect();
     let known: Vec<String> =
@@ -242,9 +243,9 @@ pub(super) fn check_routes(
                 );
                 report.problem(&field, via, &expected);
             }
-            (Some((port, _, _)), None) => {
+            (Some((interface, _, _)), None) => {
                 if let Some(destination) = *destination {
-                    routes.push(Route { destination, via, port: *port });
+                    routes.push(Route { destination, via, interface: *interface });
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Each rule with the message that an operator gets.
 
 use super::*;
+use sluice_path::ids::InterfaceId;
 
 const CPUS: &[u16] = &[0, 1, 2, 3];
 
@@ -57,7 +58,7 @@ fn a_small_file_gets_defaults() {
     assert!(!lan.promiscuous);
     assert_eq!(lan.source_check, SourceCheck::Strict);
     assert!(config.routes.is_empty() && config.exception.enabled);
-    let networks: Vec<_> = config.networks().map(|(port, n)| (port, n.to_string())).collect();
+    let networks: Vec<_> = config.networks().map(|(port, n)| (port.0, n.to_string())).collect();
     let expected = [(0, "10.0.0.0/24"), (1, "192.0.2.0/28"), (1, "198.51.100.0/24")];
     assert_eq!(networks, expected.map(|(port, network)| (port, network.to_owned())));
     assert_eq!(config.port_addresses()[2], Ipv4Addr::new(198, 51, 100, 1));
@@ -112,7 +113,7 @@ enabled = true
         Limits { connections: 2048, services: 1, backends: 2, neighbours: 16 }
     );
     assert_eq!(config.ports[0].exception.as_deref(), Some("lan0"));
-    assert_eq!(config.routes[0].port, 0);
+    assert_eq!(config.routes[0].interface, InterfaceId(0));
     assert_eq!(
         config.summary(),
         "main thread  cpu 1\n\
@@ -470,7 +471,7 @@ fn networks_belong_to_one_port() {
 fn routes_are_reachable() {
     let text = format!("{PORTS}[[route]]\ndestination = \"0.0.0.0/0\"\nvia = \"198.51.100.254\"");
     let config = Config::parse(&text, CPUS).unwrap();
-    assert_eq!(config.routes[0].port, 1);
+    assert_eq!(config.routes[0].interface, InterfaceId(1));
     assert_eq!(
         route("0.0.0.0/0", "10.9.0.1"),
         ["14:7: route[0.0.0.0/0].via is 10.9.0.1: expected a host in a port's network, as the \

@@ -21,6 +21,7 @@ use super::thresholds::{Crossing, SmallPools, Thresholds};
 use super::usage;
 use crate::control_socket::Reply;
 use sluice_path::counters::WorkerCounters;
+use sluice_path::ids::InterfaceId;
 use sluice_path::slots::{Freed, Slots};
 use sluice_path::snapshot::Compiled;
 use sluice_path::table::route::RouteTable;
@@ -60,7 +61,7 @@ pub struct Parts {
     /// `[limits]`.
     pub limits: Limits,
     /// Addresses of the ports, with their ports.
-    pub port_addresses: Vec<(Ipv4Addr, u16)>,
+    pub own_addresses: Vec<(Ipv4Addr, InterfaceId)>,
     /// Counters of the workers.
     pub workers: Vec<Arc<WorkerCounters>>,
 }
@@ -212,7 +213,7 @@ impl Work {
     /// The same snapshot by other routes.
     fn reroute(&mut self, routes: Arc<RouteTable>) {
         let rerouted =
-            Compiled::rerouted(&self.latest, &self.slots, &self.parts.port_addresses, routes);
+            Compiled::rerouted(&self.latest, &self.slots, &self.parts.own_addresses, routes);
         self.latest = Arc::new(rerouted);
         self.tell(Vec::new(), Some((Some(Arc::clone(&self.latest)), Reply::to_nobody())));
     }
@@ -227,7 +228,7 @@ impl Work {
             let expected = format!("above {}, which is in force", current.generation);
             return Err(vec![Problem::new("generation", snapshot.generation, expected)]);
         }
-        let own: Vec<Ipv4Addr> = self.parts.port_addresses.iter().map(|(a, _)| *a).collect();
+        let own: Vec<Ipv4Addr> = self.parts.own_addresses.iter().map(|(a, _)| *a).collect();
         let problems = validate::snapshot(snapshot, &self.parts.limits, &own);
         if !problems.is_empty() {
             return Err(problems.into_vec());
@@ -238,7 +239,7 @@ impl Work {
         self.slots.assign(snapshot).map_err(|problem| vec![problem])?;
         let Work { parts, jobs, waiting, .. } = self;
         let compiled =
-            Compiled::in_pieces(snapshot, &self.slots, &parts.port_addresses, &current, || {
+            Compiled::in_pieces(snapshot, &self.slots, &parts.own_addresses, &current, || {
                 while let Ok(job) = jobs.try_recv() {
                     take(job, waiting);
                 }
@@ -319,8 +320,8 @@ mod tests {
         let (services, backends) = (192, 8_256);
         let workers =
             (0..2).map(|_| Arc::new(WorkerCounters::new(services, backends, 2))).collect();
-        let port_addresses = testkit::own_addresses();
-        Parts { limits: test_limits(), port_addresses, workers }
+        let own_addresses = testkit::own_addresses();
+        Parts { limits: test_limits(), own_addresses, workers }
     }
 
     fn first() -> Arc<Compiled> {

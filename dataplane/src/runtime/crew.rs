@@ -15,6 +15,7 @@ use crate::events::EventLog;
 use crate::orders::{Orders, Pause};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::host_flows::KernelLane;
+use sluice_path::ids::PortId;
 use sluice_path::ledger;
 use sluice_path::next_hop::NeighbourUpdate;
 use sluice_path::pipeline::{ToMain, Trust};
@@ -219,7 +220,7 @@ impl Crew {
     }
 
     /// Counters of a port's queues.
-    pub fn queues(&self, port: u16) -> Vec<QueueStats> {
+    pub fn queues(&self, port: PortId) -> Vec<QueueStats> {
         let stats = |(queue, worker): (u16, &WorkerHandle)| {
             let counters = worker.counters.queue(port);
             QueueStats {
@@ -232,12 +233,12 @@ impl Crew {
     }
 
     /// Packets that they have received from a port.
-    pub fn received(&self, port: u16) -> u64 {
+    pub fn received(&self, port: PortId) -> u64 {
         self.workers.iter().map(|worker| worker.counters.queue(port).rx_packets.get()).sum()
     }
 
     /// How far each trusts a port's NIC.
-    pub fn trusts(&self, port: u16) -> Vec<Trust> {
+    pub fn trusts(&self, port: PortId) -> Vec<Trust> {
         let trust = |worker: &WorkerHandle| worker.counters.queue(port).trust.get();
         self.workers.iter().map(|worker| Trust::from_gauge(trust(worker))).collect()
     }

@@ -1,7 +1,6 @@
 //! The way to the kernel and back, for all ports: what workers have for it, what it sends, what it is told
 //! of next hops, and its side of the ports, which is kept as it should be.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use sluice_api::DropReason;
@@ -18,6 +17,7 @@ use crate::kernel::Keeper;
 use sluice_path::burst::BURST;
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::{HostFlows, KernelLane};
+use sluice_path::next_hop::NextHop;
 
 /// The kernel behind the ports.
 pub struct KernelPath {
@@ -100,14 +100,16 @@ impl KernelPath {
         }
     }
 
-    /// The kernel behind a port is to know where a next hop is: it believes an announcement about one
+    /// The kernel behind an interface is to know where a next hop is: it believes an announcement about one
     /// that it knows, as we do, and takes no notice of others.
-    pub fn tell(&mut self, port: u16, address: Ipv4Addr, mac: MacAddr, outgoing: &Outgoing) {
-        if self.ports[usize::from(port)].is_none() {
+    pub fn tell(&mut self, hop: NextHop, mac: MacAddr, outgoing: &Outgoing) {
+        let port = hop.interface.port().index();
+        if self.ports[port].is_none() {
             return;
         }
-        if let Some(frame) = outgoing.frame(port, &arp::build_announcement(mac, address)) {
-            self.push(usize::from(port), frame, outgoing);
+        if let Some(frame) = outgoing.frame(hop.interface, &arp::build_announcement(mac, hop.ip()))
+        {
+            self.push(port, frame, outgoing);
         }
     }
 

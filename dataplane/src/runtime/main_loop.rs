@@ -1,7 +1,5 @@
 //! The main thread's loop: a round at least every 2 ms. Each part of it is a file; here they meet.
 
-use std::net::Ipv4Addr;
-
 use sluice_api::stats::PortStatus;
 use sluice_wire::arp;
 use sluice_wire::ether::MacAddr;
@@ -21,6 +19,8 @@ use crate::config::Config;
 use crate::control_socket::ControlSocket;
 use crate::dpdk::{Clock, Eal};
 use crate::events::EventLog;
+use sluice_path::ids::InterfaceId;
+use sluice_path::next_hop::NextHop;
 use sluice_path::pipeline::ToMain;
 use sluice_path::resolver::{Action, Resolver};
 use sluice_path::table::route::RouteTable;
@@ -140,16 +140,16 @@ impl MainLoop {
         {
             count += 1;
             match message {
-                ToMain::Want { port, address, purpose } => {
-                    self.resolver.want(now_ms, port, address, purpose);
+                ToMain::Want { hop, purpose } => {
+                    self.resolver.want(now_ms, hop, purpose);
                 }
-                ToMain::Arp { port, sender, mac, conflict: true, .. } => {
-                    self.claimed(now_ms, port, Ipv4Addr::from_bits(sender), mac);
+                ToMain::Arp { sender, mac, conflict: true, .. } => {
+                    self.claimed(now_ms, sender, mac);
                 }
-                ToMain::Arp { port, sender, mac, is_reply, for_us, conflict: false } => {
-                    let (address, name) = (Ipv4Addr::from_bits(sender), self.ports.name(port));
-                    self.forwarding.let_go_of(address, mac, name, &mut self.events);
-                    self.resolver.seen(now_ms, port, sender, mac, is_reply, for_us);
+                ToMain::Arp { sender, mac, is_reply, for_us, conflict: false } => {
+                    let name = self.ports.name(sender.interface.port());
+                    self.forwarding.let_go_of(sender.ip(), mac, name, &mut self.events);
+                    self.resolver.seen(now_ms, sender, mac, is_reply, for_us);
                 }
             }
         }
@@ -157,10 +157,11 @@ impl MainLoop {
     }
 
     /// Another host claims one of our addresses: defend it, and tell the operator.
-    fn claimed(&mut self, now_ms: u64, port: u16, address: Ipv4Addr, mac: MacAddr) {
-        let defended = self.announcements.claimed(now_ms, port, address);
-        let name = self.ports.name(port);
-        let also = self.resolver.addresses_of(port, mac);
+    fn claimed(&mut self, now_ms: u64, of: NextHop, mac: MacAddr) {
+        let (interface, address) = (of.interface, of.ip());
+        let defended = self.announcements.claimed(now_ms, interface, address);
+        let name = self.ports.name(interface.port());
+        let also = self.resolver.addresses_of(interface, mac);
         let known_as = match also.as_slice() {
             [] => String::new(),
             [first, ..] => format!(
@@ -171,7 +172,7 @@ impl MainLoop {
         let then = if defended { "; it was announced again" } else { "" };
         let message =
             format!("{mac} on port {name} claims {address}, which is ours{known_as}{then}");
-        self.events.add_about("address-conflict", &format!("{address} {port}"), message);
+        self.events.add_about("address-conflict", &format!("{address} {interface}"), message);
     }
 
     /// Do what the resolver asks for.
@@ -179,12 +180,10 @@ impl MainLoop {
         let actions: Vec<Action> = self.resolver.take_actions().collect();
         for action in actions {
             match action {
-                Action::Request { port, target, unicast_to } => {
-                    self.ask_for(port, Ipv4Addr::from_bits(target), unicast_to);
-                }
+                Action::Request { target, unicast_to } => self.ask_for(target, unicast_to),
                 Action::Publish(update) => self.crew.tell(update),
-                Action::TellKernel { port, address, mac } => {
-                    self.kernel.tell(port, Ipv4Addr::from_bits(address), mac, &self.outgoing);
+                Action::TellKernel { hop, mac } => {
+                    self.kernel.tell(hop, mac, &self.outgoing);
                 }
                 Action::Event { kind, subject, message } => {
                     self.events.add_about(kind, &subject, message);
@@ -194,18 +193,19 @@ impl MainLoop {
     }
 
     /// Send an ARP request.
-    fn ask_for(&mut self, port: u16, target: Ipv4Addr, unicast_to: Option<MacAddr>) {
+    fn ask_for(&mut self, target: NextHop, unicast_to: Option<MacAddr>) {
         // The sender's address is the one in the target's network: others may not answer it.
-        let addresses = &self.config.ports[usize::from(port)].addresses;
+        let addresses = &self.config.ports[target.interface.port().index()].addresses;
         let source = addresses
             .iter()
-            .find(|a| a.network().contains(target))
+            .find(|a| a.network().contains(target.ip()))
             .or(addresses.first())
             .map(|a| a.address());
         let Some(source) = source else { return };
-        let (mac, to) = (self.ports.mac(port), unicast_to.unwrap_or(MacAddr::BROADCAST));
-        let frame = arp::build_arp(arp::OP_REQUEST, mac, source, MacAddr::ZERO, target, to);
-        self.outgoing.send(port, &frame);
+        let (mac, to) =
+            (self.ports.mac(target.interface.port()), unicast_to.unwrap_or(MacAddr::BROADCAST));
+        let frame = arp::build_arp(arp::OP_REQUEST, mac, source, MacAddr::ZERO, target.ip(), to);
+        self.outgoing.send(target.interface, &frame);
     }
 
     fn answer_control(&mut self) -> usize {
@@ -246,10 +246,11 @@ impl MainLoop {
 
     /// A port's link came up, or it was set up anew; or its link went down.
     fn link_has_changed(&mut self, now_ms: u64, change: LinkChange) {
+        let interface = InterfaceId::of(change.port);
         if change.is_up {
-            self.resolver.port_up(now_ms, change.index);
+            self.resolver.link_up(now_ms, interface);
         }
-        self.announcements.link(now_ms, change.index, change.is_up);
+        self.announcements.link(now_ms, interface, change.is_up);
     }
 
     fn slow_checks(&mut self) {
@@ -284,8 +285,8 @@ impl MainLoop {
 
     /// The first port that cannot go on.
     pub fn lost_port(&self) -> Option<RunError> {
-        let Lost { index, is_exception, fault } = self.ports.lost()?;
-        let port = &self.config.ports[usize::from(index)];
+        let Lost { port, is_exception, fault } = self.ports.lost()?;
+        let port = &self.config.ports[port.index()];
         let device = match &port.exception {
             Some(interface) if is_exception => format!("exception port {interface}"),
             _ => port.device.clone(),

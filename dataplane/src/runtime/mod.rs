@@ -40,7 +40,7 @@ use crate::privileges;
 use reload::Reload;
 use watchdog::Watchdog;
 
-pub use start::{StartError, port_addresses};
+pub use start::{StartError, own_addresses};
 
 /// Why the data plane has ended without being told to.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use super::crew::Crew;
 use crate::dpdk::{Mbuf, Mempool};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::frame::Frame;
+use sluice_path::ids::InterfaceId;
 
 /// Frames of ours that wait for a worker to send them; more are dropped, and sent again by whoever
 /// still wants them.
@@ -51,25 +52,25 @@ impl Outgoing {
         self.counters.drop_count(reason).add(1);
     }
 
-    /// A frame of ours, of these bytes, about a port; none, and that is counted, without an mbuf.
-    pub fn frame(&self, port: u16, bytes: &[u8]) -> Option<Mbuf> {
+    /// A frame of ours, of these bytes, for an interface; none, and that is counted, without an mbuf.
+    pub fn frame(&self, interface: InterfaceId, bytes: &[u8]) -> Option<Mbuf> {
         let Some(mut mbuf) = self.mempool.alloc() else {
             self.dropped(DropReason::NoMbuf);
             return None;
         };
         mbuf.set_len(bytes.len()).expect("an ARP frame fits into any mbuf");
         mbuf.bytes_mut().copy_from_slice(bytes);
-        mbuf.set_tag(u32::from(port));
+        mbuf.set_tag(u32::from(interface.0));
         Some(mbuf)
     }
 
-    /// Have a frame of ours leave by a port; whether there was room.
-    pub fn send(&mut self, port: u16, bytes: &[u8]) -> bool {
-        let Some(mbuf) = self.frame(port, bytes) else { return false };
+    /// Have a frame of ours leave by an interface; whether there was room.
+    pub fn send(&mut self, interface: InterfaceId, bytes: &[u8]) -> bool {
+        let Some(mbuf) = self.frame(interface, bytes) else { return false };
         self.queue(mbuf, DropReason::ArpQueueFull)
     }
 
-    /// Let a frame wait, whose tag is its port; `full` is why it dies when too many wait. Whether it
+    /// Let a frame wait, whose tag is its interface; `full` is why it dies when too many wait. Whether it
     /// lives.
     pub fn queue(&mut self, mbuf: Mbuf, full: DropReason) -> bool {
         let has_room = self.waiting.len() < MOST_WAITING;

@@ -12,6 +12,7 @@ use super::steering::PortRss;
 use crate::config;
 use crate::dpdk::{Port, PortCounters, PortError, PortFault};
 use crate::events::EventLog;
+use sluice_path::ids::PortId;
 
 /// More packets than any port takes from one look at it to the next.
 const LEAP_PACKETS: u64 = 1 << 31;
@@ -118,9 +119,9 @@ impl MainPort {
         Some(("port-reset-failed", message))
     }
 
-    fn stats(&self, crew: &Crew, index: u16) -> PortStats {
+    fn stats(&self, crew: &Crew, port: PortId) -> PortStats {
         let c = self.counters();
-        let queues = crew.queues(index);
+        let queues = crew.queues(port);
         PortStats {
             name: self.port.name().to_owned(),
             rx_packets: c.rx_packets,
@@ -136,9 +137,9 @@ impl MainPort {
         }
     }
 
-    fn status(&self, config: &config::Port, crew: &Crew, index: u16) -> PortStatus {
+    fn status(&self, config: &config::Port, crew: &Crew, port: PortId) -> PortStatus {
         let capabilities = self.port.rx_capabilities();
-        let (steering, steering_reason) = self.rss.in_words(&crew.trusts(index));
+        let (steering, steering_reason) = self.rss.in_words(&crew.trusts(port));
         PortStatus {
             name: config.name.clone(),
             device: config.device.clone(),
@@ -170,8 +171,8 @@ fn has_leapt(now: &PortCounters, before: &PortCounters) -> bool {
 
 /// A port that cannot go on.
 pub struct Lost {
-    /// Its index.
-    pub index: u16,
+    /// Which.
+    pub port: PortId,
     /// Whether it is the interface of its exception port that is gone.
     pub is_exception: bool,
     /// What has become of it.
@@ -181,10 +182,15 @@ pub struct Lost {
 /// A link that came up, or went down.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkChange {
-    /// Index of the port.
-    pub index: u16,
+    /// Of which port.
+    pub port: PortId,
     /// Whether it is up now.
     pub is_up: bool,
+}
+
+/// The numbers of ports, in order.
+fn numbered() -> impl Iterator<Item = PortId> {
+    (0..).map(PortId)
 }
 
 /// All ports, in the order of the file.
@@ -206,27 +212,27 @@ impl Ports {
     }
 
     /// A port's MAC address.
-    pub fn mac(&self, index: u16) -> MacAddr {
-        self.ports[usize::from(index)].mac()
+    pub fn mac(&self, port: PortId) -> MacAddr {
+        self.ports[port.index()].mac()
     }
 
     /// A port's name.
-    pub fn name(&self, index: u16) -> &str {
-        self.ports[usize::from(index)].port.name()
+    pub fn name(&self, port: PortId) -> &str {
+        self.ports[port.index()].port.name()
     }
 
     /// The first that cannot go on.
     pub fn lost(&self) -> Option<Lost> {
         let is_gone = |number| self.links.state(number) == KernelLink::Gone;
-        (0..).zip(&self.ports).find_map(|(index, main)| {
-            let number = usize::from(index);
+        (0..).zip(&self.ports).find_map(|(number, main)| {
+            let port = PortId(number as u16);
             let fault = main.port.fault().filter(|fault| *fault != PortFault::Reset);
             let fault = fault.or(is_gone(number).then_some(PortFault::InterfaceGone));
             if let Some(fault) = fault {
-                return Some(Lost { index, is_exception: false, fault });
+                return Some(Lost { port, is_exception: false, fault });
             }
             let is_exception = is_gone(self.ports.len() + number);
-            is_exception.then_some(Lost { index, is_exception, fault: PortFault::InterfaceGone })
+            is_exception.then_some(Lost { port, is_exception, fault: PortFault::InterfaceGone })
         })
     }
 
@@ -238,8 +244,8 @@ impl Ports {
         events: &mut EventLog,
     ) -> Vec<LinkChange> {
         let mut changes = Vec::new();
-        for (index, main) in (0..).zip(&mut self.ports) {
-            let is_up = self.links.state(usize::from(index)).is_up(&main.port);
+        for (port, main) in numbered().zip(&mut self.ports) {
+            let is_up = self.links.state(port.index()).is_up(&main.port);
             if is_up == main.link_up {
                 continue;
             }
@@ -249,9 +255,9 @@ impl Ports {
             // A VF may have lost all its settings with its link, which some drivers do not notice: it
             // has some time to receive something.
             if is_up && main.port.is_vf() {
-                main.probation = Probation::begin(now_ms, crew.received(index));
+                main.probation = Probation::begin(now_ms, crew.received(port));
             }
-            changes.push(LinkChange { index, is_up });
+            changes.push(LinkChange { port, is_up });
         }
         changes
     }
@@ -266,8 +272,8 @@ impl Ports {
         clock: impl Fn() -> u64,
     ) -> Vec<LinkChange> {
         let mut mended = Vec::new();
-        for (index, main) in (0..).zip(&mut self.ports) {
-            let (now_ms, received) = (clock(), crew.received(index));
+        for (port, main) in numbered().zip(&mut self.ports) {
+            let (now_ms, received) = (clock(), crew.received(port));
             let Some(why) = main.ails(now_ms, received) else { continue };
             let later = |reason: &str| {
                 let name = main.port.name();
@@ -290,7 +296,7 @@ impl Ports {
             let is_first = former.as_ref().is_none_or(|p| p.tries == 0);
             main.probation = Probation::after(former.as_ref(), now_ms, received);
             if result.is_ok() {
-                mended.push(LinkChange { index, is_up: true });
+                mended.push(LinkChange { port, is_up: true });
             }
             if let Some((kind, message)) = main.was_set_up(result, why, is_first) {
                 events.add(kind, message);
@@ -301,9 +307,9 @@ impl Ports {
 
     /// Tell of ports whose packets came to wrong queues; call about once a second.
     pub fn look_at_steering(&mut self, crew: &Crew, events: &mut EventLog) {
-        for (index, main) in (0..).zip(&mut self.ports) {
-            if main.rss.has_become_lost(&crew.trusts(index)) {
-                let mis_steered = crew.queues(index).iter().map(|q| q.mis_steered).sum();
+        for (port, main) in numbered().zip(&mut self.ports) {
+            if main.rss.has_become_lost(&crew.trusts(port)) {
+                let mis_steered = crew.queues(port).iter().map(|q| q.mis_steered).sum();
                 let message = PortRss::loss_in_words(main.port.name(), mis_steered);
                 events.add("steering-fallback", message);
             }
@@ -312,15 +318,15 @@ impl Ports {
 
     /// As control is told; with what the file says of them.
     pub fn statuses(&self, config: &[config::Port], crew: &Crew) -> Vec<PortStatus> {
-        (0..)
+        numbered()
             .zip(self.ports.iter().zip(config))
-            .map(|(index, (main, config))| main.status(config, crew, index))
+            .map(|(port, (main, config))| main.status(config, crew, port))
             .collect()
     }
 
     /// Their counters.
     pub fn stats(&self, crew: &Crew) -> Vec<PortStats> {
-        (0..).zip(&self.ports).map(|(index, main)| main.stats(crew, index)).collect()
+        numbered().zip(&self.ports).map(|(port, main)| main.stats(crew, port)).collect()
     }
 
     /// Stop all.

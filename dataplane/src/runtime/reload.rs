@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use crate::config::{Config, ConfigError, Prefix, Route, Runtime};
+use sluice_path::ids::InterfaceId;
 
 /// Sets what is logged.
 type LogBy = Box<dyn Fn(&str) -> Result<(), String>>;
@@ -96,11 +97,11 @@ impl Changes {
     /// A route for which the ports that run have no network.
     fn between(now: &Config, new: &Config) -> Result<Changes, String> {
         // The ports are those of the start, which the new file may name in another order.
-        let networks: Vec<(u16, Prefix)> = now.networks().collect();
+        let networks: Vec<(InterfaceId, Prefix)> = now.networks().collect();
         let reach = |route: &Route| {
             let has_it = networks.iter().filter(|(_, network)| network.has_host(route.via));
-            let (port, _) = has_it.max_by_key(|(_, network)| network.prefix_len())?;
-            Some(Route { port: *port, ..*route })
+            let (interface, _) = has_it.max_by_key(|(_, network)| network.prefix_len())?;
+            Some(Route { interface: *interface, ..*route })
         };
         let routes: Vec<Route> = new
             .routes

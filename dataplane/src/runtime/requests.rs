@@ -148,7 +148,7 @@ impl MainLoop {
         self.resolver.status(self.now_ms()).into_iter().map(move |n| NeighbourStatus {
             address: n.address,
             mac: n.mac.map(|mac| mac.to_string()),
-            port: ports[n.port as usize].clone(),
+            port: ports[n.interface.port().index()].clone(),
             state: n.state.to_owned(),
             age_ms: n.age_ms,
         })

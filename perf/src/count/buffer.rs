@@ -4,7 +4,7 @@
 
 use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
 use sluice_path::host_flows::KernelLane;
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::intrinsics::prefetch;
 use sluice_path::pipeline::Sink;
 
@@ -71,22 +71,22 @@ pub struct Lane {
     /// To ports and the kernel.
     pub sent: Vec<Buffer>,
     /// To other workers: which one, and the port by which it came in.
-    pub handed_over: Vec<(WorkerId, u16, Buffer)>,
+    pub handed_over: Vec<(WorkerId, InterfaceId, Buffer)>,
 }
 
 impl Sink<Buffer> for Lane {
     #[inline(always)]
-    fn transmit(&mut self, _port: u16, frame: Buffer) {
+    fn transmit(&mut self, _interface: InterfaceId, frame: Buffer) {
         self.sent.push(frame);
     }
-    fn hand_over(&mut self, worker: WorkerId, in_port: u16, frame: Buffer) {
-        self.handed_over.push((worker, in_port, frame));
+    fn hand_over(&mut self, worker: WorkerId, interface: InterfaceId, frame: Buffer) {
+        self.handed_over.push((worker, interface, frame));
     }
-    fn to_kernel(&mut self, _port: u16, frame: Buffer, _lane: KernelLane) {
+    fn to_kernel(&mut self, _interface: InterfaceId, frame: Buffer, _lane: KernelLane) {
         self.sent.push(frame);
     }
     #[inline(always)]
-    fn transmit_all(&mut self, _port: u16, frames: &mut Vec<Buffer>) {
+    fn transmit_all(&mut self, _interface: InterfaceId, frames: &mut Vec<Buffer>) {
         self.sent.append(frames);
     }
 }

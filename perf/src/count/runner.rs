@@ -3,7 +3,7 @@
 use sluice_api::Mode;
 use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::flow::FlowKey;
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::pipeline::{Steering, ToMain};
 use sluice_path::testkit::{self, BACKEND_PORT, CLIENT_PORT};
 use sluice_wire::tcp::TcpFlags;
@@ -42,7 +42,7 @@ impl Runner {
     /// Send a packet of each flow; counted or not. How many that were.
     pub fn send(
         &mut self,
-        port: u16,
+        port: InterfaceId,
         flags: TcpFlags,
         flows: impl IntoIterator<Item = FlowKey>,
         count: bool,
@@ -74,7 +74,7 @@ impl Runner {
     }
 
     /// What was for other workers since the last call: to which, by which port, and the packet.
-    pub fn take_handed_over(&mut self) -> Vec<(WorkerId, u16, Buffer)> {
+    pub fn take_handed_over(&mut self) -> Vec<(WorkerId, InterfaceId, Buffer)> {
         self.lane.handed_over.drain(..).collect()
     }
 
@@ -83,8 +83,8 @@ impl Runner {
         let Setup { pipeline, compiled, now, .. } = &mut self.setup;
         let messages: Vec<ToMain> = pipeline.take_messages().collect();
         for message in messages {
-            if let ToMain::Want { port, address, .. } = message {
-                let update = testkit::is_reachable(port, address.into());
+            if let ToMain::Want { hop, .. } = message {
+                let update = testkit::is_reachable(hop.interface, hop.ip());
                 pipeline.update_neighbour(&update, compiled, *now, &mut self.lane);
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sluice_path::burst::Meta;
 use sluice_path::flow::{FlowKey, Tuple};
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::pipeline::{Steering, Trust};
 use sluice_path::table::owner::Owners;
 use sluice_path::table::spread::Spread;
@@ -52,7 +52,7 @@ impl Site {
     /// Send a packet of each flow; counted or not. How many that were.
     fn send(
         &mut self,
-        port: u16,
+        port: InterfaceId,
         flags: TcpFlags,
         flows: impl IntoIterator<Item = FlowKey>,
         count: bool,
@@ -99,7 +99,7 @@ impl Site {
             let counters = worker.setup.pipeline.counters();
             if self.rss.is_some() && self.workers.len() > 1 {
                 for port in [CLIENT_PORT, BACKEND_PORT] {
-                    let trust = Trust::from_gauge(counters.queue(port).trust.get());
+                    let trust = Trust::from_gauge(counters.queue(port.port()).trust.get());
                     assert_eq!(trust, Trust::Trusted, "port {port}");
                 }
                 assert_eq!(counters.handed_over.get(), 0, "every packet came to its owner");

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, STATES};
@@ -42,7 +42,7 @@ fn conn(i: u32) -> NewConn {
         service_slot: 0,
         backend_slot: i % 4,
         state: ConnState::Established,
-        in_port: 0,
+        interface: InterfaceId(0),
         seq: 0,
     }
 }

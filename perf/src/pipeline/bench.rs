@@ -4,7 +4,7 @@ use sluice_dataplane::dpdk::{Clock, Eal, Mbuf, Mempool, free_bulk};
 use sluice_path::burst::{BURST, Burst, Meta};
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::KernelLane;
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::pipeline::{Sink, ToMain};
 use sluice_path::testkit;
 use sluice_path::time::Millis;
@@ -27,17 +27,17 @@ pub struct Lane {
 
 impl Sink<Mbuf> for Lane {
     #[inline(always)]
-    fn transmit(&mut self, _port: u16, frame: Mbuf) {
+    fn transmit(&mut self, _interface: InterfaceId, frame: Mbuf) {
         self.frames.push(frame);
     }
-    fn hand_over(&mut self, _worker: WorkerId, _in_port: u16, frame: Mbuf) {
+    fn hand_over(&mut self, _worker: WorkerId, _interface: InterfaceId, frame: Mbuf) {
         self.frames.push(frame);
     }
-    fn to_kernel(&mut self, _port: u16, frame: Mbuf, _lane: KernelLane) {
+    fn to_kernel(&mut self, _interface: InterfaceId, frame: Mbuf, _lane: KernelLane) {
         self.frames.push(frame);
     }
     #[inline(always)]
-    fn transmit_all(&mut self, _port: u16, frames: &mut Vec<Mbuf>) {
+    fn transmit_all(&mut self, _interface: InterfaceId, frames: &mut Vec<Mbuf>) {
         self.frames.append(frames);
     }
     #[inline(always)]
@@ -52,7 +52,7 @@ pub trait Traffic {
     const EXPIRE: usize = 0;
 
     /// The next packet, and the port that it comes in by.
-    fn next(&mut self) -> (u16, Vec<u8>);
+    fn next(&mut self) -> (InterfaceId, Vec<u8>);
 
     /// The time of the next burst, in ms.
     fn now(&mut self, before: Millis) -> Millis {
@@ -63,8 +63,8 @@ pub trait Traffic {
     fn left(&mut self, _frames: &[Mbuf]) {}
 }
 
-impl<F: FnMut() -> (u16, Vec<u8>)> Traffic for F {
-    fn next(&mut self) -> (u16, Vec<u8>) {
+impl<F: FnMut() -> (InterfaceId, Vec<u8>)> Traffic for F {
+    fn next(&mut self) -> (InterfaceId, Vec<u8>) {
         self()
     }
 }
@@ -116,18 +116,22 @@ impl Bench {
     }
 
     /// Fill a burst: `write` gives each packet's bytes and the port it comes in by.
-    fn prepare(&mut self, count: usize, mut write: impl FnMut() -> (u16, Vec<u8>)) -> [u16; BURST] {
+    fn prepare(
+        &mut self,
+        count: usize,
+        mut write: impl FnMut() -> (InterfaceId, Vec<u8>),
+    ) -> [InterfaceId; BURST] {
         while self.empty.len() < PREPARED {
             match self.mempool.alloc() {
                 Some(mbuf) => self.empty.push(mbuf),
                 None => break,
             }
         }
-        let mut port_of = [0; BURST];
+        let mut interfaces = [InterfaceId::default(); BURST];
         let count = count.min(self.empty.len());
         let nic_checksums = self.nic_checksums;
         // First in, first out: a buffer comes again only after all others.
-        for (slot, mut mbuf) in port_of.iter_mut().zip(self.empty.drain(..count)) {
+        for (slot, mut mbuf) in interfaces.iter_mut().zip(self.empty.drain(..count)) {
             let (port, bytes) = write();
             mbuf.set_len(bytes.len()).expect("bench packets are small");
             mbuf.bytes_mut().copy_from_slice(&bytes);
@@ -137,19 +141,19 @@ impl Bench {
             *slot = port;
             self.burst.frames_mut().push(mbuf);
         }
-        port_of
+        interfaces
     }
 
     /// Time `process` over the burst that is prepared; its cycles.
     fn time(
         &mut self,
-        port_of: [u16; BURST],
+        interfaces: [InterfaceId; BURST],
         process: impl FnOnce(&mut Burst<Mbuf>, &mut Lane),
     ) -> u64 {
         let mut index = 0;
         let start = dpdk_sys::rdtsc();
         self.burst.received(|_| {
-            let meta = Meta::received(port_of[index], false);
+            let meta = Meta::received(interfaces[index], false);
             index += 1;
             meta
         });
@@ -194,9 +198,9 @@ impl Bench {
         traffic: &mut T,
         before: impl FnOnce(&mut Setup),
     ) -> u64 {
-        let port_of = self.prepare(count, || traffic.next());
+        let interfaces = self.prepare(count, || traffic.next());
         setup.now = traffic.now(setup.now);
-        let taken = self.time(port_of, |burst, lane| {
+        let taken = self.time(interfaces, |burst, lane| {
             before(setup);
             let Setup { pipeline, compiled, now, .. } = setup;
             pipeline.process(burst, compiled, *now, lane);
@@ -221,11 +225,11 @@ impl Bench {
     }
 
     /// The floor: the same bursts, MAC addresses swapped.
-    pub fn floor(&mut self, packets: usize, frame: &[u8], port: u16) -> Vec<u64> {
+    pub fn floor(&mut self, packets: usize, frame: &[u8], port: InterfaceId) -> Vec<u64> {
         let mut cycles = Vec::with_capacity(packets / BURST + 1);
         for _ in 0..packets / BURST {
-            let port_of = self.prepare(BURST, || (port, frame.to_vec()));
-            cycles.push(self.time(port_of, |burst, lane| {
+            let interfaces = self.prepare(BURST, || (port, frame.to_vec()));
+            cycles.push(self.time(interfaces, |burst, lane| {
                 for (frame, _) in burst.iter_mut() {
                     frame.prefetch();
                 }
@@ -236,7 +240,7 @@ impl Bench {
                     }
                 }
                 for (frame, meta) in burst.drain() {
-                    lane.transmit(meta.in_port, frame);
+                    lane.transmit(meta.interface, frame);
                 }
             }));
             self.empty.append(&mut self.lane.frames);
@@ -248,8 +252,8 @@ impl Bench {
     fn answer_wants(&mut self, setup: &mut Setup) {
         let messages: Vec<ToMain> = setup.pipeline.take_messages().collect();
         for message in messages {
-            if let ToMain::Want { port, address, .. } = message {
-                let update = testkit::is_reachable(port, address.into());
+            if let ToMain::Want { hop, .. } = message {
+                let update = testkit::is_reachable(hop.interface, hop.ip());
                 setup.pipeline.update_neighbour(
                     &update,
                     &setup.compiled,

@@ -11,6 +11,7 @@ use sluice_dataplane::dpdk::Mbuf;
 use sluice_path::burst::BURST;
 use sluice_path::flow::FlowKey;
 use sluice_path::frame::Frame;
+use sluice_path::ids::InterfaceId;
 use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT};
 use sluice_path::time::Millis;
@@ -33,7 +34,7 @@ const BLOCK: u32 = 1 << 15;
 const STRIDES: [u32; STEPS] = [1, 12_345, 7_919, 20_011, 3_001, 28_657];
 
 /// Who sends each packet of a life, and with which flags.
-fn life() -> [(u16, TcpFlags); STEPS] {
+fn life() -> [(InterfaceId, TcpFlags); STEPS] {
     let ack = TcpFlags::ACK;
     let fin = TcpFlags::FIN.with(ack);
     [
@@ -100,7 +101,7 @@ impl Churn {
 impl Traffic for Churn {
     const EXPIRE: usize = EXPIRE_PER_ROUND;
 
-    fn next(&mut self) -> (u16, Vec<u8>) {
+    fn next(&mut self) -> (InterfaceId, Vec<u8>) {
         while self.conn().is_none() {
             self.advance();
         }

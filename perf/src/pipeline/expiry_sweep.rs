@@ -12,6 +12,7 @@
 
 use serde::Serialize;
 use sluice_path::burst::BURST;
+use sluice_path::ids::InterfaceId;
 use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::testkit::{CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
@@ -58,7 +59,7 @@ struct Forwarding {
 impl Traffic for Forwarding {
     const EXPIRE: usize = EXPIRE_PER_ROUND;
 
-    fn next(&mut self) -> (u16, Vec<u8>) {
+    fn next(&mut self) -> (InterfaceId, Vec<u8>) {
         (CLIENT_PORT, self.template.with(flow(below(&mut self.random, BUSY))))
     }
 }

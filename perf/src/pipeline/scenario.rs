@@ -3,6 +3,7 @@
 use sluice_api::Mode;
 use sluice_path::burst::BURST;
 use sluice_path::flow::FlowKey;
+use sluice_path::ids::InterfaceId;
 use sluice_path::memory::Pages;
 use sluice_path::testkit::{BACKEND_PORT, CLIENT_PORT, Random};
 use sluice_wire::tcp::TcpFlags;
@@ -198,7 +199,7 @@ pub fn bring_up(bench: &mut Bench, setup: &mut Setup, flows: &[FlowKey]) -> Vec<
 pub fn send(
     bench: &mut Bench,
     setup: &mut Setup,
-    port: u16,
+    port: InterfaceId,
     flags: TcpFlags,
     mut flows: impl ExactSizeIterator<Item = FlowKey>,
 ) {

@@ -22,6 +22,7 @@ use arc_swap::{ArcSwap, Cache};
 use serde::Serialize;
 use sluice_api::Snapshot;
 use sluice_path::burst::BURST;
+use sluice_path::ids::InterfaceId;
 use sluice_path::slots::Slots;
 use sluice_path::snapshot::Compiled;
 use sluice_path::testkit::{CLIENT_PORT, Random};
@@ -91,7 +92,7 @@ struct Forwarding {
 impl Traffic for Forwarding {
     const EXPIRE: usize = EXPIRE_PER_ROUND;
 
-    fn next(&mut self) -> (u16, Vec<u8>) {
+    fn next(&mut self) -> (InterfaceId, Vec<u8>) {
         self.packets = self.packets.wrapping_add(1);
         let turn = self.packets / 8;
         let bytes = match self.packets % 8 {
@@ -117,7 +118,7 @@ fn publish(
     shared: &Shared,
     mut snapshot: Snapshot,
     mut slots: Slots,
-    own: &[(std::net::Ipv4Addr, u16)],
+    own: &[(std::net::Ipv4Addr, InterfaceId)],
     adoptions: u32,
 ) -> Vec<f64> {
     let mut compile_ms = Vec::new();

@@ -235,7 +235,7 @@ fn plan_conn<F: Frame>(
         service_slot: service.slot,
         backend_slot: backend.slot,
         state,
-        in_port: meta.in_port,
+        interface: meta.interface,
         seq: FlowHead::of(frame.bytes()).map_or(0, FlowHead::seq),
     })
 }
@@ -326,8 +326,8 @@ fn check_possible(key: &FlowKey) -> Result<(), DropReason> {
 
 /// An address of a network behind another port cannot be a client behind this one (RFC 3704).
 fn check_port(t: &Tables, meta: &Meta, source: u32) -> Result<(), DropReason> {
-    let is_elsewhere = t.routes.connected_port(source).is_some_and(|port| port != meta.in_port);
-    match is_elsewhere && t.ports[usize::from(meta.in_port)].checks_source {
+    let is_elsewhere = t.routes.connected_interface(source).is_some_and(|of| of != meta.interface);
+    match is_elsewhere && t.interfaces[meta.interface.index()].checks_source {
         true => Err(DropReason::WrongPort),
         false => Ok(()),
     }
@@ -339,7 +339,7 @@ fn no_service(config: &Compiled, meta: &Meta) -> Verdict {
         return Verdict::Drop(reason);
     }
     match config.address(meta.key().dst) {
-        Some(Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
+        Some(Address::Own(_)) => Verdict::Kernel { interface: meta.interface },
         Some(Address::Vip) => Verdict::Drop(DropReason::NoService),
         Some(Address::Local) => Verdict::Drop(match meta.tuple.protocol {
             PROTO_TCP if meta.tcp_flags.is_open() => DropReason::SynToLocal,

@@ -10,6 +10,7 @@ use super::rate_limit::{Rate, RateLimit};
 use super::{Tables, ToMain};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
+use crate::next_hop::NextHop;
 use crate::snapshot::{Address, Compiled};
 use crate::time::Millis;
 
@@ -94,7 +95,7 @@ fn decide<F: Frame>(
     };
     // A port answers for its own address only on its own wire; VIPs and local addresses have none.
     let for_us = match target {
-        Some(Address::Port(port)) => port == meta.in_port,
+        Some(Address::Own(of)) => of == meta.interface,
         Some(Address::Vip | Address::Local) => true,
         None => false,
     };
@@ -104,28 +105,27 @@ fn decide<F: Frame>(
     let is_request = packet.op() == OP_REQUEST;
     let told = t.arp_limits.take(sender, conflict, now)
         && t.tell(ToMain::Arp {
-            port: meta.in_port,
-            sender,
+            sender: NextHop { interface: meta.interface, address: sender },
             mac: packet.sender_mac,
             is_reply: !is_request,
             for_us,
             conflict,
         });
     if is_request && for_us && !packet.is_announcement() {
-        let reply = arp::build_reply(packet, t.ports[meta.in_port as usize].mac);
+        let reply = arp::build_reply(packet, t.interfaces[meta.interface.index()].mac);
         if frame.set_len(reply.len()).is_err() {
             return Verdict::Drop(DropReason::NoMbuf);
         }
         frame.bytes_mut().copy_from_slice(&reply);
-        return Verdict::Transmit { port: meta.in_port };
+        return Verdict::Transmit { interface: meta.interface };
     }
     match (told, target) {
         _ if conflict => Verdict::Drop(DropReason::ArpConflict),
         // The kernel may have asked, through its exception port.
-        (_, Some(Address::Port(port)))
-            if !is_request && for_us && t.ports[port as usize].has_exception =>
+        (_, Some(Address::Own(of)))
+            if !is_request && for_us && t.interfaces[of.index()].has_exception =>
         {
-            Verdict::Kernel { port }
+            Verdict::Kernel { interface: of }
         }
         (true, _) => Verdict::Drop(DropReason::ArpConsumed),
         (false, _) => Verdict::Drop(DropReason::ArpQueueFull),

@@ -22,17 +22,17 @@ impl<F: Frame> Pipeline<F> {
         sink: &mut impl Sink<F>,
     ) {
         let counters = &self.tables.counters;
-        if let Some(port) = burst.common_port() {
+        if let Some(interface) = burst.common_interface() {
             counters.tx_packets.add(burst.len() as u64);
-            sink.transmit_all(port, burst.frames_mut());
+            sink.transmit_all(interface, burst.frames_mut());
             return;
         }
         let mut transmitted = 0;
         for (frame, meta) in burst.drain() {
             match meta.verdict {
-                Verdict::Transmit { port } => {
+                Verdict::Transmit { interface } => {
                     transmitted += 1;
-                    sink.transmit(port, frame);
+                    sink.transmit(interface, frame);
                 }
                 Verdict::Drop(reason) => {
                     counters.drop_count(reason).add(1);
@@ -40,11 +40,17 @@ impl<F: Frame> Pipeline<F> {
                 }
                 Verdict::HandOver { worker } => {
                     counters.handed_over.add(1);
-                    sink.hand_over(worker, meta.in_port, frame);
+                    sink.hand_over(worker, meta.interface, frame);
                 }
-                Verdict::Kernel { port } if self.tables.ports[port as usize].has_exception => {
+                Verdict::Kernel { interface }
+                    if self.tables.interfaces[interface.index()].has_exception =>
+                {
                     counters.to_kernel.add(1);
-                    sink.to_kernel(port, frame, kernel_lane(meta, &self.tables.host_flows, now));
+                    sink.to_kernel(
+                        interface,
+                        frame,
+                        kernel_lane(meta, &self.tables.host_flows, now),
+                    );
                 }
                 Verdict::Kernel { .. } => {
                     counters.drop_count(DropReason::NoExceptionPort).add(1);
@@ -52,8 +58,8 @@ impl<F: Frame> Pipeline<F> {
                 Verdict::Hold { .. } => {
                     let conn = self.tables.conns.get(meta.conn);
                     let note = conn.next_hops[meta.conn.direction()];
-                    let (in_port, begins_conn) = (meta.in_port, meta.begins_conn);
-                    let packet = Held { note, in_port, begins_conn, frame };
+                    let (interface, begins_conn) = (meta.interface, meta.begins_conn);
+                    let packet = Held { note, interface, begins_conn, frame };
                     let ended = hold(&mut self.held, packet, &self.tables.neighbours);
                     self.given_up.extend(ended);
                 }

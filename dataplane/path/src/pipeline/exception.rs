@@ -27,7 +27,7 @@ pub fn decide<F>(
     now: Millis,
 ) {
     burst.filter(which, |_, meta| {
-        let to_kernel = Verdict::Kernel { port: meta.in_port };
+        let to_kernel = Verdict::Kernel { interface: meta.interface };
         let FlowKey { src, dst, .. } = meta.key();
         meta.verdict = match (meta.class, config.address(dst)) {
             (Class::Flow | Class::Arp | Class::Icmp, _) => return false,
@@ -35,9 +35,9 @@ pub fn decide<F>(
             (Class::Group, _) | (_, Some(_)) if config.address(src).is_some() => {
                 Verdict::Drop(DropReason::MartianSource)
             }
-            (Class::Group, _) if t.group_limit.take(meta.in_port, now) => to_kernel,
+            (Class::Group, _) if t.group_limit.take(meta.interface.0, now) => to_kernel,
             (Class::Group, _) => Verdict::Drop(DropReason::GroupRateLimit),
-            (Class::Other(_), Some(Address::Port(_))) => to_kernel,
+            (Class::Other(_), Some(Address::Own(_))) => to_kernel,
             (Class::Other(reason), _) => Verdict::Drop(reason),
         };
         true
@@ -57,6 +57,7 @@ mod tests {
     use crate::flow::FlowKey;
     use crate::frame::Frame;
     use crate::host_flows::KernelLane;
+    use crate::ids::InterfaceId;
     use crate::testkit::{self, *};
 
     const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 0, 0, 1)];
@@ -66,7 +67,7 @@ mod tests {
     fn nothing_comes_to_the_host_from_our_own_addresses() {
         let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
         let mut h = Harness::new(&snapshot(1, vec![service]), 100);
-        let to = PORT_MACS[CLIENT_PORT as usize];
+        let to = PORT_MACS[CLIENT_PORT.index()];
         let of = |src: Ipv4Addr| {
             let flow = |protocol| flow(protocol, (src, 5_000), (OWN[0], 22));
             let gre = FlowKey { protocol: 47, ..flow(Protocol::Tcp) };
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn a_storm_reaches_the_kernel_at_a_rate() {
         let mut h = Harness::new(&snapshot(1, vec![]), 100);
-        let storm = |h: &mut Harness, port: u16| {
+        let storm = |h: &mut Harness, port: InterfaceId| {
             let one = to_group(BROADCAST, GATEWAY, Ipv4Addr::BROADCAST, 17);
             h.receive(port, vec![one; 1_000]).to_kernel.len()
         };
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn without_an_exception_port_groups_are_nobodys() {
         let mut h = Harness::new(&snapshot(1, vec![]), 100);
-        h.pipeline.tables.ports.iter_mut().for_each(|port| port.has_exception = false);
+        h.pipeline.tables.interfaces.iter_mut().for_each(|i| i.has_exception = false);
         assert!(
             h.receive(CLIENT_PORT, [to_group(VRRP.0, GATEWAY, VRRP.1, 112)]).to_kernel.is_empty()
         );
@@ -183,7 +184,7 @@ mod tests {
     fn answers_neighbours_and_strangers_go_their_own_ways() {
         use KernelLane::{Answers, Neighbours, Unsolicited};
         let mut h = Harness::new(&snapshot(1, vec![]), 100);
-        let to = PORT_MACS[BACKEND_PORT as usize];
+        let to = PORT_MACS[BACKEND_PORT.index()];
         let (host, peer) = (OWN[1], Ipv4Addr::new(10, 0, 1, 1));
         let key = |protocol, port| flow(protocol, (peer, 80), (host, port));
         let packet = |key: &FlowKey, flags| packet(to, key, flags, b"x");

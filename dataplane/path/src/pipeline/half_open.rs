@@ -3,6 +3,7 @@
 
 use super::{Tables, life};
 use crate::burst::Meta;
+use crate::ids::InterfaceId;
 use crate::snapshot::Compiled;
 use crate::table::conn::ConnRef;
 use crate::time::Millis;
@@ -19,7 +20,7 @@ pub fn give_way(
     now: Millis,
 ) -> bool {
     let Some(conn) = t.half_open.oldest(&t.conns, service, backend, now) else { return false };
-    let mut meta = Meta::received(0, false);
+    let mut meta = Meta::received(InterfaceId(0), false);
     meta.conn = conn;
     life::remove(&mut meta, t, config);
     t.counters.half_open_evicted.add(1);

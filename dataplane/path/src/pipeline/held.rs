@@ -9,6 +9,7 @@ use super::{Pipeline, Sink, life};
 use crate::burst::{BURST, Meta};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
+use crate::ids::InterfaceId;
 use crate::next_hop::{NeighbourState, NeighbourUpdate};
 use crate::snapshot::Compiled;
 use crate::table::neighbour::{Neighbours, NextHopRef};
@@ -22,7 +23,7 @@ pub const HELD: usize = 512;
 /// A packet that waits for a MAC address, as it came.
 pub(super) struct Held<F> {
     pub(super) note: NextHopRef,
-    pub(super) in_port: u16,
+    pub(super) interface: InterfaceId,
     pub(super) begins_conn: bool,
     pub(super) frame: F,
 }
@@ -45,10 +46,11 @@ impl<F: Frame> Pipeline<F> {
         let Some(slot) = t.neighbours.update(&NeighbourUpdate { state, ..*update }, now) else {
             return;
         };
+        let unknown = Meta::received(InterfaceId::default(), true);
         let mut left = self.held.len();
         let Some(mut burst) = self.released.take() else { return };
         while left > 0 {
-            let mut metas = [Meta::received(0, true); BURST];
+            let mut metas = [unknown; BURST];
             while left > 0 && burst.len() < BURST {
                 left -= 1;
                 let Some(held) = self.held.pop_front() else { break };
@@ -56,14 +58,14 @@ impl<F: Frame> Pipeline<F> {
                     self.held.push_back(held);
                 } else if self.tables.neighbours.current(held.note).is_some() {
                     let meta = &mut metas[burst.len()];
-                    (meta.in_port, meta.begins_conn) = (held.in_port, held.begins_conn);
+                    (meta.interface, meta.begins_conn) = (held.interface, held.begins_conn);
                     burst.frames_mut().push(held.frame);
                 } else {
                     self.given_up.push(held);
                 }
             }
             let mut metas = metas.into_iter();
-            burst.received(|_| metas.next().unwrap_or(Meta::received(0, true)));
+            burst.received(|_| metas.next().unwrap_or(unknown));
             self.run_stages(&mut burst, config, now, sink, true);
             self.end_wait(config);
         }
@@ -85,7 +87,7 @@ impl<F: Frame> Pipeline<F> {
             if !held.begins_conn {
                 continue;
             }
-            let mut meta = Meta::received(held.in_port, true);
+            let mut meta = Meta::received(held.interface, true);
             meta.tuple = Tuple::from(&FlowKey {
                 src: view.ip.src_u32(),
                 dst: view.ip.dst_u32(),

@@ -50,7 +50,7 @@ fn decide<F: Frame>(
     let message = &mut bytes[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
     match icmp::parse(message) {
         Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
-        Ok(header) if header.is_error() && !matches!(address, Address::Port(_)) => {
+        Ok(header) if header.is_error() && !matches!(address, Address::Own(_)) => {
             relate::send_on(frame, meta, t, config, now)
         }
         // The conns of an address that was ours go on, and that is all there is to it.
@@ -58,9 +58,11 @@ fn decide<F: Frame>(
         Ok(header) if header.is_echo_request() => {
             icmp::make_echo_reply(message);
             turn_around(bytes, dst, src);
-            Verdict::Transmit { port: meta.in_port }
+            Verdict::Transmit { interface: meta.interface }
         }
-        Ok(_) if matches!(address, Address::Port(_)) => Verdict::Kernel { port: meta.in_port },
+        Ok(_) if matches!(address, Address::Own(_)) => {
+            Verdict::Kernel { interface: meta.interface }
+        }
         Ok(_) => Verdict::Drop(DropReason::IcmpIgnored),
     }
 }

@@ -91,14 +91,14 @@ pub fn answer<F: Frame>(
     now: Millis,
     problem: Problem,
 ) -> Verdict {
-    let our_address = t.ports[meta.in_port as usize].address.to_bits();
+    let our_address = t.interfaces[meta.interface.index()].address.to_bits();
     if !t.error_limits.take(problem, meta.key().src, now)
         || write(frame, meta, our_address, problem.message()).is_none()
     {
         return Verdict::Drop(problem.reason());
     }
     t.counters.drop_count(problem.reason()).add(1);
-    Verdict::Transmit { port: meta.in_port }
+    Verdict::Transmit { interface: meta.interface }
 }
 
 /// Turn a packet into an ICMP error about itself, from an address of ours to its sender. `None`, and

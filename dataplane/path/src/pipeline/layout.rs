@@ -11,6 +11,7 @@ use super::{HELD, OUTBOX, Pipeline};
 use crate::burst::BURST;
 use crate::counters::{BackendCounters, QueueCounters, WorkerCounters};
 use crate::frame::MemFrame;
+use crate::ids::PortId;
 use crate::ids::WorkerId;
 use crate::testkit::{self, Harness, range_of};
 
@@ -25,7 +26,7 @@ fn room<T>(start: *const T, items: usize) -> Range<usize> {
 impl WorkerCounters {
     /// Where the worker writes, the main thread reads.
     fn written(&self) -> Vec<Range<usize>> {
-        let queues = slice::from_ref(self.queue(0));
+        let queues = slice::from_ref(self.queue(PortId(0)));
         let services = range_of(self.services());
         let backends = range_of(self.backends());
         vec![range_of(slice::from_ref(self)), range_of(queues), services, backends]

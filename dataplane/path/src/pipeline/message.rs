@@ -2,7 +2,7 @@
 
 use sluice_wire::ether::MacAddr;
 
-use crate::next_hop::Purpose;
+use crate::next_hop::{NextHop, Purpose};
 
 /// Messages to the main thread that one burst may cause.
 pub const OUTBOX: usize = 64;
@@ -12,19 +12,15 @@ pub const OUTBOX: usize = 64;
 pub enum ToMain {
     /// A next hop is in use: resolve it, or confirm it.
     Want {
-        /// Port behind which it is.
-        port: u16,
-        /// Its address, in host order.
-        address: u32,
+        /// Which one.
+        hop: NextHop,
         /// For what.
         purpose: Purpose,
     },
     /// An ARP packet told where somebody is.
     Arp {
-        /// Port it came in by.
-        port: u16,
-        /// Sender's address, in host order.
-        sender: u32,
+        /// Its sender, behind the interface that it came in by.
+        sender: NextHop,
         /// Sender's MAC address.
         mac: MacAddr,
         /// Whether it is a reply.

@@ -48,7 +48,7 @@ use tables::Tables;
 
 pub use held::{HELD, HELD_PER_NEIGHBOUR};
 pub use message::{OUTBOX, ToMain};
-pub use settings::{PipelineConfig, PortInfo};
+pub use settings::{InterfaceInfo, PipelineConfig};
 pub use sink::Sink;
 pub use steer::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust, WINDOW_PACKETS};
 pub use tables::Pipeline;
@@ -66,8 +66,8 @@ impl<F: Frame> Pipeline<F> {
     ) {
         let counters = &self.tables.counters;
         counters.rx_packets.add(burst.len() as u64);
-        if let Some(port) = burst.received_from() {
-            counters.queue(port).rx_packets.add(burst.len() as u64);
+        if let Some(interface) = burst.received_from() {
+            counters.queue(interface.port()).rx_packets.add(burst.len() as u64);
         }
         self.run_stages(burst, config, now, sink, false);
     }

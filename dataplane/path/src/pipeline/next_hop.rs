@@ -43,7 +43,7 @@ pub fn note(t: &mut Tables, conn: ConnRef, new: &NewConn) {
 #[inline(always)]
 pub fn greet<F: Frame>(frame: &F, meta: &Meta, t: &mut Tables, now: Millis) {
     let client = meta.key().src;
-    if t.routes.connected_port(client) == Some(meta.in_port) {
+    if t.routes.connected_interface(client) == Some(meta.interface) {
         greet_neighbour(frame, meta, client, t, now);
     }
 }
@@ -55,7 +55,7 @@ fn greet_neighbour<F: Frame>(frame: &F, meta: &Meta, client: u32, t: &mut Tables
         return;
     }
     let came_from = EtherHeader::ref_from_prefix(frame.bytes()).ok().map(|(ether, _)| ether.src);
-    let hop = NextHop { port: meta.in_port, address: client };
+    let hop = NextHop { interface: meta.interface, address: client };
     let stranger = Purpose::Stranger { came_from: None };
     let Ok(note) = t.neighbours.slot_of(hop, stranger, now) else { return };
     t.conns.get_mut(meta.conn).next_hops[1] = note;
@@ -65,7 +65,7 @@ fn greet_neighbour<F: Frame>(frame: &F, meta: &Meta, client: u32, t: &mut Tables
             Purpose::Stranger { .. } => Purpose::Stranger { came_from },
             known => known,
         };
-        t.tell(ToMain::Want { port: hop.port, address: client, purpose });
+        t.tell(ToMain::Want { hop, purpose });
     }
 }
 
@@ -115,12 +115,12 @@ pub fn ask(t: &mut Tables, slot: u16, now: Millis) {
     if neighbour.is_asked_for(now) {
         return;
     }
-    let (port, address) = (neighbour.port, neighbour.address);
+    let hop = NextHop { interface: neighbour.interface, address: neighbour.address };
     let purpose = t.neighbours.purpose(slot);
     let is_stranger = matches!(purpose, Purpose::Stranger { .. });
-    if is_stranger && !t.strangers_limit.take(address, now) {
+    if is_stranger && !t.strangers_limit.take(hop.address, now) {
         return;
     }
     t.neighbours.should_ask(slot, now);
-    t.tell(ToMain::Want { port, address, purpose });
+    t.tell(ToMain::Want { hop, purpose });
 }

@@ -10,7 +10,7 @@ use sluice_wire::headers::{IPV4_FRAME_BYTES, Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::{WireError, ipv4, tcp, udp};
 use zerocopy::FromBytes;
 
-use super::{PortInfo, Tables};
+use super::{InterfaceInfo, Tables};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::{ChecksumStatus, Frame};
@@ -71,7 +71,7 @@ enum Quick {
 fn quick_look<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> Quick {
     let bytes = frame.bytes();
     let Some(head) = FlowHead::of(bytes) else { return Quick::Unclear };
-    if !head.is_sound(t.stations[usize::from(meta.in_port)], bytes.len()) {
+    if !head.is_sound(t.stations[meta.interface.index()], bytes.len()) {
         return Quick::Unclear;
     }
     let addresses = head.addresses();
@@ -99,10 +99,10 @@ fn verify<F: Frame>(frame: &F, head: &FlowHead, verify_l4: bool) -> bool {
 #[cold]
 #[inline(never)]
 fn look_closely<F: Frame>(frame: &mut F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
-    let port = &t.ports[usize::from(meta.in_port)];
+    let interface = &t.interfaces[meta.interface.index()];
     let nic = [frame.ip_checksum(), frame.l4_checksum()];
     untag(frame);
-    let class = classify(frame.bytes(), nic, port, t.verify_l4_checksum, meta);
+    let class = classify(frame.bytes(), nic, interface, t.verify_l4_checksum, meta);
     if matches!(class, Ok(class) if class != Class::Arp) {
         trim(frame, meta.ip_len);
     }
@@ -175,13 +175,13 @@ fn is_good(nic: ChecksumStatus, verify: bool, is_valid: impl FnOnce() -> bool) -
 fn classify(
     frame: &[u8],
     [nic_ip, nic_l4]: [ChecksumStatus; 2],
-    port: &PortInfo,
+    interface: &InterfaceInfo,
     verify_l4: bool,
     meta: &mut Meta,
 ) -> Result<Class, DropReason> {
     let Ok(view) = Ipv4Frame::parse(frame) else { return Err(too_short(frame)) };
     let to_group = view.ether.dst.is_multicast();
-    if view.ether.dst != port.mac && !to_group {
+    if view.ether.dst != interface.mac && !to_group {
         return Err(DropReason::NotOurMac);
     }
     if !view.ether.src.is_station() {
@@ -193,7 +193,7 @@ fn classify(
         other => return Err(not_ipv4(other)),
     }
     let ip = &view.ip;
-    if to_group && !is_for_host(port, ip.dst_u32()) {
+    if to_group && !is_for_host(interface, ip.dst_u32()) {
         // RFC 1122, 3.3.6: a unicast datagram does not come in a group frame, and none of our
         // services is a group.
         return Err(DropReason::NotForUs);
@@ -249,11 +249,12 @@ fn classify(
 /// Whether the host behind a port listens to a group or broadcast address: the groups that routers
 /// do not forward (RFC 5771, 4: OSPF, VRRP, IGMP and their like), all hosts of the link, and those of
 /// the port's networks.
-fn is_for_host(port: &PortInfo, dst: u32) -> bool {
+fn is_for_host(interface: &InterfaceInfo, dst: u32) -> bool {
     const LOCAL_NETWORK_CONTROL: u32 = 0xe000_0000;
-    let is_heard =
-        dst >> 8 == LOCAL_NETWORK_CONTROL >> 8 || dst == u32::MAX || port.broadcasts.contains(&dst);
-    port.has_exception && is_heard
+    let is_heard = dst >> 8 == LOCAL_NETWORK_CONTROL >> 8
+        || dst == u32::MAX
+        || interface.broadcasts.contains(&dst);
+    interface.has_exception && is_heard
 }
 
 /// Nothing may come from these (RFC 1812, 5.3.7; RFC 6890): 0/8, 127/8, multicast and class E with
@@ -341,7 +342,7 @@ mod tests {
             let key = testkit::flow(protocol, client, (VIP, 80));
             let len = random.below(80);
             let payload = random.bytes(len);
-            let to = PORT_MACS[CLIENT_PORT as usize];
+            let to = PORT_MACS[CLIENT_PORT.index()];
             let mut bytes = testkit::packet(to, &key, TcpFlags::ACK, &payload);
             for _ in 0..random.below(3) {
                 let at = random.below(bytes.len());
@@ -397,7 +398,7 @@ mod tests {
     /// same leaves as without it.
     #[test]
     fn trailers_end_at_sluice() {
-        let to = PORT_MACS[CLIENT_PORT as usize];
+        let to = PORT_MACS[CLIENT_PORT.index()];
         let client = ([198, 51, 100, 7].into(), 5_000);
         let echo = |len: usize| {
             let mut message = vec![0; 8 + len];
@@ -449,7 +450,7 @@ mod tests {
     /// IEEE 802.1Q, 6.9: a tag with VLAN id 0 says a priority and nothing else.
     #[test]
     fn priority_tagged_frames_are_untagged_ones() {
-        let to = PORT_MACS[CLIENT_PORT as usize];
+        let to = PORT_MACS[CLIENT_PORT.index()];
         let (client, own) = ([198, 51, 100, 7].into(), [192, 0, 2, 1].into());
         let to_service = testkit::flow(Protocol::Tcp, (client, 5_000), (VIP, 80));
         let to_host = testkit::flow(Protocol::Tcp, (client, 5_000), (own, 22));

@@ -89,7 +89,7 @@ pub fn refuse<F: Frame>(
         Answer::Reset => t.counters.resets_sent.add(1),
         Answer::Unreachable(_) => t.counters.unreachables_sent.add(1),
     }
-    Verdict::Transmit { port: meta.in_port }
+    Verdict::Transmit { interface: meta.interface }
 }
 
 /// The answer that the configuration wants for it.

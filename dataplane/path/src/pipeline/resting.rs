@@ -17,6 +17,7 @@ use super::{Pipeline, Sink, Tables, life};
 use crate::burst::{BURST, Meta, Verdict};
 use crate::flow::FlowKey;
 use crate::frame::Frame;
+use crate::ids::InterfaceId;
 use crate::snapshot::Compiled;
 use crate::table::conn::ConnRef;
 use crate::table::conn::state::ConnState;
@@ -36,8 +37,8 @@ pub struct Reset {
     flow: FlowKey,
     /// The sequence number that it expects next.
     seq: u32,
-    /// The port and the frame, once the SYN that follows has shown the way.
-    out: Option<(u16, [u8; RESET_BYTES])>,
+    /// The interface and the frame, once the SYN that follows has shown the way.
+    out: Option<(InterfaceId, [u8; RESET_BYTES])>,
 }
 
 /// Give up the longest resting conn of a space, so that its port can be had; false when none rests.
@@ -59,7 +60,7 @@ pub fn give_way(t: &mut Tables, config: &Compiled, space: &PortSpace) -> bool {
 }
 
 fn give_up(t: &mut Tables, config: &Compiled, conn: ConnRef) {
-    let mut meta = Meta::received(0, false);
+    let mut meta = Meta::received(InterfaceId(0), false);
     meta.conn = conn;
     life::remove(&mut meta, t, config);
 }
@@ -93,10 +94,10 @@ pub fn precede<F: Frame>(frame: &F, meta: &Meta, t: &mut Tables) {
 #[inline(never)]
 fn precede_now<F: Frame>(frame: &F, meta: &Meta, t: &mut Tables) {
     let flow = t.conns.get(meta.conn).from_backend();
-    let Verdict::Transmit { port } = meta.verdict else { return };
+    let Verdict::Transmit { interface } = meta.verdict else { return };
     let Some(syn) = frame.bytes().first_chunk::<FLOW_HEAD_BYTES>() else { return };
     if let Some(reset) = t.resets.iter_mut().find(|reset| reset.flow == flow) {
-        reset.out = Some((port, reset_like(syn, &flow, reset.seq)));
+        reset.out = Some((interface, reset_like(syn, &flow, reset.seq)));
     }
 }
 
@@ -142,7 +143,7 @@ impl<F: Frame> Pipeline<F> {
     #[inline(never)]
     pub(super) fn send_resets(&mut self, sink: &mut impl Sink<F>) {
         let t = &mut self.tables;
-        for (port, bytes) in t.resets.drain(..).filter_map(|reset| reset.out) {
+        for (interface, bytes) in t.resets.drain(..).filter_map(|reset| reset.out) {
             // Without a buffer the SYN goes alone: the backend may take it for an old one.
             let Some(mut frame) = sink.spare() else { continue };
             if frame.set_len(bytes.len()).is_err() {
@@ -150,7 +151,7 @@ impl<F: Frame> Pipeline<F> {
             }
             frame.bytes_mut().copy_from_slice(&bytes);
             t.counters.tx_packets.add(1);
-            sink.transmit(port, frame);
+            sink.transmit(interface, frame);
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::ids::WorkerId;
 use crate::memory::Pages;
 use crate::table::route::RouteTable;
 
-/// A port as the pipeline knows it.
+/// An interface as the pipeline knows it.
 #[derive(Clone, Debug)]
-pub struct PortInfo {
+pub struct InterfaceInfo {
     /// Its MAC address.
     pub mac: MacAddr,
     /// Its MTU, in bytes.
@@ -45,8 +45,8 @@ pub struct PipelineConfig {
     pub service_slots: usize,
     /// Slots of backends.
     pub backend_slots: usize,
-    /// Ports, in order.
-    pub ports: Vec<PortInfo>,
+    /// Interfaces, in order.
+    pub interfaces: Vec<InterfaceInfo>,
     /// Routes.
     pub routes: Arc<RouteTable>,
     /// Seed of the flow hash, the same for all workers, random per start.

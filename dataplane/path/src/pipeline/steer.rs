@@ -16,7 +16,7 @@ mod tests;
 use super::Tables;
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::WorkerCounters;
-use crate::ids::WorkerId;
+use crate::ids::{PortId, WorkerId};
 use crate::snapshot::{Address, Compiled};
 use crate::table::owner::Owners;
 
@@ -105,7 +105,7 @@ impl Steer {
         let steer = Steer { owners, worker, ports, all_at_home: alone, some_trusted: false };
         (0..)
             .zip(&steer.ports)
-            .for_each(|(p, port)| counters.queue(p).trust.set(port.trust as u64));
+            .for_each(|(p, port)| counters.queue(PortId(p)).trust.set(port.trust as u64));
         steer
     }
 
@@ -122,7 +122,7 @@ impl Steer {
         match config.address_of_conns(meta.key().dst)? {
             Address::Local => Some(self.owners.of_backend(&meta.tuple)),
             Address::Vip => Some(self.owners.of_client(&meta.tuple, meta.hash)),
-            Address::Port(_) => None,
+            Address::Own(_) => None,
         }
     }
 
@@ -139,17 +139,17 @@ impl Steer {
     }
 
     #[inline(always)]
-    fn trust(&self, port: u16) -> Trust {
-        self.ports[usize::from(port)].trust
+    fn trust(&self, port: PortId) -> Trust {
+        self.ports[port.index()].trust
     }
 
     /// Note whether a packet of a port came to its owner, as its NIC says that it does.
-    fn note(&mut self, port: u16, is_home: bool, counters: &WorkerCounters) {
+    fn note(&mut self, port: PortId, is_home: bool, counters: &WorkerCounters) {
         let queue = counters.queue(port);
         if !is_home {
             queue.mis_steered.add(1);
         }
-        let known = &mut self.ports[usize::from(port)];
+        let known = &mut self.ports[port.index()];
         let mis_steered = u64::from(!is_home);
         let (packets, next) = match known.trust {
             Trust::None | Trust::Lost => return,
@@ -185,7 +185,7 @@ pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Comp
     burst.filter(flows, |_, meta| {
         // A packet is handed over once: if the workers disagree, as they may for the moment in
         // which they adopt a snapshot, it is decided here.
-        if meta.handed_over || steer.trust(meta.in_port) == Trust::Trusted {
+        if meta.handed_over || steer.trust(meta.interface.port()) == Trust::Trusted {
             return true;
         }
         let Some(owner) = steer.owner(meta, config) else { return true };
@@ -193,8 +193,8 @@ pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Comp
         if !is_home {
             meta.verdict = Verdict::HandOver { worker: owner };
         }
-        if steer.trust(meta.in_port) != Trust::None {
-            steer.note(meta.in_port, is_home, counters);
+        if steer.trust(meta.interface.port()) != Trust::None {
+            steer.note(meta.interface.port(), is_home, counters);
         }
         is_home
     })
@@ -212,14 +212,14 @@ pub fn claim<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Comp
 fn claim_trusted<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) -> Mask {
     let Tables { steer, counters, .. } = t;
     burst.filter(flows, |_, meta| {
-        if meta.handed_over || steer.trust(meta.in_port) != Trust::Trusted {
+        if meta.handed_over || steer.trust(meta.interface.port()) != Trust::Trusted {
             return true;
         }
         let Some(owner) = steer.owner(meta, config).filter(|owner| *owner != steer.worker) else {
             return true;
         };
         meta.verdict = Verdict::HandOver { worker: owner };
-        steer.note(meta.in_port, false, counters);
+        steer.note(meta.interface.port(), false, counters);
         false
     })
 }

@@ -11,7 +11,7 @@ use super::icmp_error::ErrorLimits;
 use super::rate_limit::RateLimit;
 use super::steer::Steer;
 use super::{
-    OUTBOX, PipelineConfig, PortInfo, ToMain, admit, arp, choose, exception, next_hop, refuse,
+    InterfaceInfo, OUTBOX, PipelineConfig, ToMain, admit, arp, choose, exception, next_hop, refuse,
     relate, resting,
 };
 use crate::burst::{BURST, Burst};
@@ -26,7 +26,7 @@ use crate::table::conn::ConnTable;
 use crate::table::conn::half_open::HalfOpen;
 use crate::table::conn::resting::Resting;
 use crate::table::local_port::OwnPorts;
-use crate::table::neighbour::{EgressPort, Neighbours};
+use crate::table::neighbour::{Egress, Neighbours};
 use crate::table::route::RouteTable;
 use crate::tally::WorkerView;
 use crate::time::Millis;
@@ -64,8 +64,8 @@ pub struct Tables {
     pub(super) view: Arc<WorkerView>,
     pub(super) workers: u16,
     pub(super) hasher: FlowHasher,
-    pub(super) ports: Box<[PortInfo]>,
-    /// By port: what sound packets to it have in common.
+    pub(super) interfaces: Box<[InterfaceInfo]>,
+    /// By interface: what sound packets to it have in common.
     pub(super) stations: Box<[Station]>,
     pub(super) routes: Arc<RouteTable>,
     pub(super) counters: Arc<WorkerCounters>,
@@ -113,10 +113,10 @@ impl<F: Frame> Pipeline<F> {
         now: Millis,
     ) -> Self {
         let hasher = FlowHasher::new(config.seed);
-        let egress: Vec<EgressPort> =
-            config.ports.iter().map(|p| EgressPort { mac: p.mac, mtu: p.mtu }).collect();
+        let egress: Vec<Egress> =
+            config.interfaces.iter().map(|p| Egress { mac: p.mac, mtu: p.mtu }).collect();
         let whoami = (config.worker, config.workers);
-        let steer = Steer::new(&config.steering, whoami, config.ports.len(), &counters);
+        let steer = Steer::new(&config.steering, whoami, config.interfaces.len(), &counters);
         Pipeline {
             tables: Tables {
                 conns: ConnTable::new(config.conns, hasher.clone(), now, config.pages),
@@ -134,8 +134,8 @@ impl<F: Frame> Pipeline<F> {
                 view,
                 workers: config.workers,
                 hasher,
-                stations: config.ports.iter().map(|p| p.mac.into()).collect(),
-                ports: config.ports.into_boxed_slice(),
+                stations: config.interfaces.iter().map(|p| p.mac.into()).collect(),
+                interfaces: config.interfaces.into_boxed_slice(),
                 routes: config.routes,
                 counters,
                 steer,

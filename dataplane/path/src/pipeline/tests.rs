@@ -13,8 +13,9 @@ use sluice_wire::tcp::TcpFlags;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
+use crate::ids::InterfaceId;
 use crate::ids::WorkerId;
-use crate::next_hop::{NeighbourState, NeighbourUpdate, Purpose};
+use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::pipeline::{HELD_PER_NEIGHBOUR, ToMain};
 use crate::resolver::{Action, Resolver};
 use crate::table::local_port::OwnPorts;
@@ -46,9 +47,19 @@ fn back(forward: &FlowKey) -> FlowKey {
     }
 }
 
+/// A next hop behind an interface.
+fn at(interface: InterfaceId, address: Ipv4Addr) -> NextHop {
+    NextHop { interface, address: address.to_bits() }
+}
+
 /// Send one packet of a client; the one packet that leaves, with its port.
-fn one(harness: &mut Harness, port: u16, key: &FlowKey, flags: TcpFlags) -> (u16, MemFrame) {
-    let bytes = packet(PORT_MACS[port as usize], key, flags, b"data");
+fn one(
+    harness: &mut Harness,
+    port: InterfaceId,
+    key: &FlowKey,
+    flags: TcpFlags,
+) -> (InterfaceId, MemFrame) {
+    let bytes = packet(PORT_MACS[port.index()], key, flags, b"data");
     let mut out = harness.receive(port, [bytes]);
     assert_eq!(out.transmitted.len(), 1, "{:?}", harness.all_drops());
     out.transmitted.remove(0)
@@ -319,7 +330,7 @@ fn packets_wait_for_a_next_hop_within_bounds_and_leave_in_order() {
     assert_eq!(h.drops(DropReason::NeighbourPending), 4);
     let backend = Ipv4Addr::new(10, 0, 1, 1);
     let purpose = Purpose::Site;
-    let want = ToMain::Want { port: BACKEND_PORT, address: backend.to_bits(), purpose };
+    let want = ToMain::Want { hop: at(BACKEND_PORT, backend), purpose };
     assert_eq!(h.messages, [want]);
 
     let mut out = Out::default();
@@ -341,8 +352,8 @@ fn packets_wait_for_a_next_hop_within_bounds_and_leave_in_order() {
 
 /// The main thread's news of a backend's next hop.
 fn news_of(h: &mut Harness, backend: u8, state: NeighbourState) {
-    let address = Ipv4Addr::new(10, 0, 1, backend).to_bits();
-    let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
+    let hop = at(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, backend));
+    let update = NeighbourUpdate { hop, state };
     h.update_neighbour(&update, &mut Out::default());
 }
 
@@ -365,7 +376,7 @@ fn a_next_hop_that_fails_concerns_no_other() {
                 .messages
                 .iter()
                 .filter_map(|message| match message {
-                    ToMain::Want { address, .. } => Some(address & 0xff),
+                    ToMain::Want { hop, .. } => Some(hop.address & 0xff),
                     _ => None,
                 })
                 .collect();
@@ -444,19 +455,19 @@ fn spoofed_neighbours_hide_no_client_and_no_backend() {
         }
         let mut out = h.receive(BACKEND_PORT, frames);
         for message in std::mem::take(&mut h.messages) {
-            if let ToMain::Want { port, address, purpose } = message {
-                resolver.want(u64::from(h.now), port, address, purpose);
+            if let ToMain::Want { hop, purpose } = message {
+                resolver.want(u64::from(h.now), hop, purpose);
             }
         }
         resolver.tick(u64::from(h.now));
         let mut actions: Vec<Action> = resolver.take_actions().collect();
         // Whoever is somebody answers within the same ms.
         for action in actions.clone() {
-            if let Action::Request { port, target, unicast_to } = action
-                && (is_backend(target) || is_client(target))
-                && unicast_to.is_none_or(|mac| mac == real_mac(target))
+            if let Action::Request { target, unicast_to } = action
+                && (is_backend(target.address) || is_client(target.address))
+                && unicast_to.is_none_or(|mac| mac == real_mac(target.address))
             {
-                resolver.seen(u64::from(h.now), port, target, real_mac(target), true, true);
+                resolver.seen(u64::from(h.now), target, real_mac(target.address), true, true);
             }
         }
         actions.extend(resolver.take_actions());
@@ -489,9 +500,8 @@ fn a_moved_mac_address_is_used_at_once() {
     let mut h = web(Mode::FullNat, 1);
     one(&mut h, CLIENT_PORT, &client(1), SYN);
     let moved = MacAddr([2, 0, 0, 0, 9, 9]);
-    let address = Ipv4Addr::new(10, 0, 1, 1).to_bits();
-    let state = NeighbourState::Reachable(moved);
-    let update = NeighbourUpdate { port: BACKEND_PORT, address, state };
+    let hop = at(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 1));
+    let update = NeighbourUpdate { hop, state: NeighbourState::Reachable(moved) };
     h.update_neighbour(&update, &mut Out::default());
     let (_, frame) = one(&mut h, CLIENT_PORT, &client(1), ACK);
     assert_eq!(frame.bytes()[..6], moved.0);
@@ -587,7 +597,7 @@ fn whoever_claims_an_address_of_ours_is_told_of_within_bounds() {
         let sender = VIP.to_bits();
         assert!(matches!(
             h.messages[..],
-            [ToMain::Arp { conflict: true, mac, sender: s, .. }] if mac == thief && s == sender
+            [ToMain::Arp { conflict: true, mac, sender: s, .. }] if mac == thief && s.address == sender
         ));
     }
     let mut h = web(Mode::FullNat, 1);
@@ -644,7 +654,7 @@ fn packets_of_impossible_senders_are_dropped_by_name() {
 #[test]
 fn without_an_exception_port_nothing_is_for_the_kernel() {
     let mut h = web(Mode::FullNat, 1);
-    h.pipeline.tables.ports.iter_mut().for_each(|port| port.has_exception = false);
+    h.pipeline.tables.interfaces.iter_mut().for_each(|i| i.has_exception = false);
     let (sender, own) = (Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 1));
     let ssh = flow(Protocol::Tcp, (sender, 5_000), (own, 22));
     // An answer to our own question is no loss; what only the kernel could take is.
@@ -695,8 +705,12 @@ fn other_routes_lead_running_conns_too() {
     };
     assert_eq!(answer(&mut h, SYN_ACK), mac_of(CLIENT_PORT, GATEWAY).0);
     let other = Ipv4Addr::new(192, 0, 2, 253);
-    let networks = [(0, "192.0.2.0/24".parse().unwrap()), (1, "10.0.0.0/16".parse().unwrap())];
-    let route = Route { destination: "0.0.0.0/0".parse().unwrap(), via: other, port: CLIENT_PORT };
+    let networks = [
+        (CLIENT_PORT, "192.0.2.0/24".parse().unwrap()),
+        (BACKEND_PORT, "10.0.0.0/16".parse().unwrap()),
+    ];
+    let route =
+        Route { destination: "0.0.0.0/0".parse().unwrap(), via: other, interface: CLIENT_PORT };
     let routes = RouteTable::new(networks, &[route]);
     h.reroute(Arc::new(routes));
     assert_eq!(answer(&mut h, SYN_ACK), mac_of(CLIENT_PORT, other).0);
@@ -889,9 +903,9 @@ fn two_workers_hand_over_so_that_both_directions_meet() {
 
         let reply = packet(PORT_MACS[1], &back(&key), SYN_ACK, &[]);
         let out = workers[1 - owner].receive(BACKEND_PORT, [reply]);
-        let (to, in_port, frame) = &out.handed_over[0];
-        assert_eq!((to.index(), *in_port), (owner, BACKEND_PORT));
-        let meta = Meta::received(*in_port, true);
+        let (to, interface, frame) = &out.handed_over[0];
+        assert_eq!((to.index(), *interface), (owner, BACKEND_PORT));
+        let meta = Meta::received(*interface, true);
         let out = workers[owner].receive_meta(meta, [frame.clone().into_bytes()]);
         assert_eq!(inspect(&out.transmitted[0].1), (back(&client(p)), true));
     }
@@ -917,7 +931,7 @@ fn conns_of_a_vip_and_a_pool_that_are_gone_are_still_steered_to_their_owner() {
         for (port, key, flags) in
             [(BACKEND_PORT, back(&to_backend), SYN_ACK), (CLIENT_PORT, client(p), ACK)]
         {
-            let bytes = packet(PORT_MACS[port as usize], &key, flags, &[]);
+            let bytes = packet(PORT_MACS[port.index()], &key, flags, &[]);
             let out = workers[1 - owner].receive(port, [bytes.clone()]);
             assert_eq!(out.handed_over[0].0.index(), owner, "{:?}", workers[1 - owner].all_drops());
             let out = workers[owner].receive_meta(Meta::received(port, true), [bytes]);

@@ -64,7 +64,7 @@ pub fn track<F: Frame>(
     if conn.is_none() {
         return Tracked::Nothing;
     }
-    if !t.conns.get(conn).comes_by(conn.direction(), meta.in_port)
+    if !t.conns.get(conn).comes_by(conn.direction(), meta.interface)
         && let Err(reason) = learn_port(meta, t)
     {
         return Tracked::Refused(reason);
@@ -166,7 +166,7 @@ pub fn apply(meta: &Meta, t: &mut Tables, config: &Compiled, change: Change, now
 #[inline(always)]
 pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
     let direction = meta.conn.direction();
-    if !line.comes_by(direction, meta.in_port) {
+    if !line.comes_by(direction, meta.interface) {
         return false;
     }
     if line.is_plain(ConnState::Established) {
@@ -183,14 +183,14 @@ pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
 #[cold]
 fn learn_port(meta: &Meta, t: &mut Tables) -> Result<(), DropReason> {
     let conn = meta.conn;
-    if t.ports[usize::from(meta.in_port)].checks_source {
+    if t.interfaces[meta.interface.index()].checks_source {
         let source = FlowSource::of(t.conns.get(conn), conn);
         let back = t.routes.lookup(source.0);
-        if back.is_none_or(|hop| hop.port != meta.in_port) {
+        if back.is_none_or(|hop| hop.interface != meta.interface) {
             return Err(DropReason::WrongPort);
         }
     }
-    t.conns.get_mut(conn).set_in_port(conn.direction(), meta.in_port);
+    t.conns.get_mut(conn).set_interface(conn.direction(), meta.interface);
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! Who is asked for, and when: requests go out at a rate, and whose turn it is not yet waits.
 
-use super::entry::{Entry, Key, Rank, State};
+use super::entry::{Entry, Rank, State};
 use super::{Action, REQUEST_INTERVAL_MS, Resolver, TRIES};
+use crate::next_hop::NextHop;
 
 impl Resolver {
     /// The entry's next request: now if the rate allows it, else in its turn.
-    pub(super) fn request(&mut self, now_ms: u64, key: Key) {
+    pub(super) fn request(&mut self, now_ms: u64, key: NextHop) {
         let Some(entry) = self.entries.get(&key) else { return };
         let may = match entry.rank {
             Rank::Stranger => self.may_ask_stranger(now_ms, key),
@@ -25,20 +26,20 @@ impl Resolver {
     }
 
     /// Whether no packet waits for its next request, and none would if it was sent.
-    pub(super) fn waits_behind_all(&self, key: Key) -> bool {
+    pub(super) fn waits_behind_all(&self, key: NextHop) -> bool {
         let is_failed = self.entries.get(&key).is_some_and(Entry::is_failed);
         is_failed || self.watch.is_idle(&key)
     }
 
     /// Whether the rate allows the next request for a stranger.
-    pub(super) fn may_ask_stranger(&mut self, now_ms: u64, key: Key) -> bool {
+    pub(super) fn may_ask_stranger(&mut self, now_ms: u64, key: NextHop) -> bool {
         let asks_sender = self.entries.get(&key).is_some_and(Entry::asks_sender);
         (asks_sender && self.first_packet_requests.take(now_ms))
             || (!asks_sender && self.stranger_requests.take(now_ms))
     }
 
     /// Let an entry wait for its turn to be asked for.
-    pub(super) fn queue(&mut self, key: Key) {
+    pub(super) fn queue(&mut self, key: NextHop) {
         self.leave_queue(key);
         let is_last = self.waits_behind_all(key);
         let Some(entry) = self.entries.get_mut(&key) else { return };
@@ -56,7 +57,7 @@ impl Resolver {
         queue.insert(place, key);
     }
 
-    pub(super) fn leave_queue(&mut self, key: Key) {
+    pub(super) fn leave_queue(&mut self, key: NextHop) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if let Some(place) = entry.waiting.take() {
             self.waiting.remove(&place);
@@ -65,7 +66,7 @@ impl Resolver {
         }
     }
 
-    pub(super) fn send(&mut self, now_ms: u64, key: Key) {
+    pub(super) fn send(&mut self, now_ms: u64, key: NextHop) {
         self.leave_queue(key);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let sender = entry.came_from.filter(|_| entry.asks_sender());
@@ -81,8 +82,7 @@ impl Resolver {
             State::Failed { .. } => None,
             State::Reachable { .. } => return,
         };
-        let (port, target) = key;
-        self.actions.push(Action::Request { port, target, unicast_to });
+        self.actions.push(Action::Request { target: key, unicast_to });
         self.set_due(key, now_ms + REQUEST_INTERVAL_MS);
     }
 }

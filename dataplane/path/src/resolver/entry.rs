@@ -4,9 +4,6 @@ use sluice_wire::ether::MacAddr;
 
 use crate::next_hop::Purpose;
 
-/// Port index and address in host order.
-pub type Key = (u16, u32);
-
 /// Who comes first when not all can be served: the later ones here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {

@@ -39,13 +39,13 @@ use sluice_wire::ether::MacAddr;
 
 use budget::{FIRST_PACKETS, KNOWN, RequestBudget, STRANGERS};
 pub use budget::{REQUEST_BURST, REQUESTS_PER_SECOND};
-pub use entry::Key;
 use entry::{Entry, Place, Rank, State};
 pub use report::Neighbour;
 pub use watch::BackendHops;
 use watch::Watch;
 
-use crate::next_hop::{NeighbourState, NeighbourUpdate, Purpose};
+use crate::ids::InterfaceId;
+use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 
 /// Time between two requests for one address, in ms (RFC 1122, 2.3.2.1: at most one per second).
 pub const REQUEST_INTERVAL_MS: u64 = 1_000;
@@ -64,23 +64,19 @@ pub const EVICTABLE_MS: u64 = 30_000;
 /// What the main thread has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send an ARP request out of a port.
+    /// Send an ARP request.
     Request {
-        /// Index of the port.
-        port: u16,
-        /// The address asked for, in host order.
-        target: u32,
+        /// Whom to ask for.
+        target: NextHop,
         /// Destination MAC address; broadcast when absent.
         unicast_to: Option<MacAddr>,
     },
     /// Tell every worker.
     Publish(NeighbourUpdate),
-    /// Tell the kernel behind a port where a next hop is, as it may not have heard.
+    /// Tell the kernel behind an interface where a next hop is, as it may not have heard.
     TellKernel {
-        /// Index of the port.
-        port: u16,
-        /// The next hop, in host order.
-        address: u32,
+        /// The next hop.
+        hop: NextHop,
         /// Its MAC address now.
         mac: MacAddr,
     },
@@ -99,19 +95,19 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Resolver {
     capacity: usize,
-    port_names: Vec<String>,
-    entries: HashMap<Key, Entry>,
+    names: Vec<String>,
+    entries: HashMap<NextHop, Entry>,
     /// When each entry needs attention without being asked.
-    deadlines: BTreeSet<(u64, Key)>,
+    deadlines: BTreeSet<(u64, NextHop)>,
     /// All entries by rank and last want: the first of each is the longest unused.
-    by_use: [BTreeSet<(u64, Key)>; 3],
+    by_use: [BTreeSet<(u64, NextHop)>; 3],
     /// Failed entries by their last want.
-    failed: BTreeSet<(u64, Key)>,
+    failed: BTreeSet<(u64, NextHop)>,
     /// Entries whose request is due, in the order in which they came; what is only to be confirmed
     /// behind what packets wait for.
-    waiting: BTreeMap<Place, Key>,
+    waiting: BTreeMap<Place, NextHop>,
     /// Strangers, likewise.
-    waiting_strangers: BTreeMap<Place, Key>,
+    waiting_strangers: BTreeMap<Place, NextHop>,
     last_place: u64,
     /// Answers may be lost on their way here.
     doubts_silence: bool,
@@ -127,7 +123,7 @@ impl Resolver {
     pub fn new(capacity: usize) -> Self {
         Resolver {
             capacity,
-            port_names: Vec::new(),
+            names: Vec::new(),
             entries: HashMap::with_capacity(capacity),
             deadlines: BTreeSet::new(),
             by_use: Default::default(),
@@ -144,9 +140,9 @@ impl Resolver {
         }
     }
 
-    /// The same table with the ports' names, for its events; without, they name indices.
-    pub fn with_port_names(mut self, names: impl IntoIterator<Item = String>) -> Self {
-        self.port_names = names.into_iter().collect();
+    /// The same table with the interfaces' names, for its events; without, they name indices.
+    pub fn with_interface_names(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.names = names.into_iter().collect();
         self
     }
 
@@ -168,8 +164,7 @@ impl Resolver {
     /// A worker asks for a next hop, or still uses it. What is known is published, as the worker
     /// may have missed it or be new to it. Of a full table, workers are told `Removed`, so that
     /// they do not keep what the resolver does not.
-    pub fn want(&mut self, now_ms: u64, port: u16, address: u32, purpose: Purpose) {
-        let key = (port, address);
+    pub fn want(&mut self, now_ms: u64, key: NextHop, purpose: Purpose) {
         self.raise(key, Rank::of(purpose));
         let Some(entry) = self.entries.get_mut(&key) else {
             if self.make_room(now_ms, Rank::of(purpose)) {
@@ -218,21 +213,12 @@ impl Resolver {
         }
     }
 
-    /// An ARP packet was seen on a port: its sender's pair, whether it is a reply, and whether its
+    /// An ARP packet was seen: who its sender is, and where, whether it is a reply, and whether its
     /// target is one of our addresses. Probes (RFC 5227: sender 0) and MAC addresses that no
     /// single station has say nothing.
-    pub fn seen(
-        &mut self,
-        now_ms: u64,
-        port: u16,
-        sender: u32,
-        mac: MacAddr,
-        is_reply: bool,
-        for_us: bool,
-    ) {
-        let key = (port, sender);
+    pub fn seen(&mut self, now_ms: u64, key: NextHop, mac: MacAddr, is_reply: bool, for_us: bool) {
         let Some(entry) = self.entries.get(&key) else { return };
-        if sender == 0 || !mac.is_station() {
+        if key.address == 0 || !mac.is_station() {
             return;
         }
         let asked = match entry.state {
@@ -263,12 +249,12 @@ impl Resolver {
         }
     }
 
-    /// A port's link came up: what is behind it may be another network now, so that each of its
+    /// An interface's link came up: what is behind it may be another network now, so that each of its
     /// next hops is verified when it is wanted next.
-    pub fn port_up(&mut self, now_ms: u64, port: u16) {
-        for ((of_port, _), entry) in &mut self.entries {
+    pub fn link_up(&mut self, now_ms: u64, interface: InterfaceId) {
+        for (hop, entry) in &mut self.entries {
             if let State::Reachable { fresh_until_ms, .. } = &mut entry.state
-                && *of_port == port
+                && hop.interface == interface
             {
                 *fresh_until_ms = (*fresh_until_ms).min(now_ms);
             }
@@ -321,8 +307,8 @@ impl Resolver {
         self.actions.drain(..)
     }
 
-    fn publish(&mut self, (port, address): Key, state: NeighbourState) {
-        self.actions.push(Action::Publish(NeighbourUpdate { port, address, state }));
+    fn publish(&mut self, hop: NextHop, state: NeighbourState) {
+        self.actions.push(Action::Publish(NeighbourUpdate { hop, state }));
     }
 }
 

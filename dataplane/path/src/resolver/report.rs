@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 
 use sluice_wire::ether::MacAddr;
 
-use super::entry::{Entry, Key, Rank, State};
+use super::entry::{Entry, Rank, State};
 use super::{Action, Resolver};
 
 /// A next hop for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Index of the port behind which it is.
-    pub port: u16,
+    /// The interface that it is behind.
+    pub interface: InterfaceId,
     /// Its address.
     pub address: Ipv4Addr,
     /// Its MAC address, when packets can go there.
@@ -21,6 +21,8 @@ pub struct Neighbour {
     /// Time since it was last confirmed, or since it was first wanted if it never was, in ms.
     pub age_ms: u64,
 }
+use crate::ids::InterfaceId;
+use crate::next_hop::NextHop;
 
 impl Resolver {
     /// All next hops, in order of address.
@@ -28,9 +30,9 @@ impl Resolver {
         let mut neighbours: Vec<Neighbour> = self
             .entries
             .iter()
-            .map(|((port, address), entry)| Neighbour {
-                port: *port,
-                address: Ipv4Addr::from_bits(*address),
+            .map(|(hop, entry)| Neighbour {
+                interface: hop.interface,
+                address: hop.ip(),
                 mac: entry.mac(),
                 state: match entry.state {
                     State::Incomplete { .. } => "incomplete",
@@ -41,25 +43,24 @@ impl Resolver {
                 age_ms: now_ms.saturating_sub(entry.confirmed_ms),
             })
             .collect();
-        neighbours.sort_unstable_by_key(|n| (n.address, n.port));
+        neighbours.sort_unstable_by_key(|n| (n.address, n.interface));
         neighbours
     }
 
     /// It may know where this was before; of strangers there may be any number.
-    pub(super) fn tell_kernel(&mut self, key: Key, mac: MacAddr) {
-        let (port, address) = key;
+    pub(super) fn tell_kernel(&mut self, key: NextHop, mac: MacAddr) {
         if self.entries.get(&key).is_some_and(|entry| entry.rank > Rank::Stranger) {
-            self.actions.push(Action::TellKernel { port, address, mac });
+            self.actions.push(Action::TellKernel { hop: key, mac });
         }
     }
 
-    pub(super) fn moved(&mut self, key: Key, from: MacAddr, to: MacAddr) {
+    pub(super) fn moved(&mut self, key: NextHop, from: MacAddr, to: MacAddr) {
         let subject = self.name(key);
         let message = format!("{subject} moved from {from} to {to}");
         self.actions.push(Action::Event { kind: "neighbour-moved", subject, message });
     }
 
-    pub(super) fn table_full(&mut self, key: Key) {
+    pub(super) fn table_full(&mut self, key: NextHop) {
         let message = format!(
             "no room for {}: all {} entries are in use; raise limits.neighbours",
             self.name(key),
@@ -69,19 +70,21 @@ impl Resolver {
         self.actions.push(Action::Event { kind: "neighbour-table-full", subject, message });
     }
 
-    /// Some of the addresses that are known to have a MAC address behind a port.
-    pub fn addresses_of(&self, port: u16, mac: MacAddr) -> Vec<Ipv4Addr> {
-        let has_it = |((at, _), entry): &(&Key, &Entry)| *at == port && entry.mac() == Some(mac);
+    /// Some of the addresses that are known to have a MAC address behind an interface.
+    pub fn addresses_of(&self, interface: InterfaceId, mac: MacAddr) -> Vec<Ipv4Addr> {
+        let has_it = |(hop, entry): &(&NextHop, &Entry)| {
+            hop.interface == interface && entry.mac() == Some(mac)
+        };
         let known = self.entries.iter().filter(has_it);
-        known.map(|((_, address), _)| Ipv4Addr::from_bits(*address)).take(4).collect()
+        known.map(|(hop, _)| hop.ip()).take(4).collect()
     }
 
     /// As `10.0.0.7 on lan`.
-    pub(super) fn name(&self, (port, address): Key) -> String {
-        let address = Ipv4Addr::from_bits(address);
-        match self.port_names.get(usize::from(port)) {
+    pub(super) fn name(&self, hop: NextHop) -> String {
+        let address = hop.ip();
+        match self.names.get(hop.interface.index()) {
             Some(name) => format!("{address} on {name}"),
-            None => format!("{address} on port {port}"),
+            None => format!("{address} on interface {}", hop.interface),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Who has a place in the table, and whose place another one gets when it is full.
 
-use super::entry::{Entry, Key, Rank, State};
+use super::entry::{Entry, Rank, State};
 use super::{EVICTABLE_MS, Resolver};
-use crate::next_hop::{NeighbourState, Purpose};
+use crate::next_hop::{NeighbourState, NextHop, Purpose};
 
 impl Resolver {
     /// Strangers among them that there may be.
@@ -10,7 +10,7 @@ impl Resolver {
         (self.capacity / 2).max(1)
     }
 
-    pub(super) fn insert(&mut self, now_ms: u64, key: Key, purpose: Purpose) {
+    pub(super) fn insert(&mut self, now_ms: u64, key: NextHop, purpose: Purpose) {
         let entry = Entry {
             state: State::Incomplete { tries: 0 },
             rank: Rank::of(purpose),
@@ -37,7 +37,7 @@ impl Resolver {
             return true;
         }
         let oldest = |rank: Rank| self.by_use[rank as usize].first().copied();
-        let is_unused = |(wanted_ms, _): &(u64, Key)| now_ms >= wanted_ms + EVICTABLE_MS;
+        let is_unused = |(wanted_ms, _): &(u64, NextHop)| now_ms >= wanted_ms + EVICTABLE_MS;
         let unused =
             [oldest(Rank::Client), oldest(Rank::Site)].into_iter().flatten().filter(is_unused);
         let room = if is_over_share { None } else { self.failed.first().copied() }
@@ -50,7 +50,7 @@ impl Resolver {
         room.is_some()
     }
 
-    pub(super) fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: NextHop) {
         self.leave_queue(key);
         let Some(entry) = self.entries.remove(&key) else { return };
         self.watch.is_wanted(&key);
@@ -64,7 +64,7 @@ impl Resolver {
     }
 
     /// An entry is of this rank, if it was of a lower one.
-    pub(super) fn raise(&mut self, key: Key, rank: Rank) {
+    pub(super) fn raise(&mut self, key: NextHop, rank: Rank) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if entry.rank >= rank {
             return;

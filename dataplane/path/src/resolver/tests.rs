@@ -6,16 +6,21 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::next_hop::NextHop;
-use crate::table::neighbour::{EgressPort, Neighbours};
+use crate::table::neighbour::{Egress, Neighbours};
 
 const A: u32 = 0x0a00_0005;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 5]);
 const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 6]);
-const PORT: u16 = 0;
+const LAN: InterfaceId = InterfaceId(0);
+const WAN: InterfaceId = InterfaceId(1);
 const SITE: Purpose = Purpose::Site;
 
+fn hop(address: u32) -> NextHop {
+    NextHop { interface: LAN, address }
+}
+
 fn resolver() -> Resolver {
-    Resolver::new(64).with_port_names(["lan".to_owned()])
+    Resolver::new(64).with_interface_names(["lan".to_owned()])
 }
 
 fn actions(resolver: &mut Resolver) -> Vec<Action> {
@@ -23,15 +28,15 @@ fn actions(resolver: &mut Resolver) -> Vec<Action> {
 }
 
 fn broadcast(target: u32) -> Action {
-    Action::Request { port: PORT, target, unicast_to: None }
+    Action::Request { target: hop(target), unicast_to: None }
 }
 
 fn unicast(target: u32, to: MacAddr) -> Action {
-    Action::Request { port: PORT, target, unicast_to: Some(to) }
+    Action::Request { target: hop(target), unicast_to: Some(to) }
 }
 
 fn publish(address: u32, state: NeighbourState) -> Action {
-    Action::Publish(NeighbourUpdate { port: PORT, address, state })
+    Action::Publish(NeighbourUpdate { hop: hop(address), state })
 }
 
 fn reachable(address: u32, mac: MacAddr) -> Action {
@@ -56,8 +61,8 @@ fn run(resolver: &mut Resolver, from_ms: u64, to_ms: u64) -> Vec<(u64, Action)> 
 /// A table in which A was answered for at 0.
 fn known() -> Resolver {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A, SITE);
-    resolver.seen(0, PORT, A, MAC, true, true);
+    resolver.want(0, hop(A), SITE);
+    resolver.seen(0, hop(A), MAC, true, true);
     assert_eq!(actions(&mut resolver), [broadcast(A), reachable(A, MAC)]);
     resolver
 }
@@ -71,10 +76,10 @@ fn state(resolver: &Resolver) -> (&'static str, Option<MacAddr>) {
 #[test]
 fn an_address_is_asked_for_three_times_and_fails() {
     let mut resolver = resolver();
-    resolver.want(1_000, PORT, A, SITE);
+    resolver.want(1_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [broadcast(A)], "at once");
     assert_eq!(state(&resolver), ("incomplete", None));
-    resolver.want(1_200, PORT, A, SITE);
+    resolver.want(1_200, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [], "a second want changes nothing");
     let out = run(&mut resolver, 1_100, 20_000);
     assert_eq!(
@@ -95,7 +100,7 @@ fn a_dead_host_costs_three_requests_in_four_seconds_and_one_event() {
     let mut requests = 0;
     let mut events = 0;
     for now_ms in (0..40_000).step_by(100) {
-        resolver.want(now_ms, PORT, A, SITE);
+        resolver.want(now_ms, hop(A), SITE);
         resolver.tick(now_ms);
         for action in actions(&mut resolver) {
             match action {
@@ -113,7 +118,7 @@ fn a_dead_host_costs_three_requests_in_four_seconds_and_one_event() {
 #[test]
 fn a_known_host_is_not_given_up_while_answers_may_be_lost() {
     let mut resolver = known();
-    resolver.want(REACHABLE_MS, PORT, A, SITE);
+    resolver.want(REACHABLE_MS, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
     let mut out = run(&mut resolver, 30_100, 34_500);
     assert_eq!(out.pop(), Some((34_000, broadcast(A))), "the fifth");
@@ -137,13 +142,13 @@ fn a_known_host_is_not_given_up_while_answers_may_be_lost() {
 #[test]
 fn a_failed_address_is_not_asked_for_within_a_second_but_workers_are_told() {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A, SITE);
+    resolver.want(0, hop(A), SITE);
     run(&mut resolver, 0, 3_000);
-    resolver.want(3_999, PORT, A, SITE);
+    resolver.want(3_999, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [publish(A, NeighbourState::Failed)]);
-    resolver.want(4_000, PORT, A, SITE);
+    resolver.want(4_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [broadcast(A)]);
-    resolver.seen(4_001, PORT, A, MAC, true, true);
+    resolver.seen(4_001, hop(A), MAC, true, true);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
     assert_eq!(run(&mut resolver, 4_100, 20_000), [], "no request is left over");
 }
@@ -152,21 +157,22 @@ fn a_failed_address_is_not_asked_for_within_a_second_but_workers_are_told() {
 /// all the time, anew a second after it was given up, and so again every 4 s.
 #[test]
 fn a_verified_host_that_fails_is_asked_for_again_after_a_second() {
-    let egress = EgressPort { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1_500 };
+    let egress = Egress { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1_500 };
     for first_packet_ms in [0, 1, 499, 500, 2_600, 4_999] {
         let (mut resolver, mut table) = (resolver(), Neighbours::new(4, &[egress]));
         let (mut failed_ms, mut requests) = (None, Vec::new());
         for now_ms in 0..60_000u64 {
             let now = now_ms as u32;
             if now_ms == 0 || (now_ms >= first_packet_ms && now_ms % 10 == first_packet_ms % 10) {
-                let note = table.slot_of(NextHop { port: PORT, address: A }, SITE, now).unwrap();
+                let note =
+                    table.slot_of(NextHop { interface: LAN, address: A }, SITE, now).unwrap();
                 if table.should_ask(table.current(note).unwrap(), now) {
-                    resolver.want(now_ms, PORT, A, SITE);
+                    resolver.want(now_ms, hop(A), SITE);
                 }
             }
             // It answers once and never again.
             if now_ms == 2 {
-                resolver.seen(now_ms, PORT, A, MAC, true, true);
+                resolver.seen(now_ms, hop(A), MAC, true, true);
             }
             resolver.tick(now_ms);
             for action in actions(&mut resolver) {
@@ -191,7 +197,7 @@ fn a_verified_host_that_fails_is_asked_for_again_after_a_second() {
 #[test]
 fn an_answer_counts_for_thirty_seconds_of_wants() {
     let mut resolver = known();
-    resolver.want(29_999, PORT, A, SITE);
+    resolver.want(29_999, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)], "another worker may not know it yet");
     assert_eq!(run(&mut resolver, 30_000, 40_000), [], "nobody wants it, nobody asks");
     assert_eq!(state(&resolver), ("reachable", Some(MAC)));
@@ -201,24 +207,24 @@ fn an_answer_counts_for_thirty_seconds_of_wants() {
 #[test]
 fn a_want_after_that_probes_and_keeps_it_usable() {
     let mut resolver = known();
-    resolver.want(30_000, PORT, A, SITE);
+    resolver.want(30_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
-    resolver.want(30_500, PORT, A, SITE);
+    resolver.want(30_500, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)], "usable meanwhile, not asked again");
     assert_eq!(state(&resolver), ("probing", Some(MAC)));
-    resolver.seen(30_600, PORT, A, MAC, true, true);
+    resolver.seen(30_600, hop(A), MAC, true, true);
     assert_eq!(actions(&mut resolver), [], "confirmed: no news");
     assert_eq!(state(&resolver), ("reachable", Some(MAC)));
-    resolver.want(60_599, PORT, A, SITE);
+    resolver.want(60_599, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
-    resolver.want(60_600, PORT, A, SITE);
+    resolver.want(60_600, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
 }
 
 #[test]
 fn probing_goes_from_unicast_to_broadcast_to_failed() {
     let mut resolver = known();
-    resolver.want(30_000, PORT, A, SITE);
+    resolver.want(30_000, hop(A), SITE);
     let mut out: Vec<Action> = actions(&mut resolver);
     out.extend(run(&mut resolver, 30_100, 50_000).into_iter().map(|(_, action)| action));
     assert_eq!(
@@ -240,63 +246,63 @@ fn probing_goes_from_unicast_to_broadcast_to_failed() {
 #[test]
 fn a_probe_that_another_mac_answers_is_a_move() {
     let mut resolver = known();
-    resolver.want(30_000, PORT, A, SITE);
+    resolver.want(30_000, hop(A), SITE);
     run(&mut resolver, 30_100, 33_500);
-    resolver.seen(33_600, PORT, A, OTHER, true, true);
+    resolver.seen(33_600, hop(A), OTHER, true, true);
     let message = "10.0.0.5 on lan moved from 02:00:00:00:00:05 to 02:00:00:00:00:06";
     let moved = event("neighbour-moved", message);
-    let tell_kernel = Action::TellKernel { port: PORT, address: A, mac: OTHER };
+    let tell_kernel = Action::TellKernel { hop: hop(A), mac: OTHER };
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), tell_kernel, moved]);
-    resolver.want(60_000, PORT, A, SITE);
+    resolver.want(60_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER)], "fresh: it was our request");
 }
 
 #[test]
 fn a_gratuitous_arp_moves_a_known_host_and_the_next_want_verifies() {
     let mut resolver = known();
-    resolver.seen(5_000, PORT, A, OTHER, false, false);
+    resolver.seen(5_000, hop(A), OTHER, false, false);
     let out = actions(&mut resolver);
     assert_eq!(out.len(), 3);
     assert_eq!(out[0], reachable(A, OTHER));
-    assert_eq!(out[1], Action::TellKernel { port: PORT, address: A, mac: OTHER });
+    assert_eq!(out[1], Action::TellKernel { hop: hop(A), mac: OTHER });
     assert!(matches!(&out[2], Action::Event { kind: "neighbour-moved", .. }));
     assert_eq!(resolver.status(6_000)[0].age_ms, 6_000, "told, not confirmed");
-    resolver.want(6_000, PORT, A, SITE);
+    resolver.want(6_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), unicast(A, OTHER)]);
 }
 
 #[test]
 fn an_unasked_reply_with_another_mac_is_verified_too() {
     let mut resolver = known();
-    resolver.seen(5_000, PORT, A, OTHER, true, true);
+    resolver.seen(5_000, hop(A), OTHER, true, true);
     assert_eq!(actions(&mut resolver)[0], reachable(A, OTHER));
-    resolver.want(6_000, PORT, A, SITE);
+    resolver.want(6_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, OTHER), unicast(A, OTHER)]);
 }
 
 #[test]
 fn a_request_for_us_refreshes_and_one_for_others_does_not() {
     let mut resolver = known();
-    resolver.seen(20_000, PORT, A, MAC, false, true);
-    resolver.want(49_999, PORT, A, SITE);
+    resolver.seen(20_000, hop(A), MAC, false, true);
+    resolver.want(49_999, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
 
     let mut resolver = known();
-    resolver.seen(20_000, PORT, A, MAC, false, false);
-    resolver.want(30_000, PORT, A, SITE);
+    resolver.seen(20_000, hop(A), MAC, false, false);
+    resolver.want(30_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
 }
 
 #[test]
 fn a_failed_host_that_speaks_up_is_usable_at_once() {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A, SITE);
+    resolver.want(0, hop(A), SITE);
     run(&mut resolver, 0, 3_000);
-    resolver.seen(3_100, PORT, A, MAC, false, false);
+    resolver.seen(3_100, hop(A), MAC, false, false);
     // The kernel may have known it, and does not hear what is not for us.
-    let tell_kernel = Action::TellKernel { port: PORT, address: A, mac: MAC };
+    let tell_kernel = Action::TellKernel { hop: hop(A), mac: MAC };
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), tell_kernel]);
-    resolver.want(3_200, PORT, A, SITE);
+    resolver.want(3_200, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
     // It fails again: that is news.
     let out = run(&mut resolver, 3_300, 20_000);
@@ -307,13 +313,13 @@ fn a_failed_host_that_speaks_up_is_usable_at_once() {
 fn strangers_probes_and_impossible_senders_change_nothing() {
     let mut resolver = known();
     for address in 0x0a00_0100..0x0a00_1000 {
-        resolver.seen(10, PORT, address, MAC, true, true);
+        resolver.seen(10, hop(address), MAC, true, true);
     }
-    resolver.seen(10, PORT, 0, OTHER, false, true);
-    resolver.seen(10, PORT, A, MacAddr([3, 0, 0, 0, 0, 1]), true, true);
-    resolver.seen(10, PORT, A, MacAddr::BROADCAST, true, true);
-    resolver.seen(10, PORT, A, MacAddr::ZERO, true, true);
-    resolver.seen(10, PORT + 1, A, OTHER, true, true);
+    resolver.seen(10, hop(0), OTHER, false, true);
+    resolver.seen(10, hop(A), MacAddr([3, 0, 0, 0, 0, 1]), true, true);
+    resolver.seen(10, hop(A), MacAddr::BROADCAST, true, true);
+    resolver.seen(10, hop(A), MacAddr::ZERO, true, true);
+    resolver.seen(10, NextHop { interface: WAN, address: A }, OTHER, true, true);
     assert_eq!(actions(&mut resolver), []);
     assert_eq!(state(&resolver), ("reachable", Some(MAC)));
 }
@@ -321,17 +327,17 @@ fn strangers_probes_and_impossible_senders_change_nothing() {
 #[test]
 fn an_entry_that_nobody_wants_is_removed_after_ten_minutes() {
     let mut resolver = known();
-    resolver.want(20_000, PORT, A, SITE);
+    resolver.want(20_000, hop(A), SITE);
     actions(&mut resolver);
     // Staying in touch with us is not being wanted.
-    resolver.seen(500_000, PORT, A, MAC, false, true);
+    resolver.seen(500_000, hop(A), MAC, false, true);
     resolver.tick(619_999);
     assert_eq!(actions(&mut resolver), []);
     resolver.tick(620_000);
     assert_eq!(actions(&mut resolver), [publish(A, NeighbourState::Removed)]);
     assert!(resolver.is_empty() && resolver.status(620_000).is_empty());
 
-    resolver.want(700_000, PORT, A, SITE);
+    resolver.want(700_000, hop(A), SITE);
     run(&mut resolver, 700_000, 710_000);
     assert_eq!(state(&resolver), ("failed", None));
     resolver.tick(1_300_000);
@@ -341,24 +347,24 @@ fn an_entry_that_nobody_wants_is_removed_after_ten_minutes() {
 #[test]
 fn a_port_that_comes_up_makes_its_next_hops_be_verified() {
     let mut resolver = known();
-    resolver.port_up(1_000, PORT + 1);
-    resolver.want(1_000, PORT, A, SITE);
+    resolver.link_up(1_000, WAN);
+    resolver.want(1_000, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
-    resolver.port_up(1_000, PORT);
-    resolver.want(1_001, PORT, A, SITE);
+    resolver.link_up(1_000, LAN);
+    resolver.want(1_001, hop(A), SITE);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC), unicast(A, MAC)]);
 }
 
 #[test]
 fn a_full_table_gives_up_the_longest_unused_entry_and_else_refuses() {
-    let mut resolver = Resolver::new(2).with_port_names(["lan".to_owned()]);
+    let mut resolver = Resolver::new(2).with_interface_names(["lan".to_owned()]);
     for address in [1, 2] {
-        resolver.want(u64::from(address), PORT, address, SITE);
-        resolver.seen(10, PORT, address, MAC, true, true);
+        resolver.want(u64::from(address), hop(address), SITE);
+        resolver.seen(10, hop(address), MAC, true, true);
     }
     actions(&mut resolver);
-    resolver.want(20_000, PORT, 3, SITE);
-    resolver.want(20_001, PORT, 4, SITE);
+    resolver.want(20_000, hop(3), SITE);
+    resolver.want(20_001, hop(4), SITE);
     let full = |address: u32| {
         let message = format!(
             "no room for 0.0.0.{address} on lan: all 2 entries are in use; raise limits.neighbours"
@@ -377,24 +383,24 @@ fn a_full_table_gives_up_the_longest_unused_entry_and_else_refuses() {
     );
     assert_eq!((resolver.len(), resolver.capacity()), (2, 2));
 
-    resolver.want(25_000, PORT, 1, SITE);
+    resolver.want(25_000, hop(1), SITE);
     actions(&mut resolver);
-    resolver.want(30_002, PORT, 3, SITE);
+    resolver.want(30_002, hop(3), SITE);
     assert_eq!(
         actions(&mut resolver),
         [publish(2, NeighbourState::Removed), broadcast(3)],
         "2 is unused for 30 s"
     );
     run(&mut resolver, 30_100, 34_000);
-    resolver.want(34_000, PORT, 1, SITE);
+    resolver.want(34_000, hop(1), SITE);
     actions(&mut resolver);
-    resolver.want(34_001, PORT, 4, SITE);
+    resolver.want(34_001, hop(4), SITE);
     assert_eq!(
         actions(&mut resolver),
         [publish(3, NeighbourState::Removed), broadcast(4)],
         "3 has failed"
     );
-    resolver.want(34_002, PORT, 5, SITE);
+    resolver.want(34_002, hop(5), SITE);
     assert_eq!(actions(&mut resolver), [publish(5, NeighbourState::Removed), full(5)]);
 }
 
@@ -402,7 +408,7 @@ fn a_full_table_gives_up_the_longest_unused_entry_and_else_refuses() {
 fn requests_have_a_rate_and_those_that_wait_are_served_in_turn() {
     let mut resolver = Resolver::new(5_000);
     for address in 1..=3_000 {
-        resolver.want(0, PORT, address, SITE);
+        resolver.want(0, hop(address), SITE);
     }
     let burst = actions(&mut resolver).len() as u64;
     assert_eq!(burst, REQUEST_BURST);
@@ -411,7 +417,7 @@ fn requests_have_a_rate_and_those_that_wait_are_served_in_turn() {
         resolver.tick(now_ms);
         for action in resolver.take_actions() {
             if let Action::Request { target, .. } = action {
-                at.push((now_ms, target));
+                at.push((now_ms, target.address));
             }
         }
     }
@@ -431,11 +437,11 @@ fn requests_have_a_rate_and_those_that_wait_are_served_in_turn() {
 fn an_answer_while_waiting_for_the_rate_saves_the_request() {
     let mut resolver = Resolver::new(1_000);
     for address in 1..=200 {
-        resolver.want(0, PORT, address, SITE);
+        resolver.want(0, hop(address), SITE);
     }
     actions(&mut resolver);
     for address in 101..=200 {
-        resolver.seen(0, PORT, address, MAC, false, true);
+        resolver.seen(0, hop(address), MAC, false, true);
     }
     actions(&mut resolver);
     resolver.tick(500);
@@ -449,7 +455,7 @@ fn stranger(came_from: Option<MacAddr>) -> Purpose {
 #[test]
 fn a_stranger_is_asked_where_its_packet_came_from_then_by_broadcast() {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A, stranger(Some(MAC)));
+    resolver.want(0, hop(A), stranger(Some(MAC)));
     assert_eq!(actions(&mut resolver), [unicast(A, MAC)]);
     let out = run(&mut resolver, 100, 20_000);
     assert_eq!(
@@ -457,13 +463,13 @@ fn a_stranger_is_asked_where_its_packet_came_from_then_by_broadcast() {
         [(1_000, broadcast(A)), (2_000, broadcast(A)), (3_000, publish(A, NeighbourState::Failed)),],
         "and nobody is told: anybody can make strangers"
     );
-    resolver.want(20_000, PORT, A, stranger(Some(OTHER)));
+    resolver.want(20_000, hop(A), stranger(Some(OTHER)));
     assert_eq!(actions(&mut resolver), [unicast(A, OTHER)]);
     // It answers from elsewhere: that counts.
-    resolver.seen(20_001, PORT, A, MAC, true, true);
+    resolver.seen(20_001, hop(A), MAC, true, true);
     assert_eq!(actions(&mut resolver), [reachable(A, MAC)]);
     // A group or nobody cannot be asked.
-    resolver.want(20_000, PORT, A + 1, stranger(Some(MacAddr::BROADCAST)));
+    resolver.want(20_000, hop(A + 1), stranger(Some(MacAddr::BROADCAST)));
     assert_eq!(actions(&mut resolver), [broadcast(A + 1)]);
 }
 
@@ -480,8 +486,8 @@ fn a_flood_of_strangers_hides_nobody() {
     let in_use: Vec<u32> = (1..=2_000).collect();
     for (index, address) in in_use.iter().enumerate() {
         let purpose = if index % 2 == 0 { Purpose::Site } else { Purpose::Client };
-        resolver.want(0, PORT, *address, purpose);
-        resolver.seen(0, PORT, *address, mac_of(*address), true, true);
+        resolver.want(0, hop(*address), purpose);
+        resolver.seen(0, hop(*address), mac_of(*address), true, true);
     }
     let (mut broadcasts, mut found, mut removed) = (0u64, HashMap::new(), Vec::new());
     let mut wanted = HashMap::new();
@@ -490,38 +496,39 @@ fn a_flood_of_strangers_hides_nobody() {
     for now_ms in 2_000..32_000u64 {
         for _ in 0..5 {
             next += 1;
-            resolver.want(now_ms, PORT, next, stranger(Some(attacker)));
+            resolver.want(now_ms, hop(next), stranger(Some(attacker)));
         }
         if now_ms % 1_000 == 500 {
             // A client that comes, and a backend, neither seen before; and what is in use is used.
             let client = 100_000 + now_ms as u32;
-            resolver.want(now_ms, PORT, client, stranger(Some(mac_of(client))));
-            resolver.want(now_ms, PORT, client + 1, Purpose::Site);
-            resolver.want(now_ms, PORT, client + 2, Purpose::Client);
+            resolver.want(now_ms, hop(client), stranger(Some(mac_of(client))));
+            resolver.want(now_ms, hop(client + 1), Purpose::Site);
+            resolver.want(now_ms, hop(client + 2), Purpose::Client);
             (0..3).for_each(|n| _ = wanted.insert(client + n, now_ms));
         }
         if now_ms % 5_000 == 0 {
             for (index, address) in in_use.iter().enumerate() {
                 let purpose = if index % 2 == 0 { Purpose::Site } else { Purpose::Client };
-                resolver.want(now_ms, PORT, *address, purpose);
+                resolver.want(now_ms, hop(*address), purpose);
             }
         }
         resolver.tick(now_ms);
         // Who is asked and is somebody answers within the next ms.
         for action in actions(&mut resolver) {
             match action {
-                Action::Request { target, unicast_to, .. } => {
+                Action::Request { target, unicast_to } => {
                     broadcasts += u64::from(unicast_to.is_none());
-                    let is_real = wanted.contains_key(&target) || in_use.contains(&target);
-                    if is_real && unicast_to.is_none_or(|mac| mac == mac_of(target)) {
-                        resolver.seen(now_ms, PORT, target, mac_of(target), true, true);
+                    let is_real =
+                        wanted.contains_key(&target.address) || in_use.contains(&target.address);
+                    if is_real && unicast_to.is_none_or(|mac| mac == mac_of(target.address)) {
+                        resolver.seen(now_ms, target, mac_of(target.address), true, true);
                     }
                 }
                 Action::Publish(update) => match update.state {
                     NeighbourState::Reachable(_) => {
-                        found.entry(update.address).or_insert(now_ms);
+                        found.entry(update.hop.address).or_insert(now_ms);
                     }
-                    NeighbourState::Removed => removed.push(update.address),
+                    NeighbourState::Removed => removed.push(update.hop.address),
                     NeighbourState::Failed => {}
                 },
                 Action::Event { .. } | Action::TellKernel { .. } => panic!("{action:?}"),
@@ -545,11 +552,11 @@ fn a_flood_of_strangers_hides_nobody() {
 fn a_full_table_makes_room_by_rank() {
     let mut resolver = Resolver::new(4);
     let mut want = |now_ms, address, purpose| {
-        resolver.want(now_ms, PORT, address, purpose);
+        resolver.want(now_ms, hop(address), purpose);
         let all = actions(&mut resolver);
         let removed = all.iter().find_map(|action| match action {
             Action::Publish(update) if update.state == NeighbourState::Removed => {
-                Some(update.address)
+                Some(update.hop.address)
             }
             _ => None,
         });
@@ -573,8 +580,8 @@ fn a_full_table_makes_room_by_rank() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Want(u16, u32, Purpose),
-    Seen(u16, u32, u8, bool, bool),
+    Want(NextHop, Purpose),
+    Seen(NextHop, u8, bool, bool),
     Up(u16),
     Pass(u64),
 }
@@ -588,11 +595,16 @@ fn purpose() -> impl Strategy<Value = Purpose> {
     ]
 }
 
+fn any_hop() -> impl Strategy<Value = NextHop> {
+    (0u16..2, 0u32..12)
+        .prop_map(|(number, address)| NextHop { interface: InterfaceId(number), address })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0u16..2, 0u32..12, purpose()).prop_map(|(port, a, purpose)| Step::Want(port, a, purpose)),
-        3 => (0u16..2, 0u32..12, 0u8..4, any::<bool>(), any::<bool>())
-            .prop_map(|(port, a, mac, reply, for_us)| Step::Seen(port, a, mac, reply, for_us)),
+        4 => (any_hop(), purpose()).prop_map(|(hop, purpose)| Step::Want(hop, purpose)),
+        3 => (any_hop(), 0u8..4, any::<bool>(), any::<bool>())
+            .prop_map(|(hop, mac, reply, for_us)| Step::Seen(hop, mac, reply, for_us)),
         1 => (0u16..2).prop_map(Step::Up),
         3 => prop_oneof![0u64..50, 500u64..5_000, 20_000u64..40_000, 500_000u64..700_000]
             .prop_map(Step::Pass),
@@ -606,23 +618,23 @@ proptest! {
     fn any_history_leaves_a_consistent_table(steps in prop::collection::vec(step(), 1..200)) {
         let mut resolver = Resolver::new(8);
         let mut now_ms = 0;
-        let mut worker: HashMap<Key, NeighbourState> = HashMap::new();
+        let mut worker: HashMap<NextHop, NeighbourState> = HashMap::new();
         for step in steps {
             match step {
-                Step::Want(port, address, purpose) => {
-                    resolver.want(now_ms, port, address, purpose);
+                Step::Want(hop, purpose) => {
+                    resolver.want(now_ms, hop, purpose);
                 }
-                Step::Seen(port, address, mac, is_reply, for_us) => {
+                Step::Seen(hop, mac, is_reply, for_us) => {
                     let mac = MacAddr([2 * (mac & 1), 0, 0, 0, 0, mac]);
-                    resolver.seen(now_ms, port, address, mac, is_reply, for_us);
+                    resolver.seen(now_ms, hop, mac, is_reply, for_us);
                 }
-                Step::Up(port) => resolver.port_up(now_ms, port),
+                Step::Up(port) => resolver.link_up(now_ms, InterfaceId(port)),
                 Step::Pass(ms) => now_ms += ms,
             }
             resolver.tick(now_ms);
             for action in resolver.take_actions() {
                 if let Action::Publish(update) = action {
-                    worker.insert((update.port, update.address), update.state);
+                    worker.insert(update.hop, update.state);
                 }
             }
             prop_assert!(resolver.len() <= resolver.capacity());

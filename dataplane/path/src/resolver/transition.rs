@@ -2,13 +2,13 @@
 
 use sluice_wire::ether::MacAddr;
 
-use super::entry::{Key, Rank, State};
+use super::entry::{Rank, State};
 use super::{Action, FAILED_HOLD_MS, REACHABLE_MS, Resolver, TRIES, UNUSED_MS};
-use crate::next_hop::NeighbourState;
+use crate::next_hop::{NeighbourState, NextHop};
 
 impl Resolver {
     /// Change an entry's state and keep the index of failed entries.
-    pub(super) fn set_state(&mut self, key: Key, state: State) {
+    pub(super) fn set_state(&mut self, key: NextHop, state: State) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.state = state;
         // A backend's next hop that has failed gives its place to nobody, or nobody would know.
@@ -19,7 +19,7 @@ impl Resolver {
         }
     }
 
-    pub(super) fn set_due(&mut self, key: Key, due_ms: u64) {
+    pub(super) fn set_due(&mut self, key: NextHop, due_ms: u64) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if let Some(old) = entry.due_ms.replace(due_ms) {
             self.deadlines.remove(&(old, key));
@@ -28,7 +28,7 @@ impl Resolver {
     }
 
     /// An entry's deadline is there.
-    pub(super) fn due(&mut self, now_ms: u64, key: Key) {
+    pub(super) fn due(&mut self, now_ms: u64, key: NextHop) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.due_ms = None;
         let is_watched = self.watch.contains(&key);
@@ -64,7 +64,7 @@ impl Resolver {
         }
     }
 
-    pub(super) fn reached(&mut self, now_ms: u64, key: Key, mac: MacAddr, confirmed: bool) {
+    pub(super) fn reached(&mut self, now_ms: u64, key: NextHop, mac: MacAddr, confirmed: bool) {
         let fresh_until_ms = if confirmed { now_ms + REACHABLE_MS } else { now_ms };
         self.set_state(key, State::Reachable { mac, fresh_until_ms });
         let Some(entry) = self.entries.get_mut(&key) else { return };
@@ -78,7 +78,7 @@ impl Resolver {
         self.set_due(key, unused_ms);
     }
 
-    pub(super) fn fail(&mut self, now_ms: u64, key: Key) {
+    pub(super) fn fail(&mut self, now_ms: u64, key: NextHop) {
         let until_ms = now_ms + FAILED_HOLD_MS;
         self.set_state(key, State::Failed { until_ms, wanted: false });
         let Some(entry) = self.entries.get_mut(&key) else { return };

@@ -16,8 +16,8 @@ use sluice_api::stats::UnreachableBackend;
 
 use super::Resolver;
 use super::budget::{RequestBudget, WATCHED};
-use super::entry::{Key, Place, Rank, State};
-use crate::next_hop::Purpose;
+use super::entry::{Place, Rank, State};
+use crate::next_hop::{NextHop, Purpose};
 use crate::table::route::RouteTable;
 
 /// Time between two turns of a next hop, in ms.
@@ -33,9 +33,9 @@ const IDLE_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub struct BackendHops {
     /// Next hops, each with its backends' places in `addresses`.
-    hops: HashMap<Key, Range<usize>, FixedState>,
+    hops: HashMap<NextHop, Range<usize>, FixedState>,
     /// The same in order.
-    order: Box<[Key]>,
+    order: Box<[NextHop]>,
     /// Backends' addresses in host order, by next hop, each once.
     addresses: Box<[u32]>,
     /// Of those to which no route leads.
@@ -49,37 +49,37 @@ impl BackendHops {
         all.sort_unstable();
         all.dedup();
         let mut without_route = Vec::new();
-        let mut routed: Vec<(Key, u32)> = Vec::with_capacity(all.len());
+        let mut routed: Vec<(NextHop, u32)> = Vec::with_capacity(all.len());
         for address in all {
             match routes.lookup(address) {
-                Some(hop) => routed.push(((hop.port, hop.address), address)),
+                Some(hop) => routed.push((hop, address)),
                 None => without_route.push(address),
             }
         }
         routed.sort_unstable();
-        let mut hops: HashMap<Key, Range<usize>, FixedState> = HashMap::default();
+        let mut hops: HashMap<NextHop, Range<usize>, FixedState> = HashMap::default();
         for (place, (key, _)) in routed.iter().enumerate() {
             hops.entry(*key).or_insert(place..place).end = place + 1;
         }
-        let mut order: Vec<Key> = routed.iter().map(|(key, _)| *key).collect();
+        let mut order: Vec<NextHop> = routed.iter().map(|(key, _)| *key).collect();
         order.dedup();
         let addresses = routed.into_iter().map(|(_, address)| address).collect();
         BackendHops { hops, order: order.into(), addresses, without_route: without_route.into() }
     }
 
-    fn contains(&self, key: &Key) -> bool {
+    fn contains(&self, key: &NextHop) -> bool {
         self.hops.contains_key(key)
     }
 
     /// The backends that cannot be sent to when these next hops do not answer, in order.
-    pub fn unreachable(&self, failed: &[Key]) -> Vec<UnreachableBackend> {
+    pub fn unreachable(&self, failed: &[NextHop]) -> Vec<UnreachableBackend> {
         let at = |address: &u32, next_hop: Option<u32>| UnreachableBackend {
             address: Ipv4Addr::from_bits(*address),
             next_hop: next_hop.map(Ipv4Addr::from_bits),
         };
         let behind = failed.iter().flat_map(|key| {
             let places = self.hops.get(key).cloned().unwrap_or_default();
-            self.addresses[places].iter().map(|address| at(address, Some(key.1)))
+            self.addresses[places].iter().map(|address| at(address, Some(key.address)))
         });
         let without = self.without_route.iter().map(|address| at(address, None));
         let mut all: Vec<UnreachableBackend> = behind.chain(without).collect();
@@ -96,13 +96,13 @@ pub(super) struct Watch {
     turn: usize,
     next_round_ms: u64,
     /// Those that have failed and were not reachable since.
-    failed: BTreeSet<Key>,
+    failed: BTreeSet<NextHop>,
     changes: u64,
     /// Entries that nobody else wants and whose request is due.
-    pub(super) waiting: BTreeMap<Place, Key>,
+    pub(super) waiting: BTreeMap<Place, NextHop>,
     pub(super) requests: RequestBudget,
     /// Entries that no worker wants, or none any more.
-    idle: HashSet<Key, FixedState>,
+    idle: HashSet<NextHop, FixedState>,
 }
 
 impl Default for Watch {
@@ -122,29 +122,29 @@ impl Default for Watch {
 
 impl Watch {
     /// Whether a next hop is looked after.
-    pub(super) fn contains(&self, key: &Key) -> bool {
+    pub(super) fn contains(&self, key: &NextHop) -> bool {
         self.hops.contains(key)
     }
 
     /// Whether nobody else wants a next hop that is looked after.
-    pub(super) fn is_idle(&self, key: &Key) -> bool {
+    pub(super) fn is_idle(&self, key: &NextHop) -> bool {
         self.idle.contains(key)
     }
 
     /// A worker wants it. Whether that is news.
-    pub(super) fn is_wanted(&mut self, key: &Key) -> bool {
+    pub(super) fn is_wanted(&mut self, key: &NextHop) -> bool {
         self.idle.remove(key)
     }
 
     /// It does not answer.
-    pub(super) fn has_failed(&mut self, key: Key) {
+    pub(super) fn has_failed(&mut self, key: NextHop) {
         if self.contains(&key) && self.failed.insert(key) {
             self.changes += 1;
         }
     }
 
     /// It answers, or has no place in the table any more.
-    pub(super) fn is_well(&mut self, key: &Key) {
+    pub(super) fn is_well(&mut self, key: &NextHop) {
         self.changes += u64::from(self.failed.remove(key));
     }
 }
@@ -169,7 +169,7 @@ impl Resolver {
     }
 
     /// Next hops of backends that do not answer, and what tells whose they are.
-    pub fn unreachable(&self) -> (Vec<Key>, Arc<BackendHops>) {
+    pub fn unreachable(&self) -> (Vec<NextHop>, Arc<BackendHops>) {
         (self.watch.failed.iter().copied().collect(), Arc::clone(&self.watch.hops))
     }
 
@@ -190,7 +190,7 @@ impl Resolver {
         }
     }
 
-    fn look_after(&mut self, now_ms: u64, key: Key) {
+    fn look_after(&mut self, now_ms: u64, key: NextHop) {
         self.raise(key, Rank::Site);
         let Some(entry) = self.entries.get(&key) else {
             // A quarter of the table is for those that packets go to.

@@ -5,22 +5,24 @@ use std::net::Ipv4Addr;
 
 use foldhash::fast::FixedState;
 
+use crate::ids::InterfaceId;
+
 /// What an address of ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
-    /// The address of port number so.
-    Port(u16),
+    /// An address of an interface.
+    Own(InterfaceId),
     /// A VIP of a service.
     Vip,
     /// A local address of a pool.
     Local,
 }
 
-/// The addresses of ports, each with its port.
+/// The addresses of interfaces, each with its own.
 pub(super) fn own_addresses(
-    port_addresses: &[(Ipv4Addr, u16)],
+    interfaces: &[(Ipv4Addr, InterfaceId)],
 ) -> HashMap<u32, Address, FixedState> {
-    port_addresses.iter().map(|(a, port)| (a.to_bits(), Address::Port(*port))).collect()
+    interfaces.iter().map(|(a, interface)| (a.to_bits(), Address::Own(*interface))).collect()
 }
 
 /// A set of addresses that answers "certainly not" in one load: a bitmap indexed by a hash, at

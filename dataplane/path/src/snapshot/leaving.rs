@@ -111,7 +111,7 @@ impl Leaving {
         let removed = were_ours
             .chain(were_leaving.map(|leaver| (leaver.address, leaver.kind)))
             .filter(|(address, kind)| {
-                !matches!(kind, Address::Port(_))
+                !matches!(kind, Address::Own(_))
                     && !are_ours.contains_key(address)
                     && !backends.contains(address)
             })

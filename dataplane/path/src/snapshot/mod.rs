@@ -23,6 +23,7 @@ use leaving::Leaving;
 pub use service::{CompiledBackend, CompiledService, Picker};
 
 use crate::flow::FlowKey;
+use crate::ids::InterfaceId;
 use crate::port_spaces::PortSpaces;
 use crate::resolver::BackendHops;
 use crate::slots::Slots;
@@ -76,12 +77,12 @@ impl Compiled {
     /// `owners` are the workers' shares of all local ports, whose search starts by `seed`; backends will
     /// be reached by `routes`.
     pub fn empty(
-        port_addresses: &[(Ipv4Addr, u16)],
+        interfaces: &[(Ipv4Addr, InterfaceId)],
         owners: Arc<[OwnPorts]>,
         seed: u64,
         routes: Arc<RouteTable>,
     ) -> Self {
-        let addresses = own_addresses(port_addresses);
+        let addresses = own_addresses(interfaces);
         Compiled {
             ours: AddressFilter::new(addresses.keys(), &AddressFilter::default()),
             generation: 0,
@@ -111,10 +112,10 @@ impl Compiled {
     pub fn new(
         snapshot: &Snapshot,
         slots: &Slots,
-        port_addresses: &[(Ipv4Addr, u16)],
+        interfaces: &[(Ipv4Addr, InterfaceId)],
         previous: &Compiled,
     ) -> Self {
-        Self::in_pieces(snapshot, slots, port_addresses, previous, || {})
+        Self::in_pieces(snapshot, slots, interfaces, previous, || {})
     }
 
     /// As [`new`](Self::new), doing something else after each service that was not shared: a large
@@ -122,7 +123,7 @@ impl Compiled {
     pub fn in_pieces(
         snapshot: &Snapshot,
         slots: &Slots,
-        port_addresses: &[(Ipv4Addr, u16)],
+        interfaces: &[(Ipv4Addr, InterfaceId)],
         previous: &Compiled,
         mut between: impl FnMut(),
     ) -> Self {
@@ -134,7 +135,7 @@ impl Compiled {
             .collect();
         let mut old: HashMap<&str, &Arc<CompiledService>, FixedState> =
             previous.order.iter().map(|s| (s.source.name.as_str(), s)).collect();
-        let mut addresses = own_addresses(port_addresses);
+        let mut addresses = own_addresses(interfaces);
         for local in snapshot.pools.iter().flat_map(|pool| &pool.addresses) {
             addresses.insert(local.to_bits(), Address::Local);
         }
@@ -196,11 +197,11 @@ impl Compiled {
     pub fn rerouted(
         previous: &Compiled,
         slots: &Slots,
-        port_addresses: &[(Ipv4Addr, u16)],
+        interfaces: &[(Ipv4Addr, InterfaceId)],
         routes: Arc<RouteTable>,
     ) -> Self {
         let snapshot = previous.snapshot().unwrap_or_default();
-        let mut compiled = Compiled::new(&snapshot, slots, port_addresses, previous);
+        let mut compiled = Compiled::new(&snapshot, slots, interfaces, previous);
         compiled.backend_hops = hops_of(&snapshot, &routes);
         compiled.routes = routes;
         compiled
@@ -308,7 +309,7 @@ impl Compiled {
     pub fn announced_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.addresses
             .iter()
-            .filter(|(_, kind)| !matches!(kind, Address::Port(_)))
+            .filter(|(_, kind)| !matches!(kind, Address::Own(_)))
             .map(|(address, _)| Ipv4Addr::from_bits(*address))
     }
 }
@@ -369,7 +370,7 @@ fn retired(
         .iter()
         .chain(&previous.retired)
         .filter(|(address, kind)| {
-            !matches!(kind, Address::Port(_)) && !addresses.contains_key(address)
+            !matches!(kind, Address::Own(_)) && !addresses.contains_key(address)
         })
         .map(|(address, kind)| (*address, *kind))
         .collect()

@@ -1,4 +1,4 @@
-//! A worker's copy of the next hops: what to write in front of a packet, and out of which port.
+//! A worker's copy of the next hops: what to write in front of a packet, and out of which interface.
 //!
 //! The main thread resolves (`resolver/`) and tells every worker; a worker asks it for an address
 //! that it does not know, and again now and then while it uses one. Conns keep the slot of their
@@ -18,6 +18,7 @@ use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 
 use crate::burst::Verdict;
+use crate::ids::InterfaceId;
 use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::time::{Millis, at_or_after};
 
@@ -70,9 +71,9 @@ pub struct Neighbour {
     /// What becomes of packets to it: transmitted when it is reachable, held while it is asked for,
     /// dropped when it did not answer.
     pub verdict: Verdict,
-    /// Egress port.
-    pub port: u16,
-    /// The egress port's MTU, in bytes.
+    /// The interface that it is behind.
+    pub interface: InterfaceId,
+    /// That interface's MTU, in bytes.
     pub mtu: u16,
     /// Its address, in host order.
     pub address: u32,
@@ -96,10 +97,10 @@ impl Neighbour {
     }
 }
 
-/// A port's side of a next hop.
+/// An interface as its next hops need it.
 #[derive(Clone, Copy, Debug)]
-pub struct EgressPort {
-    /// The port's own MAC address.
+pub struct Egress {
+    /// Its own MAC address.
     pub mac: MacAddr,
     /// Its MTU, in bytes.
     pub mtu: u16,
@@ -112,7 +113,7 @@ pub struct Full;
 /// The next hops of one worker.
 pub struct Neighbours {
     entries: Box<[Neighbour]>,
-    slots: HashMap<(u16, u32), u16, RandomState>,
+    slots: HashMap<NextHop, u16, RandomState>,
     /// The longest free slot is used next.
     free: VecDeque<u16>,
     /// By slot, for what it is wanted.
@@ -121,16 +122,16 @@ pub struct Neighbours {
     strangers: VecDeque<NextHopRef>,
     /// Slots of strangers.
     strangers_len: usize,
-    ports: Box<[EgressPort]>,
+    interfaces: Box<[Egress]>,
 }
 
 impl Neighbours {
-    /// A table of `capacity` next hops (at most 65,535) behind these ports.
-    pub fn new(capacity: u16, ports: &[EgressPort]) -> Self {
+    /// A table of `capacity` next hops (at most 65,535) behind these interfaces.
+    pub fn new(capacity: u16, interfaces: &[Egress]) -> Self {
         let empty = |slot| Neighbour {
             macs: [0; 12],
             verdict: Verdict::Drop(DropReason::NeighbourUnreachable),
-            port: 0,
+            interface: InterfaceId(0),
             mtu: 0,
             address: 0,
             want_at: 0,
@@ -143,7 +144,7 @@ impl Neighbours {
             purposes: vec![Purpose::Site; capacity as usize].into(),
             strangers: VecDeque::with_capacity(usize::from(capacity).max(1)),
             strangers_len: 0,
-            ports: ports.into(),
+            interfaces: interfaces.into(),
         }
     }
 
@@ -197,7 +198,7 @@ impl Neighbours {
         purpose: Purpose,
         now: Millis,
     ) -> Result<NextHopRef, Full> {
-        let slot = match self.slots.get(&(hop.port, hop.address)) {
+        let slot = match self.slots.get(&hop) {
             Some(slot) => *slot,
             None => self.add(hop, purpose, now).ok_or(Full)?,
         };
@@ -232,7 +233,7 @@ impl Neighbours {
         let entry = &mut self.entries[slot as usize];
         entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
         entry.note = following(NextHopRef(entry.note & !NOT_READY)).0 | NOT_READY;
-        self.slots.remove(&(entry.port, entry.address));
+        self.slots.remove(&NextHop { interface: entry.interface, address: entry.address });
         self.free.push_back(slot);
     }
 
@@ -245,14 +246,14 @@ impl Neighbours {
             self.give_up_stranger();
         }
         let slot = self.free.pop_front()?;
-        let egress = self.ports[hop.port as usize];
+        let egress = self.interfaces[hop.interface.index()];
         let mut macs = [0; 12];
         macs[6..].copy_from_slice(&egress.mac.0);
         let entry = &mut self.entries[slot as usize];
         *entry = Neighbour {
             macs,
             verdict: Verdict::Hold { neighbour: slot },
-            port: hop.port,
+            interface: hop.interface,
             mtu: egress.mtu,
             address: hop.address,
             // A slot that was just made is wanted at once.
@@ -260,7 +261,7 @@ impl Neighbours {
             note: entry.note | NOT_READY,
         };
         let note = NextHopRef(entry.note & !NOT_READY);
-        self.slots.insert((hop.port, hop.address), slot);
+        self.slots.insert(hop, slot);
         if is_stranger {
             self.strangers.push_back(note);
         }
@@ -298,8 +299,7 @@ impl Neighbours {
 
     /// Take over what the main thread found out; the slot it concerns, if this worker knows it.
     pub fn update(&mut self, update: &NeighbourUpdate, now: Millis) -> Option<u16> {
-        let key = (update.port, update.address);
-        let slot = *self.slots.get(&key)?;
+        let slot = *self.slots.get(&update.hop)?;
         let entry = &mut self.entries[slot as usize];
         if !entry.is_asked_for(now) {
             entry.want_at = now;
@@ -307,7 +307,7 @@ impl Neighbours {
         match update.state {
             NeighbourState::Reachable(mac) => {
                 entry.macs[..6].copy_from_slice(&mac.0);
-                entry.verdict = Verdict::Transmit { port: entry.port };
+                entry.verdict = Verdict::Transmit { interface: entry.interface };
                 entry.note &= !NOT_READY;
                 if is_stranger(self.purposes[slot as usize]) {
                     self.note_purpose(slot, Purpose::Client);
@@ -354,14 +354,14 @@ mod tests {
     const SITE: Purpose = Purpose::Site;
     const STRANGER: Purpose = Purpose::Stranger { came_from: None };
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
-    const PORT: EgressPort = EgressPort { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+    const PORT: Egress = Egress { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
 
     fn hop(address: u32) -> NextHop {
-        NextHop { port: 0, address }
+        NextHop { interface: InterfaceId(0), address }
     }
 
     fn update(address: u32, state: NeighbourState) -> NeighbourUpdate {
-        NeighbourUpdate { port: 0, address, state }
+        NeighbourUpdate { hop: hop(address), state }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which port and next hop lead to an IPv4 address: longest prefix match over the connected
+//! Which interface and next hop lead to an IPv4 address: longest prefix match over the connected
 //! networks and the static routes. Built once, never changed: a new table replaces an old one.
 //!
 //! Prefixes nest or are disjoint, so they cut the address space into ranges, each with one answer.
@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::ids::InterfaceId;
 use crate::network::Prefix;
 use crate::next_hop::NextHop;
 
@@ -15,16 +16,16 @@ use crate::next_hop::NextHop;
 pub struct Route {
     /// Where to.
     pub destination: Prefix,
-    /// The gateway: a host in a port's network.
+    /// The gateway: a host in an interface's network.
     pub via: Ipv4Addr,
-    /// Number of the port behind which the gateway is.
-    pub port: u16,
+    /// The interface that the gateway is behind.
+    pub interface: InterfaceId,
 }
 
 /// What a route says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Target {
-    port: u16,
+    interface: InterfaceId,
     /// `None` for a connected network.
     gateway: Option<u32>,
 }
@@ -39,23 +40,26 @@ pub struct RouteTable {
 /// What a connected network says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Connected {
-    port: u16,
+    interface: InterfaceId,
     /// Whether a host can have the address: it is neither the network's own nor its broadcast.
     is_host: bool,
 }
 
 impl RouteTable {
-    /// A table of connected networks, each with its port's index, and static routes. Of two
+    /// A table of connected networks, each with its interface, and static routes. Of two
     /// entries for one prefix the first counts, and a connected network before a route.
-    pub fn new(connected: impl IntoIterator<Item = (u16, Prefix)>, routes: &[Route]) -> Self {
-        let connected: Vec<(Prefix, u16)> =
-            connected.into_iter().map(|(port, network)| (network, port)).collect();
+    pub fn new(
+        connected: impl IntoIterator<Item = (InterfaceId, Prefix)>,
+        routes: &[Route],
+    ) -> Self {
+        let connected: Vec<(Prefix, InterfaceId)> =
+            connected.into_iter().map(|(interface, network)| (network, interface)).collect();
         let mut all: Vec<(Prefix, Target)> = connected
             .iter()
-            .map(|(network, port)| (*network, Target { port: *port, gateway: None }))
+            .map(|(network, interface)| (*network, Target { interface: *interface, gateway: None }))
             .collect();
         all.extend(routes.iter().map(|route| {
-            let target = Target { port: route.port, gateway: Some(route.via.to_bits()) };
+            let target = Target { interface: route.interface, gateway: Some(route.via.to_bits()) };
             (route.destination, target)
         }));
         RouteTable { all: Ranges::new(all), connected: with_edges(&connected) }
@@ -64,12 +68,15 @@ impl RouteTable {
     /// The next hop towards an address (host order); `None` when no route leads there.
     pub fn lookup(&self, destination: u32) -> Option<NextHop> {
         let target = self.all.get(destination)?;
-        Some(NextHop { port: target.port, address: target.gateway.unwrap_or(destination) })
+        Some(NextHop {
+            interface: target.interface,
+            address: target.gateway.unwrap_or(destination),
+        })
     }
 
-    /// The port whose own network an address (host order) is in.
-    pub fn connected_port(&self, address: u32) -> Option<u16> {
-        self.connected.get(address).map(|network| network.port)
+    /// The interface whose own network an address (host order) is in.
+    pub fn connected_interface(&self, address: u32) -> Option<InterfaceId> {
+        self.connected.get(address).map(|network| network.interface)
     }
 
     /// Whether an address (host order) is a connected network's own or its broadcast address, which
@@ -86,18 +93,18 @@ impl RouteTable {
 
 /// Connected networks, and in them the addresses that no host has: those that lie at the edge of the
 /// smallest network around them.
-fn with_edges(connected: &[(Prefix, u16)]) -> Ranges<Connected> {
-    let networks = connected.iter().map(|(network, port)| (*network, (*network, *port)));
+fn with_edges(connected: &[(Prefix, InterfaceId)]) -> Ranges<Connected> {
+    let networks = connected.iter().map(|(network, interface)| (*network, (*network, *interface)));
     let smallest = Ranges::new(networks.collect());
     let edges = connected.iter().flat_map(|(network, _)| [network.address(), network.last()]);
     let edges = edges.filter_map(|edge| {
-        let (network, port) = smallest.get(edge.to_bits())?;
+        let (network, interface) = smallest.get(edge.to_bits())?;
         let alone = Prefix::around(edge, 32).ok()?;
-        (!network.has_host(edge)).then_some((alone, Connected { port, is_host: false }))
+        (!network.has_host(edge)).then_some((alone, Connected { interface, is_host: false }))
     });
     let networks = connected
         .iter()
-        .map(|(network, port)| (*network, Connected { port: *port, is_host: true }));
+        .map(|(network, interface)| (*network, Connected { interface: *interface, is_host: true }));
     Ranges::new(networks.chain(edges).collect())
 }
 
@@ -170,22 +177,22 @@ mod tests {
         text.parse::<Ipv4Addr>().unwrap().to_bits()
     }
 
-    fn route(destination: &str, via: &str, port: u16) -> Route {
-        Route { destination: prefix(destination), via: via.parse().unwrap(), port }
+    fn route(destination: &str, via: &str, interface: InterfaceId) -> Route {
+        Route { destination: prefix(destination), via: via.parse().unwrap(), interface }
     }
 
     fn hop(table: &RouteTable, to: &str) -> Option<(u16, Ipv4Addr)> {
-        table.lookup(address(to)).map(|hop| (hop.port, Ipv4Addr::from_bits(hop.address)))
+        table.lookup(address(to)).map(|hop| (hop.interface.0, Ipv4Addr::from_bits(hop.address)))
     }
 
     #[test]
     fn the_longest_prefix_wins() {
         let table = RouteTable::new(
-            [(0, prefix("10.0.0.0/24")), (1, prefix("192.0.2.0/28"))],
+            [(InterfaceId(0), prefix("10.0.0.0/24")), (InterfaceId(1), prefix("192.0.2.0/28"))],
             &[
-                route("0.0.0.0/0", "10.0.0.254", 0),
-                route("10.0.0.128/25", "192.0.2.1", 1),
-                route("255.255.255.255/32", "192.0.2.2", 1),
+                route("0.0.0.0/0", "10.0.0.254", InterfaceId(0)),
+                route("10.0.0.128/25", "192.0.2.1", InterfaceId(1)),
+                route("255.255.255.255/32", "192.0.2.2", InterfaceId(1)),
             ],
         );
         let gateway = Ipv4Addr::new(10, 0, 0, 254);
@@ -196,35 +203,35 @@ mod tests {
         assert_eq!(hop(&table, "0.0.0.0"), Some((0, gateway)));
         assert_eq!(hop(&table, "255.255.255.254"), Some((0, gateway)));
         assert_eq!(hop(&table, "255.255.255.255"), Some((1, Ipv4Addr::new(192, 0, 2, 2))));
-        assert_eq!(table.connected_port(address("10.0.0.200")), Some(0));
-        assert_eq!(table.connected_port(address("192.0.2.15")), Some(1));
-        assert_eq!(table.connected_port(address("192.0.2.16")), None);
+        assert_eq!(table.connected_interface(address("10.0.0.200")), Some(InterfaceId(0)));
+        assert_eq!(table.connected_interface(address("192.0.2.15")), Some(InterfaceId(1)));
+        assert_eq!(table.connected_interface(address("192.0.2.16")), None);
     }
 
     #[test]
     fn networks_and_their_broadcast_addresses_are_no_hosts() {
         let table = RouteTable::new(
             [
-                (0, prefix("10.0.0.0/24")),
-                (1, prefix("192.0.2.0/31")),
-                (1, prefix("198.51.100.9/32")),
+                (InterfaceId(0), prefix("10.0.0.0/24")),
+                (InterfaceId(1), prefix("192.0.2.0/31")),
+                (InterfaceId(1), prefix("198.51.100.9/32")),
                 // A host with a network of its own at another one's edge, and a network in another.
-                (2, prefix("10.0.0.255/32")),
-                (3, prefix("172.16.0.0/16")),
-                (2, prefix("172.16.7.0/24")),
+                (InterfaceId(2), prefix("10.0.0.255/32")),
+                (InterfaceId(3), prefix("172.16.0.0/16")),
+                (InterfaceId(2), prefix("172.16.7.0/24")),
                 // Networks whose edges meet: the smaller one decides.
-                (0, prefix("203.0.113.0/24")),
-                (1, prefix("203.0.113.254/31")),
-                (2, prefix("203.0.113.0/28")),
+                (InterfaceId(0), prefix("203.0.113.0/24")),
+                (InterfaceId(1), prefix("203.0.113.254/31")),
+                (InterfaceId(2), prefix("203.0.113.0/28")),
             ],
-            &[route("0.0.0.0/0", "10.0.0.254", 0)],
+            &[route("0.0.0.0/0", "10.0.0.254", InterfaceId(0))],
         );
         let broadcasts = ["10.0.0.0", "172.16.0.0", "172.16.255.255", "172.16.7.0", "172.16.7.255"];
         let hosts = ["10.0.0.1", "10.0.0.255", "192.0.2.0", "192.0.2.1", "198.51.100.9"];
         assert!(table.is_broadcast(address("203.0.113.0")));
         assert!(table.is_broadcast(address("203.0.113.15")));
         assert!(!table.is_broadcast(address("203.0.113.255")));
-        assert_eq!(table.connected_port(address("203.0.113.0")), Some(2));
+        assert_eq!(table.connected_interface(address("203.0.113.0")), Some(InterfaceId(2)));
         let others = ["172.16.6.255", "172.16.8.0", "10.0.1.0", "0.0.0.0", "255.255.255.255"];
         for text in broadcasts {
             assert!(table.is_broadcast(address(text)), "{text}");
@@ -232,12 +239,12 @@ mod tests {
         for text in hosts.into_iter().chain(others) {
             assert!(!table.is_broadcast(address(text)), "{text}");
         }
-        assert_eq!(table.connected_port(address("172.16.7.255")), Some(2));
+        assert_eq!(table.connected_interface(address("172.16.7.255")), Some(InterfaceId(2)));
     }
 
     #[test]
     fn without_a_default_route_most_addresses_lead_nowhere() {
-        let table = RouteTable::new([(3, prefix("10.0.0.0/8"))], &[]);
+        let table = RouteTable::new([(InterfaceId(3), prefix("10.0.0.0/8"))], &[]);
         assert_eq!(hop(&table, "9.255.255.255"), None);
         assert_eq!(hop(&table, "11.0.0.0"), None);
         assert_eq!(hop(&table, "10.255.255.255").unwrap().0, 3);
@@ -249,8 +256,8 @@ mod tests {
     #[test]
     fn a_connected_network_comes_before_a_route_to_it() {
         let table = RouteTable::new(
-            [(0, prefix("10.0.0.0/24")), (1, prefix("10.0.0.0/24"))],
-            &[route("10.0.0.0/24", "192.0.2.1", 2)],
+            [(InterfaceId(0), prefix("10.0.0.0/24")), (InterfaceId(1), prefix("10.0.0.0/24"))],
+            &[route("10.0.0.0/24", "192.0.2.1", InterfaceId(2))],
         );
         assert_eq!(hop(&table, "10.0.0.5"), Some((0, Ipv4Addr::new(10, 0, 0, 5))));
     }
@@ -267,15 +274,19 @@ mod tests {
             .prop_map(|(bits, len)| Prefix::around(Ipv4Addr::from_bits(bits), len).unwrap())
     }
 
+    fn any_interface() -> impl Strategy<Value = InterfaceId> {
+        (0u16..4).prop_map(InterfaceId)
+    }
+
     /// The answer by looking at every entry.
-    fn scan(connected: &[(u16, Prefix)], routes: &[Route], to: u32) -> Option<NextHop> {
+    fn scan(connected: &[(InterfaceId, Prefix)], routes: &[Route], to: u32) -> Option<NextHop> {
         let to_ip = Ipv4Addr::from_bits(to);
         let networks = connected
             .iter()
-            .map(|(port, network)| (*network, NextHop { port: *port, address: to }));
+            .map(|(port, network)| (*network, NextHop { interface: *port, address: to }));
         let routes = routes
             .iter()
-            .map(|r| (r.destination, NextHop { port: r.port, address: r.via.to_bits() }));
+            .map(|r| (r.destination, NextHop { interface: r.interface, address: r.via.to_bits() }));
         networks
             .chain(routes)
             .enumerate()
@@ -287,14 +298,14 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_a_scan_of_all_entries(
-            connected in prop::collection::vec((0u16..4, any_prefix()), 0..6),
-            routes in prop::collection::vec((any_prefix(), any::<u32>(), 0u16..4), 0..60),
+            connected in prop::collection::vec((any_interface(), any_prefix()), 0..6),
+            routes in prop::collection::vec((any_prefix(), any::<u32>(), any_interface()), 0..60),
             anywhere in prop::collection::vec(any::<u32>(), 0..20),
         ) {
             let routes: Vec<Route> = routes
                 .into_iter()
-                .map(|(destination, via, port)| {
-                    Route { destination, via: Ipv4Addr::from_bits(via), port }
+                .map(|(destination, via, interface)| {
+                    Route { destination, via: Ipv4Addr::from_bits(via), interface }
                 })
                 .collect();
             let table = RouteTable::new(connected.iter().copied(), &routes);
@@ -308,8 +319,8 @@ mod tests {
                 });
             for to in edges.chain(anywhere) {
                 prop_assert_eq!(table.lookup(to), scan(&connected, &routes, to), "to {:#x}", to);
-                let port = scan(&connected, &[], to).map(|hop| hop.port);
-                prop_assert_eq!(table.connected_port(to), port);
+                let port = scan(&connected, &[], to).map(|hop| hop.interface);
+                prop_assert_eq!(table.connected_interface(to), port);
             }
         }
     }
@@ -320,13 +331,16 @@ mod tests {
             .map(|n| Route {
                 destination: Prefix::around(Ipv4Addr::from_bits(n << 13), 20).unwrap(),
                 via: Ipv4Addr::from_bits(n),
-                port: 0,
+                interface: InterfaceId(0),
             })
             .collect();
         let table = RouteTable::new([], &routes);
         for (n, route) in (0u32..).zip(&routes) {
             let inside = route.destination.last().to_bits();
-            assert_eq!(table.lookup(inside), Some(NextHop { port: 0, address: n }));
+            assert_eq!(
+                table.lookup(inside),
+                Some(NextHop { interface: InterfaceId(0), address: n })
+            );
             assert_eq!(table.lookup(inside + 1), None);
         }
         assert!(table.bytes() < 400_000, "{} bytes", table.bytes());

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::flow::FlowKey;
 use crate::frame::Frame;
-use crate::next_hop::{NeighbourState, NeighbourUpdate};
+use crate::ids::InterfaceId;
+use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop};
 use crate::pipeline::ToMain;
 
 /// A target: it panics where something is wrong.
@@ -124,7 +125,7 @@ fn check_out(out: &Out) {
     for (port, frame) in &out.transmitted {
         let bytes = frame.bytes();
         assert!(bytes.len() >= 42, "{bytes:02x?}");
-        assert_eq!(bytes[6..12], PORT_MACS[usize::from(*port)].0, "from the port's own address");
+        assert_eq!(bytes[6..12], PORT_MACS[port.index()].0, "from the port's own address");
         if bytes[12..14] == [8, 0] {
             assert_eq!(bytes[0] & 1, 0, "to one station");
             assert!(ipv4::checksum_is_valid(&bytes[14..34]), "{bytes:02x?}");
@@ -170,8 +171,8 @@ pub fn conversation(data: &[u8]) {
     }
     // Whom nobody has asked for meanwhile does not answer.
     for message in std::mem::take(&mut h.messages) {
-        if let ToMain::Want { port, address, .. } = message {
-            let update = NeighbourUpdate { port, address, state: NeighbourState::Failed };
+        if let ToMain::Want { hop, .. } = message {
+            let update = NeighbourUpdate { hop, state: NeighbourState::Failed };
             h.update_neighbour(&update, &mut Out::default());
         }
     }
@@ -202,7 +203,7 @@ fn step(input: &mut Input, h: &mut Harness, generation: u64) -> Out {
         4 => {
             let port = u16::from(input.byte() & 1);
             let len = usize::from(input.byte());
-            h.receive(port, [mended(input.bytes(len))])
+            h.receive(InterfaceId(port), [mended(input.bytes(len))])
         }
         5 => {
             h.pass(input.number() >> 12);
@@ -247,7 +248,7 @@ fn back(flow: &FlowKey) -> FlowKey {
 fn neighbour(input: &mut Input, h: &mut Harness) -> Out {
     let what = input.byte();
     h.resolves = what & 1 == 0;
-    let (port, address) = match what >> 1 & 3 {
+    let (interface, address) = match what >> 1 & 3 {
         0 => (BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 1)),
         1 => (BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 2)),
         _ => (CLIENT_PORT, super::GATEWAY),
@@ -255,10 +256,10 @@ fn neighbour(input: &mut Input, h: &mut Harness) -> Out {
     let state = match what >> 3 & 3 {
         0 => NeighbourState::Failed,
         1 => NeighbourState::Reachable(super::PEER_MAC),
-        _ => is_reachable(port, address).state,
+        _ => is_reachable(interface, address).state,
     };
     let mut out = Out::default();
-    let update = NeighbourUpdate { port, address: address.to_bits(), state };
+    let update = NeighbourUpdate { hop: NextHop { interface, address: address.to_bits() }, state };
     h.update_neighbour(&update, &mut out);
     out
 }

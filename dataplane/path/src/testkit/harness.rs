@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use sluice_api::{DropReason, Snapshot};
 
-use super::{PORT_MACS, assert_valid, is_reachable, own_addresses, ports, routes, test_limits};
+use super::{
+    PORT_MACS, assert_valid, interfaces, is_reachable, own_addresses, routes, test_limits,
+};
 use crate::burst::{BURST, Burst, Meta};
 use crate::counters::WorkerCounters;
 use crate::frame::MemFrame;
 use crate::host_flows::{HostFlows, KernelLane};
-use crate::ids::WorkerId;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::memory::Pages;
 use crate::next_hop::NeighbourUpdate;
 use crate::pipeline::{Pipeline, PipelineConfig, Sink, Steering, ToMain};
@@ -23,25 +25,25 @@ use crate::time::Millis;
 /// What left a pipeline.
 #[derive(Debug, Default)]
 pub struct Out {
-    /// Port and packet.
-    pub transmitted: Vec<(u16, MemFrame)>,
-    /// Worker, port it came in by, and packet.
-    pub handed_over: Vec<(WorkerId, u16, MemFrame)>,
-    /// Port and packet.
-    pub to_kernel: Vec<(u16, MemFrame)>,
+    /// Interface and packet.
+    pub transmitted: Vec<(InterfaceId, MemFrame)>,
+    /// Worker, interface it came in by, and packet.
+    pub handed_over: Vec<(WorkerId, InterfaceId, MemFrame)>,
+    /// Interface and packet.
+    pub to_kernel: Vec<(InterfaceId, MemFrame)>,
     /// The part of the way to the kernel that each of them takes.
     pub kernel_lanes: Vec<KernelLane>,
 }
 
 impl Sink<MemFrame> for Out {
-    fn transmit(&mut self, port: u16, frame: MemFrame) {
-        self.transmitted.push((port, frame));
+    fn transmit(&mut self, interface: InterfaceId, frame: MemFrame) {
+        self.transmitted.push((interface, frame));
     }
-    fn hand_over(&mut self, worker: WorkerId, in_port: u16, frame: MemFrame) {
-        self.handed_over.push((worker, in_port, frame));
+    fn hand_over(&mut self, worker: WorkerId, interface: InterfaceId, frame: MemFrame) {
+        self.handed_over.push((worker, interface, frame));
     }
-    fn to_kernel(&mut self, port: u16, frame: MemFrame, lane: KernelLane) {
-        self.to_kernel.push((port, frame));
+    fn to_kernel(&mut self, interface: InterfaceId, frame: MemFrame, lane: KernelLane) {
+        self.to_kernel.push((interface, frame));
         self.kernel_lanes.push(lane);
     }
     fn spare(&mut self) -> Option<MemFrame> {
@@ -95,7 +97,7 @@ impl Harness {
         let service_slots = slots::service_slots(limits.services) as usize;
         let counters = Arc::new(WorkerCounters::new(service_slots, backend_slots, PORT_MACS.len()));
         let view = Arc::new(WorkerView::new(service_slots, backend_slots));
-        let ports = ports();
+        let interfaces = interfaces();
         let own_ports = steering.owners.all_own_ports(workers);
         let host_flows = Arc::new(HostFlows::new(7));
         let pipeline_config = PipelineConfig {
@@ -106,7 +108,7 @@ impl Harness {
             neighbours: 1_024,
             service_slots,
             backend_slots,
-            ports,
+            interfaces,
             routes: routes(),
             seed: 7,
             host_flows: Arc::clone(&host_flows),
@@ -149,9 +151,13 @@ impl Harness {
         self.pipeline.go_by(&self.compiled.routes);
     }
 
-    /// Let packets come in by a port; what left.
-    pub fn receive(&mut self, port: u16, packets: impl IntoIterator<Item = Vec<u8>>) -> Out {
-        self.receive_meta(Meta::received(port, false), packets)
+    /// Let packets come in by an interface; what left.
+    pub fn receive(
+        &mut self,
+        interface: InterfaceId,
+        packets: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Out {
+        self.receive_meta(Meta::received(interface, false), packets)
     }
 
     /// Let packets come in with what is known of them; what left.
@@ -173,8 +179,8 @@ impl Harness {
         let messages: Vec<ToMain> = self.pipeline.take_messages().collect();
         for message in messages {
             match message {
-                ToMain::Want { port, address, .. } if self.resolves => {
-                    let update = is_reachable(port, Ipv4Addr::from_bits(address));
+                ToMain::Want { hop, .. } if self.resolves => {
+                    let update = is_reachable(hop.interface, Ipv4Addr::from_bits(hop.address));
                     self.update_neighbour(&update, out);
                 }
                 message => self.messages.push(message),

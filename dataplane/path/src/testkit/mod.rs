@@ -16,9 +16,10 @@ use sluice_api::{
 };
 use sluice_wire::ether::MacAddr;
 
+use crate::ids::InterfaceId;
 use crate::network::InterfaceAddress;
-use crate::next_hop::{NeighbourState, NeighbourUpdate};
-use crate::pipeline::PortInfo;
+use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop};
+use crate::pipeline::InterfaceInfo;
 use crate::snapshot::Compiled;
 use crate::table::owner::Owners;
 use crate::table::route::{Route, RouteTable};
@@ -29,9 +30,9 @@ pub use random::Random;
 pub use team::Team;
 
 /// Network of clients, behind port 0: 192.0.2.0/24; the port has .1, clients come through .254.
-pub const CLIENT_PORT: u16 = 0;
+pub const CLIENT_PORT: InterfaceId = InterfaceId(0);
 /// Network of backends, behind port 1: 10.0.0.0/16; the port has 10.0.0.1.
-pub const BACKEND_PORT: u16 = 1;
+pub const BACKEND_PORT: InterfaceId = InterfaceId(1);
 /// MAC addresses of the two ports.
 pub const PORT_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
 /// MAC address of whoever sends to Sluice; no next hop has it.
@@ -43,30 +44,30 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 /// The first local address of pool `lan`.
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 255, 1);
 
-/// The ports' addresses, in their order.
+/// The interfaces' addresses, in their order.
 const PORT_ADDRESSES: [&str; 2] = ["192.0.2.1/24", "10.0.0.1/16"];
 
 /// The MAC address of a next hop: each has its own.
-pub fn mac_of(port: u16, address: Ipv4Addr) -> MacAddr {
+pub fn mac_of(interface: InterfaceId, address: Ipv4Addr) -> MacAddr {
     let [a, b, c, d] = address.octets();
-    MacAddr([6, port as u8, a, b, c, d])
+    MacAddr([6, interface.0 as u8, a, b, c, d])
 }
 
 /// What the main thread says of a next hop that answers.
-pub fn is_reachable(port: u16, address: Ipv4Addr) -> NeighbourUpdate {
-    let state = NeighbourState::Reachable(mac_of(port, address));
-    NeighbourUpdate { port, address: address.to_bits(), state }
+pub fn is_reachable(interface: InterfaceId, address: Ipv4Addr) -> NeighbourUpdate {
+    let state = NeighbourState::Reachable(mac_of(interface, address));
+    NeighbourUpdate { hop: NextHop { interface, address: address.to_bits() }, state }
 }
 
-fn port_addresses() -> impl Iterator<Item = InterfaceAddress> {
+fn interface_addresses() -> impl Iterator<Item = InterfaceAddress> {
     PORT_ADDRESSES.iter().map(|text| text.parse().expect("an address and its prefix length"))
 }
 
-/// The two ports.
-pub fn ports() -> Vec<PortInfo> {
-    let ports = port_addresses().zip(PORT_MACS);
-    ports
-        .map(|(address, mac)| PortInfo {
+/// The two interfaces, of a port each.
+pub fn interfaces() -> Vec<InterfaceInfo> {
+    let interfaces = interface_addresses().zip(PORT_MACS);
+    interfaces
+        .map(|(address, mac)| InterfaceInfo {
             mac,
             mtu: 1_500,
             address: address.address(),
@@ -77,17 +78,18 @@ pub fn ports() -> Vec<PortInfo> {
         .collect()
 }
 
-/// The ports' networks, and a route to everywhere else by [`GATEWAY`].
+/// The interfaces' networks, and a route to everywhere else by [`GATEWAY`].
 pub fn routes() -> Arc<RouteTable> {
-    let networks = (0..).zip(port_addresses().map(|address| address.network()));
+    let networks =
+        (0..).map(InterfaceId).zip(interface_addresses().map(|address| address.network()));
     let destination = "0.0.0.0/0".parse().expect("a network");
-    let route = Route { destination, via: GATEWAY, port: CLIENT_PORT };
+    let route = Route { destination, via: GATEWAY, interface: CLIENT_PORT };
     Arc::new(RouteTable::new(networks, &[route]))
 }
 
-/// Addresses of the ports, each with its port's number.
-pub fn own_addresses() -> Vec<(Ipv4Addr, u16)> {
-    port_addresses().map(|address| address.address()).zip(0..).collect()
+/// Addresses of the interfaces, each with its own.
+pub fn own_addresses() -> Vec<(Ipv4Addr, InterfaceId)> {
+    interface_addresses().map(|address| address.address()).zip((0..).map(InterfaceId)).collect()
 }
 
 /// A service on [`VIP`] with backends 10.0.1.1, 10.0.1.2, … that have its port.

@@ -7,7 +7,7 @@ use sluice_api::Snapshot;
 use super::{BACKEND_PORT, CLIENT_PORT, Harness, Out, own_addresses, test_limits};
 use crate::burst::Meta;
 use crate::frame::Frame;
-use crate::ids::WorkerId;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::ledger::Ledger;
 use crate::slots::{self, Slots};
 use crate::snapshot::Compiled;
@@ -112,18 +112,23 @@ impl Team {
 
     /// Let a packet come to a worker as its own, and see what left.
     pub fn give(&mut self, worker: usize, from_backend: bool, packet: Vec<u8>) -> Out {
-        let port = if from_backend { BACKEND_PORT } else { CLIENT_PORT };
-        self.workers[worker].receive_meta(Meta::received(port, true), [packet])
+        let interface = if from_backend { BACKEND_PORT } else { CLIENT_PORT };
+        self.workers[worker].receive_meta(Meta::received(interface, true), [packet])
     }
 
-    /// Let a packet come to a worker from a port; who does not own it hands it over. What left, and
+    /// Let a packet come to a worker from an interface; who does not own it hands it over. What left, and
     /// the worker that it left.
-    pub fn receive(&mut self, worker: usize, port: u16, packet: Vec<u8>) -> (usize, Out) {
-        let out = self.workers[worker].receive(port, [packet]);
+    pub fn receive(
+        &mut self,
+        worker: usize,
+        interface: InterfaceId,
+        packet: Vec<u8>,
+    ) -> (usize, Out) {
+        let out = self.workers[worker].receive(interface, [packet]);
         match out.handed_over.first() {
             None => (worker, out),
-            Some((owner, in_port, frame)) => {
-                let meta = Meta::received(*in_port, true);
+            Some((owner, interface, frame)) => {
+                let meta = Meta::received(*interface, true);
                 let owner = owner.index();
                 (owner, self.workers[owner].receive_meta(meta, [frame.bytes().to_vec()]))
             }

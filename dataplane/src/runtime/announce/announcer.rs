@@ -19,6 +19,7 @@ use std::net::Ipv4Addr;
 
 use super::voice::{ArpFrame, Says, Voice};
 use crate::config::InterfaceAddress;
+use sluice_path::ids::InterfaceId;
 
 /// Time between two defences of an address, in ms (RFC 5227, 1.1: DEFEND_INTERVAL).
 const DEFEND_INTERVAL_MS: u64 = 10_000;
@@ -30,8 +31,8 @@ const ANNOUNCE_INTERVAL_MS: u64 = 1_000;
 /// Announcements for each probe, once an address is announced.
 const ANNOUNCEMENTS_PER_PROBE: u8 = 5;
 
-/// An address on a port.
-type Place = (u16, Ipv4Addr);
+/// An address on an interface.
+type Place = (InterfaceId, Ipv4Addr);
 
 /// When an address is announced on a port.
 #[derive(Clone, Copy, Debug)]
@@ -76,9 +77,10 @@ impl Announcer {
             places: BTreeMap::new(),
             defended: HashMap::new(),
         };
-        for port in 0..announcer.voices.len() {
-            for index in 0..announcer.voices[port].addresses.len() {
-                let place = (port as u16, announcer.voices[port].addresses[index].address());
+        for interface in announcer.interfaces() {
+            let voice = interface.index();
+            for index in 0..announcer.voices[voice].addresses.len() {
+                let place = (interface, announcer.voices[voice].addresses[index].address());
                 let turn = Turn { at_ms: None, firsts: 0, until_probe: None };
                 announcer.places.insert(place, turn);
                 if every_ms > 0 {
@@ -100,8 +102,8 @@ impl Announcer {
         if !self.wanted.insert(address) {
             return;
         }
-        for port in self.ports_of(address) {
-            let place = (port, address);
+        for interface in self.interfaces_of(address) {
+            let place = (interface, address);
             let turn = Turn { at_ms: None, firsts: FIRST_ANNOUNCEMENTS, until_probe: Some(0) };
             self.places.insert(place, turn);
             self.set_turn(place, now_ms);
@@ -116,23 +118,23 @@ impl Announcer {
         self.places.retain(|place, turn| {
             let stays = turn.until_probe.is_none() || wanted.contains(&place.1);
             if let (false, Some(at_ms)) = (stays, turn.at_ms) {
-                voices[usize::from(place.0)].turns(turn.firsts).remove(&(at_ms, place.1));
+                voices[place.0.index()].turns(turn.firsts).remove(&(at_ms, place.1));
             }
             stays
         });
         let places = &self.places;
         let is_known = |place: &Place| places.contains_key(place) || is_ours(place.1);
         for voice in voices {
-            voice.urgent.retain(|frame| is_known(&(frame.port, frame.address)));
+            voice.urgent.retain(|frame| is_known(&(frame.interface, frame.address)));
         }
         self.defended.retain(|place, _| is_known(place));
     }
 
     /// A port's link came up: the switch behind it may know nothing of us. As RFC 5227 (2.3) wants
     /// it, all is announced anew.
-    pub fn link_up(&mut self, now_ms: u64, port: u16) {
-        self.voices[usize::from(port)].link_up = true;
-        for place in self.places_on(port) {
+    pub fn link_up(&mut self, now_ms: u64, interface: InterfaceId) {
+        self.voices[interface.index()].link_up = true;
+        for place in self.places_on(interface) {
             self.unset_turn(place);
             if let Some(turn) = self.places.get_mut(&place) {
                 turn.firsts = FIRST_ANNOUNCEMENTS;
@@ -142,11 +144,11 @@ impl Announcer {
     }
 
     /// A port's link went down: nothing leaves, and no address waits for it.
-    pub fn link_down(&mut self, port: u16) {
-        let voice = &mut self.voices[usize::from(port)];
+    pub fn link_down(&mut self, interface: InterfaceId) {
+        let voice = &mut self.voices[interface.index()];
         voice.link_up = false;
         voice.urgent.clear();
-        for place in self.places_on(port) {
+        for place in self.places_on(interface) {
             self.unset_turn(place);
             self.check_announced(place.1);
         }
@@ -154,8 +156,8 @@ impl Announcer {
 
     /// Another host claims an address that is ours: announce it where it did, unless that was done
     /// lately. Whether it is.
-    pub fn claimed(&mut self, now_ms: u64, port: u16, address: Ipv4Addr) -> bool {
-        let place = (port, address);
+    pub fn claimed(&mut self, now_ms: u64, interface: InterfaceId, address: Ipv4Addr) -> bool {
+        let place = (interface, address);
         // VIPs and local addresses are answered for on every port, a port's address on its own.
         let is_ports =
             self.voices.iter().flat_map(|v| &v.addresses).any(|own| own.address() == address);
@@ -165,8 +167,8 @@ impl Announcer {
             return false;
         }
         self.defended.insert(place, now_ms);
-        let defence = ArpFrame { port, address, says: Says::Announcement };
-        let urgent = &mut self.voices[usize::from(port)].urgent;
+        let defence = ArpFrame { interface, address, says: Says::Announcement };
+        let urgent = &mut self.voices[interface.index()].urgent;
         urgent.retain(|frame| *frame != defence);
         urgent.push_front(defence);
         true
@@ -176,17 +178,17 @@ impl Announcer {
     /// [`lost`](Self::lost). Call until there is none.
     pub fn due(&mut self, now_ms: u64) -> Option<ArpFrame> {
         for _ in 0..self.voices.len() {
-            let port = self.turn % self.voices.len();
-            self.turn = port + 1;
-            if let Some(frame) = self.due_on(now_ms, port) {
+            let turn = self.turn % self.voices.len();
+            self.turn = turn + 1;
+            if let Some(frame) = self.due_on(now_ms, InterfaceId(turn as u16)) {
                 return Some(frame);
             }
         }
         None
     }
 
-    fn due_on(&mut self, now_ms: u64, port: usize) -> Option<ArpFrame> {
-        let voice = &mut self.voices[port];
+    fn due_on(&mut self, now_ms: u64, interface: InterfaceId) -> Option<ArpFrame> {
+        let voice = &mut self.voices[interface.index()];
         if !voice.link_up {
             return None;
         }
@@ -194,9 +196,8 @@ impl Announcer {
             return voice.next_urgent(now_ms);
         }
         let address = voice.next(now_ms)?;
-        let port = port as u16;
-        let announcement = ArpFrame { port, address, says: Says::Announcement };
-        let turn = self.places.get_mut(&(port, address))?;
+        let announcement = ArpFrame { interface, address, says: Says::Announcement };
+        let turn = self.places.get_mut(&(interface, address))?;
         turn.at_ms = None;
         let probes = turn.until_probe == Some(0);
         if let Some(until_probe) = &mut turn.until_probe {
@@ -205,14 +206,14 @@ impl Announcer {
         if !probes {
             return Some(announcement);
         }
-        self.voices[usize::from(port)].urgent.push_back(announcement);
+        self.voices[interface.index()].urgent.push_back(announcement);
         Some(ArpFrame { says: Says::Probe, ..announcement })
     }
 
     /// A frame has left by its port.
     pub fn left(&mut self, now_ms: u64, frame: ArpFrame) {
-        let place = (frame.port, frame.address);
-        let is_up = self.voices[usize::from(frame.port)].link_up;
+        let place = (frame.interface, frame.address);
+        let is_up = self.voices[frame.interface.index()].link_up;
         let Some(turn) = self.places.get_mut(&place) else { return };
         // Not a probe, nor a defence beside its turn, nor from before its link went down.
         if frame.says == Says::Probe || turn.at_ms.is_some() || !is_up {
@@ -230,8 +231,8 @@ impl Announcer {
 
     /// A frame has not left: it is sent again.
     pub fn lost(&mut self, frame: ArpFrame) {
-        let voice = &mut self.voices[usize::from(frame.port)];
-        if voice.link_up && self.places.contains_key(&(frame.port, frame.address)) {
+        let voice = &mut self.voices[frame.interface.index()];
+        if voice.link_up && self.places.contains_key(&(frame.interface, frame.address)) {
             voice.urgent.push_back(frame);
         }
     }
@@ -242,9 +243,9 @@ impl Announcer {
         if !self.wanted.contains(&address) {
             return;
         }
-        let on_ports = (0..self.voices.len()).filter_map(|port| {
-            let turn = self.places.get(&(port as u16, address))?;
-            Some((self.voices[port].link_up, turn.firsts))
+        let on_ports = self.interfaces().filter_map(|interface| {
+            let turn = self.places.get(&(interface, address))?;
+            Some((self.voices[interface.index()].link_up, turn.firsts))
         });
         let (mut done, mut waits) = (false, false);
         for (link_up, firsts) in on_ports {
@@ -256,8 +257,8 @@ impl Announcer {
         }
     }
 
-    fn places_on(&self, port: u16) -> Vec<Place> {
-        let all = (port, Ipv4Addr::UNSPECIFIED)..=(port, Ipv4Addr::BROADCAST);
+    fn places_on(&self, interface: InterfaceId) -> Vec<Place> {
+        let all = (interface, Ipv4Addr::UNSPECIFIED)..=(interface, Ipv4Addr::BROADCAST);
         self.places.range(all).map(|(place, _)| *place).collect()
     }
 
@@ -265,25 +266,28 @@ impl Announcer {
     fn set_turn(&mut self, place: Place, at_ms: u64) {
         let Some(turn) = self.places.get_mut(&place) else { return };
         turn.at_ms = Some(at_ms);
-        let voice = &mut self.voices[usize::from(place.0)];
+        let voice = &mut self.voices[place.0.index()];
         voice.turns(turn.firsts).insert((at_ms, place.1));
     }
 
     fn unset_turn(&mut self, place: Place) {
         let Some(turn) = self.places.get_mut(&place) else { return };
         if let Some(at_ms) = turn.at_ms.take() {
-            let voice = &mut self.voices[usize::from(place.0)];
+            let voice = &mut self.voices[place.0.index()];
             voice.turns(turn.firsts).remove(&(at_ms, place.1));
         }
     }
 
-    /// The ports whose networks hold an address, or all when none does.
-    fn ports_of(&self, address: Ipv4Addr) -> Vec<u16> {
+    fn interfaces(&self) -> impl Iterator<Item = InterfaceId> + use<> {
+        (0..self.voices.len() as u16).map(InterfaceId)
+    }
+
+    /// The interfaces whose networks hold an address, or all when none does.
+    fn interfaces_of(&self, address: Ipv4Addr) -> Vec<InterfaceId> {
         let holds = |voice: &Voice| voice.addresses.iter().any(|a| a.network().contains(address));
-        let all = 0..self.voices.len() as u16;
-        let holding: Vec<u16> =
-            all.clone().filter(|port| holds(&self.voices[usize::from(*port)])).collect();
-        if holding.is_empty() { all.collect() } else { holding }
+        let holding: Vec<InterfaceId> =
+            self.interfaces().filter(|of| holds(&self.voices[of.index()])).collect();
+        if holding.is_empty() { self.interfaces().collect() } else { holding }
     }
 }
 

@@ -12,17 +12,17 @@ const NONE: [Ipv4Addr; 0] = [];
 fn announcer(every_ms: u64) -> Announcer {
     let ports = ["192.0.2.1/24", "10.0.0.1/16"].map(|a| (vec![a.parse().unwrap()], true));
     let mut announcer = Announcer::new(ports.into(), every_ms, 0);
-    let own = [announcement(0, WAN), announcement(1, LAN)];
+    let own = [announcement(InterfaceId(0), WAN), announcement(InterfaceId(1), LAN)];
     assert_eq!(all_due(&mut announcer, 0), if every_ms > 0 { &own[..] } else { &[] });
     announcer
 }
 
-fn announcement(port: u16, address: Ipv4Addr) -> ArpFrame {
-    ArpFrame { port, address, says: Says::Announcement }
+fn announcement(interface: InterfaceId, address: Ipv4Addr) -> ArpFrame {
+    ArpFrame { interface, address, says: Says::Announcement }
 }
 
-fn probe(port: u16, address: Ipv4Addr) -> ArpFrame {
-    ArpFrame { says: Says::Probe, ..announcement(port, address) }
+fn probe(interface: InterfaceId, address: Ipv4Addr) -> ArpFrame {
+    ArpFrame { says: Says::Probe, ..announcement(interface, address) }
 }
 
 /// All that is to be sent; it leaves.
@@ -59,15 +59,19 @@ fn an_address_is_probed_for_announced_three_times_and_repeated_on_its_ports() {
     sent.extend(run(&mut announcer, 3_002, 663_002));
     let vip: Vec<_> = sent.iter().filter(|(_, frame)| frame.address == VIP).collect();
     let probes: Vec<u64> =
-        vip.iter().filter(|(_, f)| *f == probe(0, VIP)).map(|(at, _)| *at).collect();
-    let announcements: Vec<u64> =
-        vip.iter().filter(|(_, f)| *f == announcement(0, VIP)).map(|(at, _)| *at).collect();
+        vip.iter().filter(|(_, f)| *f == probe(InterfaceId(0), VIP)).map(|(at, _)| *at).collect();
+    let announcements: Vec<u64> = vip
+        .iter()
+        .filter(|(_, f)| *f == announcement(InterfaceId(0), VIP))
+        .map(|(at, _)| *at)
+        .collect();
     assert_eq!(probes, [1_000, 183_000, 483_000]);
     let repeated = (0..=11).map(|n| 3_000 + n * 60_000);
     assert_eq!(announcements, [1_000, 2_000].into_iter().chain(repeated).collect::<Vec<_>>());
     assert_eq!(vip.len(), probes.len() + announcements.len(), "on its own port only");
     // Each port says something, also the one that has no VIP.
-    let lan: Vec<u64> = sent.iter().filter(|(_, f)| f.port == 1).map(|(at, _)| *at).collect();
+    let lan: Vec<u64> =
+        sent.iter().filter(|(_, f)| f.interface == InterfaceId(1)).map(|(at, _)| *at).collect();
     assert_eq!(lan, (1..=11).map(|n| n * 60_000).collect::<Vec<_>>());
 }
 
@@ -79,7 +83,7 @@ fn an_address_of_no_network_is_announced_everywhere_until_it_is_gone() {
     announcer.announce(0, VIP);
     let frames = all_due(&mut announcer, 0);
     assert_eq!(frames.iter().filter(|f| f.address == elsewhere).count(), 4);
-    announcer.link_up(100, 0);
+    announcer.link_up(100, InterfaceId(0));
     announcer.retain(|address| address != elsewhere);
     let later = run(&mut announcer, 100, 200_000);
     assert_eq!(announced(&announcer), [VIP]);
@@ -117,30 +121,33 @@ fn a_frame_that_has_not_left_is_sent_again_and_does_not_count() {
         }
     }
     assert_eq!(announced(&announcer), [VIP]);
-    assert_eq!(sent.iter().filter(|frame| **frame == announcement(0, VIP)).count(), 3);
-    assert_eq!((sent.contains(&probe(0, VIP)), sent.len(), lost), (true, 4, 4));
+    assert_eq!(sent.iter().filter(|frame| **frame == announcement(InterfaceId(0), VIP)).count(), 3);
+    assert_eq!((sent.contains(&probe(InterfaceId(0), VIP)), sent.len(), lost), (true, 4, 4));
 }
 
 #[test]
 fn a_port_without_a_link_is_not_waited_for_and_says_all_once_it_has_one() {
     let elsewhere = Ipv4Addr::new(203, 0, 113, 1);
     let mut announcer = announcer(EVERY_MS);
-    announcer.link_down(0);
+    announcer.link_down(InterfaceId(0));
     announcer.announce(0, VIP);
     announcer.announce(0, elsewhere);
     let sent = run(&mut announcer, 0, 10_000);
-    assert!(sent.iter().all(|(_, frame)| frame.port == 1), "{sent:?}");
+    assert!(sent.iter().all(|(_, frame)| frame.interface == InterfaceId(1)), "{sent:?}");
     assert_eq!(announced(&announcer), [elsewhere], "the VIP's only port has said nothing");
-    announcer.link_up(10_000, 0);
+    announcer.link_up(10_000, InterfaceId(0));
     let sent = run(&mut announcer, 10_000, 20_000);
     let count = |frame| sent.iter().filter(|(_, f)| *f == frame).count();
-    assert_eq!([VIP, elsewhere, WAN].map(|address| count(announcement(0, address))), [3, 3, 3]);
+    assert_eq!(
+        [VIP, elsewhere, WAN].map(|address| count(announcement(InterfaceId(0), address))),
+        [3, 3, 3]
+    );
     assert_eq!(announced(&announcer), [VIP, elsewhere]);
     // One that goes down while an address is being announced is not waited for either.
     let third = Ipv4Addr::new(203, 0, 113, 2);
     announcer.announce(20_000, third);
     run(&mut announcer, 20_000, 21_500);
-    announcer.link_down(0);
+    announcer.link_down(InterfaceId(0));
     run(&mut announcer, 21_500, 23_000);
     assert_eq!(announced(&announcer), [VIP, elsewhere, third]);
 }
@@ -150,16 +157,20 @@ fn a_link_that_comes_up_hears_all_of_its_addresses_three_times() {
     let mut announcer = announcer(EVERY_MS);
     announcer.announce(0, VIP);
     run(&mut announcer, 0, 10_000);
-    announcer.link_up(10_000, 0);
+    announcer.link_up(10_000, InterfaceId(0));
     assert_eq!(announced(&announcer), [VIP], "that it was is still true");
     let sent = run(&mut announcer, 10_000, 59_000);
-    let at = |ms| [(ms, announcement(0, WAN)), (ms, announcement(0, VIP))];
+    let at =
+        |ms| [(ms, announcement(InterfaceId(0), WAN)), (ms, announcement(InterfaceId(0), VIP))];
     let mut expected = [at(10_000), at(11_000), at(12_000)].concat();
     // Its sixth announcement.
-    expected.insert(5, (12_000, probe(0, VIP)));
+    expected.insert(5, (12_000, probe(InterfaceId(0), VIP)));
     assert_eq!(sent, expected);
     let sent = run(&mut announcer, 59_000, 72_002);
-    assert_eq!(sent, [vec![(60_000, announcement(1, LAN))], at(72_000).to_vec()].concat());
+    assert_eq!(
+        sent,
+        [vec![(60_000, announcement(InterfaceId(1), LAN))], at(72_000).to_vec()].concat()
+    );
 }
 
 /// As 2,283 VIPs of which 510 never left, and more.
@@ -170,9 +181,10 @@ fn ten_thousand_vips_leave_three_times_within_ten_seconds_and_hold_up_no_defence
     vips.iter().for_each(|vip| announcer.announce(0, *vip));
     let mut sent = run(&mut announcer, 0, 2_000);
     assert_eq!(announced(&announcer), NONE);
-    assert!(announcer.claimed(2_000, 1, vips[7_000]));
+    assert!(announcer.claimed(2_000, InterfaceId(1), vips[7_000]));
     sent.extend(run(&mut announcer, 2_000, 9_000));
-    let defence = sent.iter().find(|(at, f)| *at >= 2_000 && *f == announcement(1, vips[7_000]));
+    let defence =
+        sent.iter().find(|(at, f)| *at >= 2_000 && *f == announcement(InterfaceId(1), vips[7_000]));
     assert!(defence.unwrap().0 <= 2_002, "{defence:?}");
     assert_eq!(announced(&announcer), vips, "all within 9 s");
     sent.extend(run(&mut announcer, 9_000, 120_000));
@@ -205,18 +217,22 @@ fn a_claim_is_answered_at_once_and_at_most_every_ten_seconds() {
     let mut sent = Vec::new();
     for now_ms in 5_000..45_000 {
         // On two ports: it is answered for on both.
-        for port in [0, 1] {
+        for port in [0, 1].map(InterfaceId) {
             announcer.claimed(now_ms, port, VIP);
         }
         sent.extend(all_due(&mut announcer, now_ms).into_iter().map(|f| (now_ms, f)));
     }
-    for port in [0, 1] {
-        let at: Vec<u64> = sent.iter().filter(|(_, f)| f.port == port).map(|(at, _)| *at).collect();
+    for port in [0, 1].map(InterfaceId) {
+        let at: Vec<u64> =
+            sent.iter().filter(|(_, f)| f.interface == port).map(|(at, _)| *at).collect();
         assert_eq!(at, [5_000, 15_000, 25_000, 35_000], "port {port}");
     }
-    assert!(announcer.claimed(50_000, 0, WAN), "a port's own address, on its port");
-    assert!(!announcer.claimed(50_000, 1, WAN), "and nowhere else");
+    assert!(announcer.claimed(50_000, InterfaceId(0), WAN), "a port's own address, on its port");
+    assert!(!announcer.claimed(50_000, InterfaceId(1), WAN), "and nowhere else");
     let unannounced = Ipv4Addr::new(192, 0, 2, 7);
-    assert!(announcer.claimed(50_000, 0, unannounced), "a VIP that control has not announced");
-    assert!(!announcer.claimed(50_001, 0, unannounced));
+    assert!(
+        announcer.claimed(50_000, InterfaceId(0), unannounced),
+        "a VIP that control has not announced"
+    );
+    assert!(!announcer.claimed(50_001, InterfaceId(0), unannounced));
 }

@@ -12,6 +12,7 @@ use super::outgoing::Outgoing;
 use super::ports::Ports;
 use crate::config::InterfaceAddress;
 use announcer::Announcer;
+use sluice_path::ids::InterfaceId;
 use voice::{ArpFrame, Says};
 
 /// Frames on their way to the wire; the next ones leave when it is known what has become of these.
@@ -61,17 +62,17 @@ impl Announcements {
     }
 
     /// A port's link came up, or went down.
-    pub fn link(&mut self, now_ms: u64, port: u16, is_up: bool) {
+    pub fn link(&mut self, now_ms: u64, interface: InterfaceId, is_up: bool) {
         if is_up {
-            self.announcer.link_up(now_ms, port);
+            self.announcer.link_up(now_ms, interface);
         } else {
-            self.announcer.link_down(port);
+            self.announcer.link_down(interface);
         }
     }
 
     /// Another host claims one of our addresses: defend it, unless that was done lately. Whether it is.
-    pub fn claimed(&mut self, now_ms: u64, port: u16, address: Ipv4Addr) -> bool {
-        self.announcer.claimed(now_ms, port, address)
+    pub fn claimed(&mut self, now_ms: u64, interface: InterfaceId, address: Ipv4Addr) -> bool {
+        self.announcer.claimed(now_ms, interface, address)
     }
 
     /// Send what is to be told now, a batch at a time.
@@ -82,13 +83,13 @@ impl Announcements {
         while self.batch.frames.len() < MOST_ON_THEIR_WAY
             && let Some(frame) = self.announcer.due(now_ms)
         {
-            let ArpFrame { port, address, says } = frame;
-            let mac = ports.mac(port);
+            let ArpFrame { interface, address, says } = frame;
+            let mac = ports.mac(interface.port());
             let bytes = match says {
                 Says::Announcement => arp::build_announcement(mac, address),
                 Says::Probe => arp::build_request(mac, Ipv4Addr::UNSPECIFIED, address),
             };
-            if !outgoing.send(port, &bytes) {
+            if !outgoing.send(interface, &bytes) {
                 self.announcer.lost(frame);
                 break;
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use crate::config::InterfaceAddress;
+use sluice_path::ids::InterfaceId;
 
 /// Frames per second of each port for what is new, defended or probed for: 10,000 addresses, which are
 /// 40,000 frames, within 7 s.
@@ -14,8 +15,8 @@ const AGAIN_RATE: Rate = Rate { per_second: 1_000, at_once: 64 };
 /// A frame to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArpFrame {
-    /// Index of the port that it leaves by.
-    pub port: u16,
+    /// The interface that it leaves by.
+    pub interface: InterfaceId,
     /// The address that it is about.
     pub address: Ipv4Addr,
     /// What it says.

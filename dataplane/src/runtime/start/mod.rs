@@ -13,10 +13,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sluice_path::counters::WorkerCounters;
 use sluice_path::host_flows::HostFlows;
-use sluice_path::ids::WorkerId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::ledger::Ledger;
 use sluice_path::memory::Pages;
-use sluice_path::pipeline::{PipelineConfig, PortInfo, Steering};
+use sluice_path::pipeline::{InterfaceInfo, PipelineConfig, Steering};
 use sluice_path::resolver::Resolver;
 use sluice_path::slots;
 use sluice_path::snapshot::Compiled;
@@ -82,10 +82,11 @@ pub enum StartError {
 }
 
 /// Addresses of the ports, each with its port's number.
-pub fn port_addresses(config: &Config) -> Vec<(Ipv4Addr, u16)> {
+pub fn own_addresses(config: &Config) -> Vec<(Ipv4Addr, InterfaceId)> {
     (0..)
+        .map(InterfaceId)
         .zip(&config.ports)
-        .flat_map(|(index, port)| port.addresses.iter().map(move |a| (a.address(), index)))
+        .flat_map(|(interface, port)| port.addresses.iter().map(move |a| (a.address(), interface)))
         .collect()
 }
 
@@ -116,7 +117,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let pipeline = pipeline_config(&config, &opened, steering, seed, &host_flows);
     let own_ports = pipeline.steering.owners.all_own_ports(worker_count as u16);
     let routes = Arc::clone(&pipeline.routes);
-    let compiled = Compiled::empty(&port_addresses(&config), own_ports, seed, routes);
+    let compiled = Compiled::empty(&own_addresses(&config), own_ports, seed, routes);
     let compiled = Arc::new(ArcSwap::from_pointee(compiled));
 
     let (opened, queues) = workers::split_queues(opened, worker_count);
@@ -147,7 +148,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let main = MainLoop {
         // 53 bits: whoever reads numbers as IEEE doubles, as JSON may (RFC 8259, 6), reads it whole.
         started: Started { boot_id: random_u64()? >> 11, at_ms, conn_table_bytes },
-        resolver: Resolver::new(config.limits.neighbours as usize).with_port_names(names),
+        resolver: Resolver::new(config.limits.neighbours as usize).with_interface_names(names),
         announcements: announcements(&config, &ports, at_ms),
         crew,
         ports,
@@ -182,7 +183,7 @@ fn pipeline_config(
     host_flows: &Arc<HostFlows>,
 ) -> PipelineConfig {
     let workers = config.runtime.worker_cpus.len();
-    let ports = config.ports.iter().zip(opened).map(|(port, opened)| PortInfo {
+    let interfaces = config.ports.iter().zip(opened).map(|(port, opened)| InterfaceInfo {
         mac: MacAddr(opened.port.mac()),
         mtu: opened.port.mtu(),
         address: port.addresses[0].address(),
@@ -198,7 +199,7 @@ fn pipeline_config(
         neighbours: config.limits.neighbours as u16,
         service_slots: slots::service_slots(config.limits.services) as usize,
         backend_slots: slots::backend_slots(config.limits.backends) as usize,
-        ports: ports.collect(),
+        interfaces: interfaces.collect(),
         routes: Arc::new(RouteTable::new(config.networks(), &config.routes)),
         seed,
         host_flows: Arc::clone(host_flows),
@@ -214,7 +215,7 @@ fn start_compiler(
 ) -> Result<Compiler, StartError> {
     let parts = compiler::Parts {
         limits: config.limits,
-        port_addresses: port_addresses(config),
+        own_addresses: own_addresses(config),
         workers: crew.workers().iter().map(|h| Arc::clone(&h.counters)).collect(),
     };
     Compiler::start(parts, compiled.load_full()).map_err(StartError::Thread)

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::flow::FlowKey;
-use crate::ids::WorkerId;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::testkit::{self, *};
 use sluice_api::{Mode, Protocol, Snapshot};
 
@@ -27,14 +27,14 @@ fn stray_of_a_backend(protocol: Protocol) -> FlowKey {
 
 /// A TCP frame with these numbers.
 fn segment(
-    port: u16,
+    port: InterfaceId,
     key: &FlowKey,
     seq: u32,
     ack: u32,
     flags: TcpFlags,
     payload: &[u8],
 ) -> Vec<u8> {
-    let mut frame = packet(PORT_MACS[usize::from(port)], key, flags, payload);
+    let mut frame = packet(PORT_MACS[port.index()], key, flags, payload);
     let end = 34 + 20 + payload.len();
     frame[38..42].copy_from_slice(&seq.to_be_bytes());
     frame[42..46].copy_from_slice(&ack.to_be_bytes());
@@ -46,7 +46,12 @@ fn segment(
 
 /// What answers one packet; it counts as dropped for one reason.
 #[track_caller]
-fn answer(h: &mut Harness, port: u16, bytes: Vec<u8>, reason: DropReason) -> Option<Vec<u8>> {
+fn answer(
+    h: &mut Harness,
+    port: InterfaceId,
+    bytes: Vec<u8>,
+    reason: DropReason,
+) -> Option<Vec<u8>> {
     let before = h.drops(reason);
     let mut out = h.receive(port, [bytes]);
     assert_eq!(h.drops(reason), before + 1, "{:?}", h.all_drops());

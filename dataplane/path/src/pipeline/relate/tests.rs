@@ -13,6 +13,7 @@ use super::Related;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::Frame;
+use crate::ids::InterfaceId;
 use crate::ids::WorkerId;
 use crate::pipeline::steer::Steering;
 use crate::table::owner::Owners;
@@ -63,8 +64,8 @@ impl Site {
         let mut h = Harness::new(&snapshot(1, vec![service]), 100);
         let client = client_flow(protocol);
         let data = [0xa5; 601];
-        let pass = |h: &mut Harness, port: u16, key: &FlowKey, flags| {
-            let bytes = packet(PORT_MACS[port as usize], key, flags, &data);
+        let pass = |h: &mut Harness, port: InterfaceId, key: &FlowKey, flags| {
+            let bytes = packet(PORT_MACS[port.index()], key, flags, &data);
             let out = h.receive(port, [bytes.clone()]);
             (ip_packet(&bytes), out.transmitted[0].1.clone())
         };
@@ -88,7 +89,7 @@ impl Site {
         Site { h, sent: [sent, reply], arrived: [arrived, at_client] }
     }
 
-    fn drop_of(&mut self, port: u16, frame: Vec<u8>) -> Option<DropReason> {
+    fn drop_of(&mut self, port: InterfaceId, frame: Vec<u8>) -> Option<DropReason> {
         let before = self.h.all_drops();
         let out = self.h.receive(port, [frame]);
         assert!(out.to_kernel.is_empty() && out.handed_over.is_empty());
@@ -177,7 +178,7 @@ fn senders_get_errors_about_what_they_sent_whatever_the_kind_the_side_and_the_mo
                             let far = [BACKEND, CLIENT][side];
                             let from = if index % 2 == 0 { ROUTERS[1 - side] } else { far };
                             let bytes = error(
-                                PORT_MACS[port as usize],
+                                PORT_MACS[port.index()],
                                 (from, ours),
                                 kind,
                                 &arrived,
@@ -198,7 +199,7 @@ fn senders_get_errors_about_what_they_sent_whatever_the_kind_the_side_and_the_mo
                                 }
                             };
                             let expected = error(to_mac, addresses, kind, &sent, quoted);
-                            let expected = one_hop_on(&expected, PORT_MACS[to_port as usize]);
+                            let expected = one_hop_on(&expected, PORT_MACS[to_port.index()]);
                             assert_eq!(left_by, to_port);
                             assert_eq!(
                                 frame.into_bytes(),
@@ -417,24 +418,24 @@ fn errors_come_to_the_worker_that_has_the_conn() {
             let arrived = ip_packet(asked[owner].transmitted[0].1.bytes());
             let reply = ip_packet(&packet(PORT_MACS[0], &back(&key), TcpFlags::NONE, b"!"));
             let backend = Ipv4Addr::from(<[u8; 4]>::try_from(&arrived[16..20]).unwrap());
-            for (in_port, from, to, about) in
+            for (interface, from, to, about) in
                 [(BACKEND_PORT, backend, LOCAL, &arrived), (CLIENT_PORT, CLIENT, VIP, &reply)]
             {
-                let mac = PORT_MACS[in_port as usize];
+                let mac = PORT_MACS[interface.index()];
                 let bytes = error(mac, (from, to), KINDS[2], about, 28);
                 for w in 0..3 {
-                    let mis_steered = workers[w].counters.queue(in_port).mis_steered.get();
-                    let mut out = workers[w].receive(in_port, [bytes.clone()]);
+                    let mis_steered = workers[w].counters.queue(interface.port()).mis_steered.get();
+                    let mut out = workers[w].receive(interface, [bytes.clone()]);
                     if w != owner {
                         let (next, tag, frame) = out.handed_over.remove(0);
-                        assert_eq!((next.index(), tag), (owner, in_port));
+                        assert_eq!((next.index(), tag), (owner, interface));
                         let meta = Meta::received(tag, true);
                         out = workers[owner].receive_meta(meta, [frame.into_bytes()]);
                         moved += 1;
                     }
                     let sent_on = out.transmitted.len();
                     assert_eq!(sent_on, 1, "{w} {owner} {:?}", workers[owner].all_drops());
-                    let now = workers[w].counters.queue(in_port).mis_steered.get();
+                    let now = workers[w].counters.queue(interface.port()).mis_steered.get();
                     assert_eq!(now, mis_steered, "that is not the NIC's fault");
                 }
             }
@@ -477,8 +478,8 @@ fn a_quoted_sequence_number_must_be_one_that_is_under_way() {
         let service = testkit::service("web", 80, Protocol::Tcp, mode, 1);
         let mut h = Harness::new(&snapshot(1, vec![service]), 100);
         let client = flow(Protocol::Tcp, (CLIENT, 5_000), (VIP, 80));
-        let mut pass = |port: u16, key: &FlowKey, flags, numbers, data: &[u8]| {
-            let mac = PORT_MACS[port as usize];
+        let mut pass = |port: InterfaceId, key: &FlowKey, flags, numbers, data: &[u8]| {
+            let mac = PORT_MACS[port.index()];
             let out = h.receive(port, [segment(mac, key, flags, numbers, data)]);
             inspect(&out.transmitted[0].1).0
         };
@@ -497,7 +498,7 @@ fn a_quoted_sequence_number_must_be_one_that_is_under_way() {
         let at_backend = (BACKEND_PORT, to_backend, client_seq, (ROUTERS[1], LOCAL));
         let sides = if mode == Mode::Dr { vec![to_client] } else { vec![to_client, at_backend] };
         for (port, quoted, last, addresses) in sides {
-            let mac = PORT_MACS[port as usize];
+            let mac = PORT_MACS[port.index()];
             let sent_on = |h: &mut Harness, seq: u32| {
                 h.now += 50;
                 let about = segment(mac, &quoted, TcpFlags::ACK, (seq, 1), b"data");

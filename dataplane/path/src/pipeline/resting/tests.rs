@@ -10,6 +10,7 @@ use sluice_wire::tcp::TcpFlags;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
+use crate::ids::InterfaceId;
 use crate::ids::WorkerId;
 use crate::table::conn::state::ConnState;
 use crate::table::conn::wheel::SLOT_MS;
@@ -101,7 +102,7 @@ impl Site {
         }
     }
 
-    fn send(&mut self, port: u16, packet: Vec<u8>) -> Vec<MemFrame> {
+    fn send(&mut self, port: InterfaceId, packet: Vec<u8>) -> Vec<MemFrame> {
         let out = self.h.receive_meta(Meta::received(port, true), [packet]);
         let frames: Vec<_> = out.transmitted.into_iter().map(|(_, frame)| frame).collect();
         if port == CLIENT_PORT {

@@ -10,6 +10,7 @@ use super::{FIRST_PACKETS, Steering, Trust};
 use crate::burst::Meta;
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::MemFrame;
+use crate::ids::InterfaceId;
 use crate::ids::WorkerId;
 use crate::table::owner::Owners;
 use crate::table::spread::Spread;
@@ -68,6 +69,11 @@ fn reply(key: &FlowKey) -> FlowKey {
     FlowKey::from(&Tuple::from(key).reversed())
 }
 
+/// The other one of the two.
+fn other(side: InterfaceId) -> InterfaceId {
+    InterfaceId(1 - side.0)
+}
+
 impl Site {
     /// Workers of which `claims` says what the ports say about themselves.
     fn new(workers: u16, rule: Option<&Arc<Spread>>, claims: [bool; 2], nics: [Nic; 2]) -> Site {
@@ -82,24 +88,24 @@ impl Site {
     }
 
     /// A packet comes in; what leaves, by whichever worker. Nothing is lost on the way.
-    fn receive(&mut self, port: u16, key: &FlowKey, flags: TcpFlags) -> FlowKey {
-        let queue = match &self.nics[usize::from(port)] {
+    fn receive(&mut self, port: InterfaceId, key: &FlowKey, flags: TcpFlags) -> FlowKey {
+        let queue = match &self.nics[port.index()] {
             Nic::Rss(spread) => usize::from(spread.queue(&Tuple::from(key))),
             Nic::Random => self.random.below(self.workers.len()),
             Nic::OneQueue => 0,
         };
-        let bytes = packet(PORT_MACS[usize::from(port)], key, flags, b"data");
+        let bytes = packet(PORT_MACS[port.index()], key, flags, b"data");
         let mut out = self.workers[queue].receive(port, [bytes]);
-        if let Some((worker, in_port, frame)) = out.handed_over.pop() {
+        if let Some((worker, interface, frame)) = out.handed_over.pop() {
             self.handed_over += 1;
             assert_ne!(worker.index(), queue);
-            let meta = Meta::received(in_port, true);
+            let meta = Meta::received(interface, true);
             out = self.workers[worker.index()].receive_meta(meta, [frame.into_bytes()]);
         }
         let drops: Vec<_> = self.workers.iter().map(Harness::all_drops).collect();
         assert_eq!(out.transmitted.len(), 1, "{key:?} {flags:?} {drops:?}");
-        let (to, frame): (u16, MemFrame) = out.transmitted.remove(0);
-        assert_eq!(to, 1 - port);
+        let (to, frame): (InterfaceId, MemFrame) = out.transmitted.remove(0);
+        assert_eq!(to, other(port));
         let (key, is_sound) = inspect(&frame);
         assert!(is_sound);
         key
@@ -129,12 +135,12 @@ impl Site {
         numbers.map(|number| (number, self.connect(number))).collect()
     }
 
-    fn mis_steered(&self, port: u16) -> u64 {
-        self.workers.iter().map(|w| w.counters.queue(port).mis_steered.get()).sum()
+    fn mis_steered(&self, port: InterfaceId) -> u64 {
+        self.workers.iter().map(|w| w.counters.queue(port.port()).mis_steered.get()).sum()
     }
 
-    fn trusts(&self, port: u16) -> Vec<Trust> {
-        let gauge = |w: &Harness| Trust::from_gauge(w.counters.queue(port).trust.get());
+    fn trusts(&self, port: InterfaceId) -> Vec<Trust> {
+        let gauge = |w: &Harness| Trust::from_gauge(w.counters.queue(port.port()).trust.get());
         self.workers.iter().map(gauge).collect()
     }
 
@@ -156,14 +162,18 @@ fn honest_nics_bring_every_packet_to_its_owner() {
             site.go_on(&conns);
             site.assert_nothing_lost();
             assert_eq!(site.handed_over, 0, "{name}");
-            assert_eq!([site.mis_steered(0), site.mis_steered(1)], [0, 0], "{name}");
+            assert_eq!(
+                [site.mis_steered(CLIENT_PORT), site.mis_steered(BACKEND_PORT)],
+                [0, 0],
+                "{name}"
+            );
             // The symmetric key spreads clients that are so much alike less evenly.
             let least = if name.starts_with("symmetric") { 1 } else { 500 };
             for (worker, h) in site.workers.iter().enumerate() {
                 let conns = h.counters.conns.get();
                 assert!(conns >= least, "{name}: {conns} of worker {worker} of {workers}");
                 for port in [CLIENT_PORT, BACKEND_PORT] {
-                    let looked_at = h.counters.queue(port).rx_packets.get();
+                    let looked_at = h.counters.queue(port.port()).rx_packets.get();
                     let enough = looked_at >= FIRST_PACKETS;
                     let expected = if enough { Trust::Trusted } else { Trust::Checking };
                     assert_eq!(site.trusts(port)[worker], expected, "{name} {looked_at}");
@@ -180,7 +190,10 @@ fn tables_of_any_length_agree_where_they_spread_alike() {
     let nics = [Nic::Rss(large), Nic::Rss(Arc::clone(&small))];
     let mut site = Site::new(4, Some(&small), [true, true], nics);
     site.connect_all(0..4_000);
-    assert_eq!((site.handed_over, site.mis_steered(0) + site.mis_steered(1)), (0, 0));
+    assert_eq!(
+        (site.handed_over, site.mis_steered(CLIENT_PORT) + site.mis_steered(BACKEND_PORT)),
+        (0, 0)
+    );
 }
 
 /// What a NIC without any sense does costs handovers, and no conn: neither those that were made
@@ -249,16 +262,16 @@ fn a_port_with_rss_and_one_without_work_together() {
             let rule = spread(&RssKey::generate(6), 128, workers);
             let mut nics = [Nic::Random, Nic::Random];
             let mut claims = [false, false];
-            nics[usize::from(rss_port)] = Nic::Rss(Arc::clone(&rule));
-            claims[usize::from(rss_port)] = true;
+            nics[rss_port.index()] = Nic::Rss(Arc::clone(&rule));
+            claims[rss_port.index()] = true;
             let mut site = Site::new(workers, Some(&rule), claims, nics);
             let conns = site.connect_all(0..u32::from(workers) * 1_200);
             let before = site.handed_over;
             site.go_on(&conns[..1_000]);
             site.assert_nothing_lost();
-            assert_eq!(site.mis_steered(0) + site.mis_steered(1), 0);
+            assert_eq!(site.mis_steered(CLIENT_PORT) + site.mis_steered(BACKEND_PORT), 0);
             assert!(site.trusts(rss_port).iter().all(|t| *t == Trust::Trusted));
-            assert!(site.trusts(1 - rss_port).iter().all(|t| *t == Trust::None));
+            assert!(site.trusts(other(rss_port)).iter().all(|t| *t == Trust::None));
             // Half of the packets come by the other port, and all but one in so many go over.
             let expected = 1_000 * u64::from(workers - 1) / u64::from(workers);
             assert!((site.handed_over - before).abs_diff(expected) < 100);
@@ -273,7 +286,10 @@ fn without_rss_everything_is_handed_over_as_before() {
         let conns = site.connect_all(0..2_000);
         site.go_on(&conns);
         site.assert_nothing_lost();
-        assert!(site.handed_over > 2_000 && site.mis_steered(0) + site.mis_steered(1) == 0);
+        assert!(
+            site.handed_over > 2_000
+                && site.mis_steered(CLIENT_PORT) + site.mis_steered(BACKEND_PORT) == 0
+        );
     }
 }
 

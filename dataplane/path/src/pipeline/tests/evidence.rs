@@ -49,7 +49,7 @@ impl Connection {
     }
 }
 
-fn sent(h: &mut Harness, port: u16, bytes: Vec<u8>) -> FlowKey {
+fn sent(h: &mut Harness, port: InterfaceId, bytes: Vec<u8>) -> FlowKey {
     let out = h.receive(port, [bytes]).transmitted;
     assert_eq!(out.len(), 1, "{:?}", h.all_drops());
     inspect(&out[0].1).0
@@ -430,7 +430,7 @@ fn a_source_from_behind_another_port_is_not_believed() {
     c.works(&mut h);
 
     // Where it is switched off, all ports are believed.
-    h.pipeline.tables.ports.iter_mut().for_each(|port| port.checks_source = false);
+    h.pipeline.tables.interfaces.iter_mut().for_each(|port| port.checks_source = false);
     let bytes = segment(PORT_MACS[0], &back(&c.backend), ACK, (c.ack, c.seq), b"asymmetric");
     assert_eq!(sent(&mut h, CLIENT_PORT, bytes), back(&c.client));
 }

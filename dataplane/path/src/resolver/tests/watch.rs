@@ -11,9 +11,9 @@ fn backends(addresses: impl IntoIterator<Item = u32>) -> Arc<BackendHops> {
     let route = crate::table::route::Route {
         destination: "172.16.0.0/12".parse().unwrap(),
         via: Ipv4Addr::from_bits(GATEWAY),
-        port: PORT,
+        interface: LAN,
     };
-    let routes = crate::table::route::RouteTable::new([(PORT, network)], &[route]);
+    let routes = crate::table::route::RouteTable::new([(LAN, network)], &[route]);
     Arc::new(BackendHops::new(addresses, &routes))
 }
 
@@ -27,8 +27,7 @@ fn unreachable(resolver: &Resolver) -> Vec<(u32, Option<u32>)> {
 }
 
 fn requests(out: &[(u64, Action)], target: u32) -> Vec<u64> {
-    let asks =
-        |action: &Action| matches!(action, Action::Request { target: of, .. } if *of == target);
+    let asks = |action: &Action| matches!(action, Action::Request { target: of, .. } if of.address == target);
     out.iter().filter(|(_, action)| asks(action)).map(|(at, _)| *at).collect()
 }
 
@@ -41,7 +40,7 @@ fn a_backends_next_hop_is_known_to_be_dead_without_a_packet_and_asked_for_each_s
     assert_eq!(requests(&out, A), [1_000, 2_000, 3_000], "before anybody wants it");
     assert_eq!(requests(&out, GATEWAY), [1_000, 2_000, 3_000], "once for both behind it");
     assert_eq!(unreachable(&resolver), [], "a lost answer or two is no failure");
-    resolver.seen(3_900, PORT, A, MAC, true, true);
+    resolver.seen(3_900, hop(A), MAC, true, true);
     let out = run(&mut resolver, 4_000, 20_000);
     assert_eq!(unreachable(&resolver), [(FAR[0], Some(GATEWAY)), (FAR[1], Some(GATEWAY))]);
     assert_eq!(resolver.unreachable_changes(), 1);
@@ -49,9 +48,9 @@ fn a_backends_next_hop_is_known_to_be_dead_without_a_packet_and_asked_for_each_s
     let events = out.iter().filter(|(_, a)| matches!(a, Action::Event { .. })).count();
     assert_eq!(events, 1);
     // A worker that wants it is told at once, and changes nothing.
-    resolver.want(20_100, PORT, GATEWAY, SITE);
+    resolver.want(20_100, hop(GATEWAY), SITE);
     assert_eq!(actions(&mut resolver), [publish(GATEWAY, NeighbourState::Failed)]);
-    resolver.seen(20_200, PORT, GATEWAY, OTHER, true, true);
+    resolver.seen(20_200, hop(GATEWAY), OTHER, true, true);
     assert_eq!((unreachable(&resolver), resolver.unreachable_changes()), (vec![], 2));
     assert_eq!(actions(&mut resolver), [reachable(GATEWAY, OTHER)]);
 }
@@ -61,7 +60,7 @@ fn a_backend_that_dies_while_nobody_sends_to_it_is_found_out() {
     let mut resolver = resolver();
     resolver.watch(0, backends([A]));
     run(&mut resolver, 0, 0);
-    resolver.seen(0, PORT, A, MAC, true, true);
+    resolver.seen(0, hop(A), MAC, true, true);
     let out = run(&mut resolver, 100, 41_000);
     let asked = requests(&out, A);
     assert_eq!(asked[0], 30_000, "confirmed when that is old, and not before");
@@ -73,7 +72,7 @@ fn a_backend_that_dies_while_nobody_sends_to_it_is_found_out() {
 #[test]
 fn what_was_failed_before_it_was_a_backends_counts_and_what_is_none_any_more_does_not() {
     let mut resolver = resolver();
-    resolver.want(0, PORT, A, SITE);
+    resolver.want(0, hop(A), SITE);
     run(&mut resolver, 0, 10_000);
     assert_eq!((state(&resolver).0, unreachable(&resolver)), ("failed", vec![]));
     resolver.watch(10_100, backends([A]));
@@ -119,7 +118,7 @@ fn nothing_is_held_against_a_backend_while_answers_may_be_lost() {
 #[test]
 fn many_dead_backends_hold_up_nobody() {
     let network = "10.0.0.0/16".parse().unwrap();
-    let routes = crate::table::route::RouteTable::new([(PORT, network)], &[]);
+    let routes = crate::table::route::RouteTable::new([(LAN, network)], &[]);
     let all = (0..3_000).map(|n| 0x0a00_0100 + n);
     let mut resolver = Resolver::new(4_096);
     resolver.watch(0, Arc::new(BackendHops::new(all, &routes)));
@@ -127,7 +126,7 @@ fn many_dead_backends_hold_up_nobody() {
     for now_ms in (0..20_000).step_by(2) {
         resolver.tick(now_ms);
         if now_ms % 100 == 50 {
-            resolver.want(now_ms, PORT, A + now_ms as u32 % 7 * 0x1_0000, SITE);
+            resolver.want(now_ms, hop(A + now_ms as u32 % 7 * 0x1_0000), SITE);
         }
         sent.extend(resolver.take_actions().map(|action| (now_ms, action)));
     }
@@ -147,7 +146,7 @@ fn many_dead_backends_hold_up_nobody() {
 #[test]
 fn a_wanted_one_does_not_wait_among_those_that_nobody_wants() {
     let network = "10.0.0.0/16".parse().unwrap();
-    let routes = crate::table::route::RouteTable::new([(PORT, network)], &[]);
+    let routes = crate::table::route::RouteTable::new([(LAN, network)], &[]);
     let all = (0..600).map(|n| 0x0a00_0100 + n);
     let mut resolver = Resolver::new(1_024);
     resolver.watch(0, Arc::new(BackendHops::new(all, &routes)));
@@ -157,6 +156,6 @@ fn a_wanted_one_does_not_wait_among_those_that_nobody_wants() {
     let last = 0x0a00_0100 + 599;
     let out: Vec<_> = actions(&mut resolver).into_iter().map(|action| (4, action)).collect();
     assert_eq!((out.len(), requests(&out, last)), (102, vec![]));
-    resolver.want(4, PORT, last, SITE);
+    resolver.want(4, hop(last), SITE);
     assert_eq!(actions(&mut resolver), [broadcast(last)]);
 }

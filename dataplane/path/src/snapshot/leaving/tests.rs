@@ -182,7 +182,7 @@ fn an_address_is_not_fought_for() {
     assert!(matches!(
         h.messages[..],
         [crate::pipeline::ToMain::Arp { sender, mac, conflict: false, .. }]
-            if sender == VIP.to_bits() && mac == theirs
+            if sender.address == VIP.to_bits() && mac == theirs
     ));
     assert!(h.compiled.leaving.release(VIP.to_bits()));
     assert!(!h.compiled.leaving.release(VIP.to_bits()), "once");

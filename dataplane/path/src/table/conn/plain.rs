@@ -7,6 +7,7 @@ use super::seq::Seqs;
 use super::state::{ConnState, Fins};
 use super::wheel::Link;
 use crate::flow::{FlowKey, Tuple};
+use crate::ids::InterfaceId;
 use crate::network::MAX_PORTS;
 use crate::table::neighbour::NextHopRef;
 use crate::time::Millis;
@@ -27,7 +28,7 @@ pub struct NewConn {
     /// First state.
     pub state: ConnState,
     /// The port that the client's packet came in by.
-    pub in_port: u16,
+    pub interface: InterfaceId,
     /// Its sequence number, in TCP.
     pub seq: u32,
 }
@@ -63,7 +64,7 @@ pub struct Conn {
     pub(super) protocol: u8,
     pub(super) phase: Phase,
     /// The ports that packets come in by, [`NOT_YET`] or [`NEVER`].
-    in_ports: [u8; 2],
+    interfaces: [u8; 2],
 }
 
 /// State and FINs of a conn, in one byte.
@@ -120,7 +121,7 @@ impl Conn {
         seqs: Seqs::UNKNOWN,
         protocol: 0,
         phase: Phase::new(ConnState::Closed, Fins::NONE),
-        in_ports: [NOT_YET, NEVER],
+        interfaces: [NOT_YET, NEVER],
     };
 
     /// The packets of one direction, as they arrive.
@@ -157,7 +158,7 @@ impl Conn {
     /// Whether packets are rewritten; in DR they are not, and replies never pass here.
     #[inline(always)]
     pub fn is_full_nat(&self) -> bool {
-        self.in_ports[1] != NEVER
+        self.interfaces[1] != NEVER
     }
 
     /// Where packets of one direction are sent: the backend's or the client's address.
@@ -206,13 +207,13 @@ impl Conn {
 
     /// Whether packets of a direction are known to come in by a port.
     #[inline(always)]
-    pub fn comes_by(&self, direction: usize, port: u16) -> bool {
-        u16::from(self.in_ports[direction]) == port
+    pub fn comes_by(&self, direction: usize, interface: InterfaceId) -> bool {
+        u16::from(self.interfaces[direction]) == interface.0
     }
 
     /// Note that packets of a direction come in by a port.
-    pub fn set_in_port(&mut self, direction: usize, port: u16) {
-        self.in_ports[direction] = port as u8;
+    pub fn set_interface(&mut self, direction: usize, interface: InterfaceId) {
+        self.interfaces[direction] = interface.0 as u8;
     }
 
     /// When its last packet was seen.
@@ -255,13 +256,13 @@ impl NewConn {
             service_slot: self.service_slot,
             protocol: client.protocol,
             phase: Phase::new(self.state, Fins::NONE),
-            in_ports: [self.in_port as u8, NEVER],
+            interfaces: [self.interface.0 as u8, NEVER],
             ..Conn::FREE
         };
         line.seqs.set(0, self.seq);
         if let Some(back) = &self.from_backend {
             let from_backend = Tuple::from(back);
-            line.in_ports[1] = NOT_YET;
+            line.interfaces[1] = NOT_YET;
             line.addresses[1] = from_backend.addresses;
             line.ports[1] = from_backend.ports;
             let ip_delta = Delta::between_u32(client.src, back.dst)
