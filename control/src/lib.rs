@@ -1,13 +1,15 @@
 //! Sluice's control process: it holds the desired state, takes changes over HTTP, checks the
 //! health of backends and keeps the data plane in step. No packet ever passes through it.
 //!
-//! A change goes `http → model → store → publish`: a request becomes an [`model::Action`], the model
-//! makes the next [`model::State`] of it or says everything that is wrong, the [`store`] makes it
-//! durable, and [`publish`] sends the whole of it to the data plane. Health changes enter the same
-//! way, past the store: what was observed is never stored.
+//! A change goes `http → model → store → world → compose → publish`: a request becomes an
+//! [`model::Action`], the model makes the next [`model::State`] of it or says everything that is wrong,
+//! the [`store`] makes it durable, the next [`world::World`] has it, and [`publish`] sends what
+//! [`compose`] makes of that to the data plane. Health changes enter the same way, past the store: what
+//! was observed is never stored.
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod compose;
 pub mod config;
 pub mod dataplane_file;
 pub mod derived;
@@ -21,5 +23,7 @@ pub mod origin;
 pub mod publish;
 pub mod reload;
 pub mod server;
+pub mod states;
 pub mod store;
 pub mod watchdog;
+pub mod world;

@@ -4,6 +4,7 @@
 //! targets to check, and whether a backend counts as healthy.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sluice_api::{AdminState, Backend, BackendId, Service, Snapshot};
@@ -59,10 +60,14 @@ impl Observation {
     }
 }
 
-/// What is known of every backend that is checked.
-#[derive(Debug, Default)]
+/// What is known of the backends of one service.
+type OfService = HashMap<BackendId, Observation>;
+
+/// What is known of every backend that is checked. A copy shares all of it, and a change copies what is
+/// still shared: the list of services, and the backends of one.
+#[derive(Clone, Debug, Default)]
 pub struct Observed {
-    services: HashMap<String, HashMap<BackendId, Observation>>,
+    services: Arc<HashMap<Arc<str>, Arc<OfService>>>,
     /// What the checker's last checks saw.
     pub last_checks: LastChecks,
 }
@@ -77,11 +82,11 @@ impl Observed {
     /// so far (they were in `old`) count as healthy until a check says otherwise: adding a check to
     /// a running service interrupts nothing.
     pub fn retarget(&mut self, old: &State, new: &State, now_ms: u64) {
-        let mut known = std::mem::take(&mut self.services);
+        let mut services = HashMap::with_capacity(new.services.len());
         let before: HashMap<&str, &Service> =
             old.services.iter().map(|s| (s.name.as_str(), s)).collect();
         for service in new.services.iter().filter(|s| s.health_check.is_some()) {
-            let mut known = known.remove(&service.name).unwrap_or_default();
+            let known = self.services.get(service.name.as_str());
             let was = before.get(service.name.as_str());
             let unchecked: HashMap<BackendId, &Backend> = match was {
                 Some(was) if was.health_check.is_none() => {
@@ -99,11 +104,12 @@ impl Observed {
                 Observation::new(health, reason, now_ms)
             };
             let checked = service.backends.iter().filter(|b| is_checked(service, b));
-            let next = checked
-                .map(|b| (b.id(), known.remove(&b.id()).unwrap_or_else(|| begin(b.id()))))
-                .collect();
-            self.services.insert(service.name.clone(), next);
+            let of = |id| known.and_then(|known| known.get(&id).cloned());
+            let next: OfService =
+                checked.map(|b| (b.id(), of(b.id()).unwrap_or_else(|| begin(b.id())))).collect();
+            services.insert(service.name.as_str().into(), Arc::new(next));
         }
+        self.services = Arc::new(services);
     }
 
     /// All that is to be checked in a state.
@@ -125,11 +131,11 @@ impl Observed {
     /// What is known, for the checker to begin with.
     pub fn known(&self) -> HashMap<(String, BackendId), bool> {
         let mut known = HashMap::new();
-        for (service, backends) in &self.services {
-            for (id, observation) in backends {
+        for (service, backends) in self.services.iter() {
+            for (id, observation) in backends.iter() {
                 match observation.health {
-                    Health::Healthy => known.insert((service.clone(), *id), true),
-                    Health::Unhealthy => known.insert((service.clone(), *id), false),
+                    Health::Healthy => known.insert((service.to_string(), *id), true),
+                    Health::Unhealthy => known.insert((service.to_string(), *id), false),
                     Health::Unknown | Health::Unchecked => None,
                 };
             }
@@ -142,7 +148,9 @@ impl Observed {
     pub fn seed(&mut self, snapshot: &Snapshot, now_ms: u64) -> bool {
         let mut changed = false;
         for service in &snapshot.services {
-            let Some(known) = self.services.get_mut(&service.name) else { continue };
+            let services = Arc::make_mut(&mut self.services);
+            let Some(known) = services.get_mut(service.name.as_str()) else { continue };
+            let known = Arc::make_mut(known);
             // One that was down was not checked: nothing is known of it there either.
             for backend in service.backends.iter().filter(|b| b.state != AdminState::Down) {
                 let Some(observation) = known.get_mut(&backend.id()) else { continue };
@@ -159,9 +167,12 @@ impl Observed {
 
     /// Take a change of the checker's. Returns whether it concerns a backend that is still checked.
     pub fn note(&mut self, change: &HealthChange) -> bool {
-        let Some(observation) =
-            self.services.get_mut(&change.service).and_then(|s| s.get_mut(&change.backend))
-        else {
+        if self.one(&change.service, change.backend).is_none() {
+            return false;
+        }
+        let services = Arc::make_mut(&mut self.services);
+        let backends = services.get_mut(change.service.as_str()).map(Arc::make_mut);
+        let Some(observation) = backends.and_then(|known| known.get_mut(&change.backend)) else {
             return false;
         };
         let health = match change.healthy {
@@ -177,9 +188,13 @@ impl Observed {
         true
     }
 
+    fn one(&self, service: &str, backend: BackendId) -> Option<&Observation> {
+        self.services.get(service)?.get(&backend)
+    }
+
     /// A backend's health.
     pub fn health(&self, service: &Service, backend: &Backend) -> Health {
-        let observed = self.services.get(&service.name).and_then(|s| s.get(&backend.id()));
+        let observed = self.one(&service.name, backend.id());
         // As in `of`: only what is checked has an observation.
         observed.map_or(Health::Unchecked, |observation| observation.health)
     }
@@ -189,10 +204,7 @@ impl Observed {
         if service.health_check.is_none() {
             return true;
         }
-        self.services
-            .get(&service.name)
-            .and_then(|s| s.get(&backend.id()))
-            .is_some_and(|o| o.health == Health::Healthy)
+        self.one(&service.name, backend.id()).is_some_and(|o| o.health == Health::Healthy)
     }
 
     /// What the API shows of a backend.
@@ -201,7 +213,7 @@ impl Observed {
         if service.health_check.is_none() {
             return unchecked("the service has no health check");
         }
-        match self.services.get(&service.name).and_then(|s| s.get(&backend.id())) {
+        match self.one(&service.name, backend.id()) {
             Some(observation) => {
                 observation.clone().with(self.last_checks.of(&service.name, backend.id()))
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_api::Problems;
+use sluice_api::clock::now_ms;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -23,13 +24,15 @@ use crate::model::diff::Difference;
 use crate::model::{Environment, State, check};
 use crate::origin::{self, FileRecord};
 use crate::publish;
+use crate::states;
 use crate::store::{self, Content, Loaded, Store, StoreError};
 use crate::watchdog;
+use crate::world::World;
 
 /// How long health checks wait for what the data plane knows.
 const FIRST_CONTACT: Duration = Duration::from_millis(1_500);
-/// Least time between two looks at how services fare.
-const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Most changes of health that are taken at once.
+const MOST_CHANGES: usize = 1_024;
 /// How long requests may take to end when control stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -200,10 +203,9 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
         );
     }
     let Content { state, file, generation, unconfirmed } = content;
-    let manager = Manager::new(store, state, file, generation, events)
-        .answering(config.no_service)
-        .unconfirmed(unconfirmed);
-    let manager = Arc::new(manager);
+    let no_service = config.no_service;
+    let world = World { no_service, unconfirmed, generation, ..World::new(state, now_ms()) };
+    let manager = Arc::new(Manager::new(store, world, file, events));
     if let Some(saved) = saved {
         // The manager has told of a failure; a start that needs the write has ended above.
         let _ = manager.note_write(saved);
@@ -216,7 +218,7 @@ fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: Socke
     let (publisher, first_contact) =
         publish::start(manager.clone(), config.dataplane_socket.clone(), stopped.clone());
     let health = tokio::spawn(check_health(manager.clone(), first_contact, stopped.clone()));
-    let states = tokio::spawn(tell_states(manager.clone(), stopped.clone()));
+    let states = tokio::spawn(states::tell(manager.clone(), stopped.clone()));
     let app = App {
         manager: manager.clone(),
         dataplane: publisher.dataplane.clone(),
@@ -241,33 +243,19 @@ async fn check_health(
     let _ = timeout(FIRST_CONTACT, first_contact).await;
     let (sender, mut changes) = mpsc::unbounded_channel();
     manager.start_checks(Checker::start(sender));
+    let mut together = Vec::new();
     loop {
-        tokio::select! {
+        let count = tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
-            change = changes.recv() => match change {
-                Some(change) => manager.note_health(&change),
-                None => break,
-            },
+            count = changes.recv_many(&mut together, MOST_CHANGES) => count,
+        };
+        if count == 0 {
+            break;
         }
+        manager.note_health(&together);
+        together.clear();
     }
     manager.stop_checks();
-}
-
-/// Tell how services fare, whenever that may have changed, until control stops.
-async fn tell_states(manager: Arc<Manager>, mut stopped: watch::Receiver<bool>) {
-    let mut changes = manager.watch();
-    loop {
-        manager.tell_states();
-        // Bursts of changes are looked at together; and some things become news by waiting.
-        let next = async {
-            tokio::time::sleep(TELL_EVERY).await;
-            let _ = timeout(Duration::from_secs(1), changes.changed()).await;
-        };
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
-            () = next => {}
-        }
-    }
 }
 
 impl Server {

@@ -15,18 +15,20 @@ type Answer = Result<Response, HttpProblem>;
 
 /// All backends of a service.
 pub async fn list(Shared(app): Shared<App>, Segments(service): Segments<String>) -> Answer {
-    let state = app.manager.state();
+    let world = app.manager.world();
+    let state = &world.state;
     let service = state.find_service(&service)?;
-    let backends = view::backends(&app.manager, service);
+    let backends = view::backends(&world, service);
     Ok(view::found(tag_of(service), json!({ "backends": backends })))
 }
 
 /// One backend.
 pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: BackendPath) -> Answer {
-    let state = app.manager.state();
+    let world = app.manager.world();
+    let state = &world.state;
     let service = state.find_service(&service)?;
     let backend = find_backend(service, id)?;
-    Ok(view::found(tag_of(backend), view::backend(&app.manager, service, backend)))
+    Ok(view::found(tag_of(backend), view::backend(&world, service, backend)))
 }
 
 /// Make a backend.
@@ -36,15 +38,15 @@ pub async fn create(
     terms: Terms,
     Body(body): Body,
 ) -> Answer {
-    app.manager.state().find_service(&service)?;
+    app.manager.world().state.find_service(&service)?;
     let backend = aside(|| read::backend(body, &service, "new")).map_err(ApiProblem::Invalid)?;
     let id = backend.id();
     let action = Action::CreateBackend { service: service.clone(), backend };
     let done = app.commit(action, terms).await?;
     let location = format!("/api/v1/services/{service}/backends/{id}");
-    let service = done.state.find_service(&service)?;
+    let service = done.world.state.find_service(&service)?;
     let backend = find_backend(service, id)?;
-    let view = view::backend(&app.manager, service, backend);
+    let view = view::backend(&done.world, service, backend);
     view::created(&done, tag_of(backend), location, view)
 }
 
@@ -55,7 +57,8 @@ pub async fn replace(
     terms: Terms,
     Body(mut body): Body,
 ) -> Answer {
-    find_backend(app.manager.state().find_service(&service)?, id)?;
+    let world = app.manager.world();
+    find_backend(world.state.find_service(&service)?, id)?;
     for (field, value) in identity_fields(id) {
         set_identity(&mut body, &format!("services[{service}].backends[{id}]"), field, value)
             .map_err(ApiProblem::invalid)?;
@@ -94,7 +97,8 @@ pub async fn set_weight(
     terms: Terms,
     Body(body): Body,
 ) -> Answer {
-    find_backend(app.manager.state().find_service(&service)?, id)?;
+    let world = app.manager.world();
+    find_backend(world.state.find_service(&service)?, id)?;
     let weight = aside(|| read::weight(body, &service, id)).map_err(ApiProblem::Invalid)?;
     let action = Action::SetWeight { service: service.clone(), id, weight };
     changed(&app, &service, id, action, terms).await
@@ -127,7 +131,7 @@ async fn set_state(
 
 async fn changed(app: &App, service: &str, id: BackendId, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
-    let service = done.state.find_service(service)?;
+    let service = done.world.state.find_service(service)?;
     let backend = find_backend(service, id)?;
-    view::changed(&done, tag_of(backend), view::backend(&app.manager, service, backend))
+    view::changed(&done, tag_of(backend), view::backend(&done.world, service, backend))
 }

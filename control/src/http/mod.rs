@@ -54,8 +54,9 @@ use tower_http::cors::CorsLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::manager::{Committed, Manager};
-use crate::model::{Action, ApiProblem, State};
+use crate::model::{Action, ApiProblem};
 use crate::publish::{Dataplane, Outcome, Patience};
+use crate::world::World;
 
 use extract::Terms;
 
@@ -79,8 +80,8 @@ pub struct App {
 
 /// A change that was made.
 struct Done {
-    /// The state with it.
-    state: Arc<State>,
+    /// What is known once that is known, beside the state with the change.
+    world: World,
     /// What became of it.
     outcome: Outcome,
 }
@@ -93,8 +94,8 @@ impl App {
         let (service, backend) = action.subject();
         let commit = move |manager: &Manager| manager.commit(action, wanted.as_ref());
         let mut done = self.done(self.blocking(commit).await?, patience).await;
-        if let Some(service) = service.filter(|name| done.state.service(name).is_some()) {
-            done.outcome.unless(self.manager.left_out().part(&service, backend));
+        if let Some(service) = service.filter(|name| done.world.state.service(name).is_some()) {
+            done.outcome.unless(done.world.left_out.part(&service, backend));
         }
         Ok(done)
     }
@@ -102,7 +103,9 @@ impl App {
     /// Learn what became of a change.
     async fn done(&self, committed: Committed, patience: Patience) -> Done {
         let outcome = self.dataplane.outcome(committed.revision, patience).await;
-        Done { state: committed.state, outcome }
+        // Others may have changed the state meanwhile: what is answered is what was asked for.
+        let world = World { state: committed.state, ..World::clone(&self.manager.world()) };
+        Done { world, outcome }
     }
 
     /// Have the manager do something that blocks while the disk does.

@@ -11,10 +11,11 @@ use sluice_api::{Mode, Protocol, Service};
 use super::extract::{EventQuery, Segments};
 use super::json::Json;
 use super::{App, HttpProblem};
+use crate::compose;
 use crate::derived::{Derived, ServiceState, Surroundings};
 use crate::model::reach::cannot_work;
 use crate::model::{ApiProblem, Kind};
-use crate::publish::pending;
+use crate::world::{World, pending};
 
 type Answer = Result<Response, HttpProblem>;
 
@@ -30,8 +31,7 @@ pub async fn stats(Shared(app): Shared<App>) -> Answer {
 
 /// Counters of one service.
 pub async fn service_stats(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
-    let state = app.manager.state();
-    state.find_service(&name)?;
+    app.manager.world().state.find_service(&name)?;
     let stats = app.dataplane.stats().await?;
     match stats.services.iter().find(|s| s.name == name) {
         Some(service) => Ok(Json(service).into_response()),
@@ -92,10 +92,10 @@ async fn described_ports(app: &App) -> Result<Vec<Value>, HttpProblem> {
 
 /// Who control and the data plane are, and whether they are in step.
 pub async fn status(Shared(app): Shared<App>) -> Answer {
-    let state = app.manager.state();
     // Without the data plane the rest of the answer still stands.
     let tables = app.dataplane.stats().await.map(|s| s.tables).ok();
-    let link = app.dataplane.link();
+    let world = app.manager.world();
+    let (state, link) = (&world.state, &world.link);
     let known = link.status.as_ref();
     let mut dataplane = known.map_or(Ok(json!({})), serde_json::to_value).unwrap_or_default();
     if let Some(fields) = dataplane.as_object_mut() {
@@ -117,13 +117,13 @@ pub async fn status(Shared(app): Shared<App>) -> Answer {
         "uptime_ms": app.started.elapsed().as_millis() as u64,
         "state_version": state.version,
         "state_file": &*app.state_file,
-        "state_file_error": app.manager.writes().failing,
+        "state_file_error": world.writes.failing,
         "services": state.services.len(),
         "backends": backends,
         "pools": state.pools.len(),
     });
     let unready = link.unready();
-    let fares = state.services.iter().map(|s| (s, app.manager.derive(&state, s)));
+    let fares = compose::services(&world);
     let troubled = fares.filter(|(_, derived)| derived.state != ServiceState::Serving);
     let troubled: Vec<Value> = troubled
         .map(|(service, Derived { state, reason, .. })| {
@@ -147,21 +147,22 @@ pub async fn healthz() -> Json<Value> {
 
 /// Whether changes reach packets; tables that fill up are named while there is time.
 pub async fn readyz(Shared(app): Shared<App>) -> Answer {
-    if let Some(reason) = app.dataplane.link().unready() {
+    if let Some(reason) = app.manager.world().link.unready() {
         return Err(HttpProblem::NotReady(reason));
     }
     let (status, stats) = (app.dataplane.status().await?, app.dataplane.stats().await?);
+    let world = app.manager.world();
     let mut warnings: Vec<String> = status.workers.iter().filter_map(stuck).collect();
     warnings.extend(pending(&status));
-    warnings.extend(app.manager.writes().failing.map(not_written));
+    warnings.extend(world.writes.failing.as_deref().map(not_written));
     warnings.extend(stats.tables.iter().filter_map(nearly_full));
     warnings.extend(stats.pools.into_iter().filter_map(|pool| pool.warning));
-    let state = app.manager.state();
+    let state = &world.state;
     warnings.extend(state.services.iter().filter_map(counts_the_dead));
     let networks = Surroundings::networks_of(&status);
     warnings.extend(state.services.iter().flat_map(|service| cannot_work(service, &networks)));
-    warnings.extend(troubles(&app));
-    let (undecided, checks) = app.manager.last_checks().undecided();
+    warnings.extend(troubles(&world));
+    let (undecided, checks) = world.observed.last_checks.undecided();
     warnings.extend(undecided.iter().map(|(reason, count)| {
         format!(
             "health checks of {count} of {checks} backends tell nothing, health stays: {reason}"
@@ -171,11 +172,9 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
 }
 
 /// Services that do not serve as desired, the worst first.
-fn troubles(app: &App) -> Vec<String> {
-    let state = app.manager.state();
+fn troubles(world: &World) -> Vec<String> {
     let (mut troubles, mut warnings) = (Vec::new(), Vec::new());
-    for service in &state.services {
-        let derived = app.manager.derive(&state, service);
+    for (service, derived) in compose::services(world) {
         let name = &service.name;
         if let Some(reason) = derived.reason {
             let text = format!("service {name} is {}: {reason}", derived.state.word());
@@ -183,8 +182,8 @@ fn troubles(app: &App) -> Vec<String> {
         }
         warnings.extend(derived.warnings.into_iter().map(|w| format!("service {name}: {w}")));
     }
-    let left_out = app.manager.left_out();
-    let pools = state.pools.iter().filter_map(|p| Some((&p.name, left_out.pool(&p.name)?)));
+    let left_out = &world.left_out;
+    let pools = world.state.pools.iter().filter_map(|p| Some((&p.name, left_out.pool(&p.name)?)));
     warnings.extend(pools.map(|(name, reason)| format!("pool {name}: {reason}")));
     troubles.sort_by_key(|(state, _)| *state);
     let mut all: Vec<String> = troubles.into_iter().map(|(_, text)| text).chain(warnings).collect();
@@ -199,7 +198,7 @@ fn troubles(app: &App) -> Vec<String> {
 }
 
 /// Changes that cannot be kept.
-fn not_written(error: String) -> String {
+fn not_written(error: &str) -> String {
     format!("the last change could not be kept: {error}")
 }
 

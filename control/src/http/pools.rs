@@ -14,17 +14,18 @@ type Answer = Result<Response, HttpProblem>;
 
 /// All pools.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
-    let state = app.manager.state();
-    let pools: Vec<_> =
-        state.pools.iter().map(|pool| view::pool(&app.manager, &state, pool)).collect();
-    Ok(view::found(state_tag(&state), json!({ "pools": pools })))
+    let world = app.manager.world();
+    let state = &world.state;
+    let pools: Vec<_> = state.pools.iter().map(|pool| view::pool(&world, pool)).collect();
+    Ok(view::found(state_tag(state), json!({ "pools": pools })))
 }
 
 /// One pool.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
-    let state = app.manager.state();
+    let world = app.manager.world();
+    let state = &world.state;
     let pool = state.find_pool(&name)?;
-    Ok(view::found(tag_of(pool), view::pool(&app.manager, &state, pool)))
+    Ok(view::found(tag_of(pool), view::pool(&world, pool)))
 }
 
 /// Make a pool.
@@ -32,9 +33,9 @@ pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) ->
     let pool = aside(|| read::pool(body, Spelling::Json, "new")).map_err(ApiProblem::Invalid)?;
     let name = pool.name.clone();
     let done = app.commit(Action::CreatePool(pool), terms).await?;
-    let pool = done.state.find_pool(&name)?;
+    let pool = done.world.state.find_pool(&name)?;
     let location = format!("/api/v1/pools/{name}");
-    view::created(&done, tag_of(pool), location, view::pool(&app.manager, &done.state, pool))
+    view::created(&done, tag_of(pool), location, view::pool(&done.world, pool))
 }
 
 /// Put another definition in the place of a pool.
@@ -44,7 +45,7 @@ pub async fn replace(
     terms: Terms,
     Body(mut body): Body,
 ) -> Answer {
-    app.manager.state().find_pool(&name)?;
+    app.manager.world().state.find_pool(&name)?;
     set_identity(&mut body, &format!("pools[{name}]"), "name", Value::from(name.as_str()))
         .map_err(ApiProblem::invalid)?;
     let pool = aside(|| read::pool(body, Spelling::Json, &name)).map_err(ApiProblem::Invalid)?;
@@ -93,6 +94,6 @@ pub async fn delete(
 
 async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
-    let pool = done.state.find_pool(name)?;
-    view::changed(&done, tag_of(pool), view::pool(&app.manager, &done.state, pool))
+    let pool = done.world.state.find_pool(name)?;
+    view::changed(&done, tag_of(pool), view::pool(&done.world, pool))
 }

@@ -14,17 +14,19 @@ type Answer = Result<Response, HttpProblem>;
 
 /// All services with their backends.
 pub async fn list(Shared(app): Shared<App>) -> Answer {
-    let state = app.manager.state();
-    let services = state.services.iter().map(|s| view::service(&app.manager, &state, s));
+    let world = app.manager.world();
+    let state = &world.state;
+    let services = state.services.iter().map(|s| view::service(&world, s));
     let services: Vec<Value> = services.collect::<Result<_, _>>()?;
-    Ok(view::found(state_tag(&state), json!({ "services": services })))
+    Ok(view::found(state_tag(state), json!({ "services": services })))
 }
 
 /// One service.
 pub async fn read(Shared(app): Shared<App>, Segments(name): Segments<String>) -> Answer {
-    let state = app.manager.state();
+    let world = app.manager.world();
+    let state = &world.state;
     let service = state.find_service(&name)?;
-    Ok(view::found(tag_of(service), view::service(&app.manager, &state, service)?))
+    Ok(view::found(tag_of(service), view::service(&world, service)?))
 }
 
 /// Make a service.
@@ -33,9 +35,9 @@ pub async fn create(Shared(app): Shared<App>, terms: Terms, Body(body): Body) ->
         aside(|| read::service(body, Spelling::Json, "new")).map_err(ApiProblem::Invalid)?;
     let name = service.name.clone();
     let done = app.commit(Action::CreateService(service), terms).await?;
-    let service = done.state.find_service(&name)?;
+    let service = done.world.state.find_service(&name)?;
     let location = format!("/api/v1/services/{name}");
-    let view = view::service(&app.manager, &done.state, service)?;
+    let view = view::service(&done.world, service)?;
     view::created(&done, tag_of(service), location, view)
 }
 
@@ -46,7 +48,7 @@ pub async fn replace(
     terms: Terms,
     Body(mut body): Body,
 ) -> Answer {
-    app.manager.state().find_service(&name)?;
+    app.manager.world().state.find_service(&name)?;
     set_identity(&mut body, &format!("services[{name}]"), "name", Value::from(name.as_str()))
         .map_err(ApiProblem::invalid)?;
     let service =
@@ -76,7 +78,7 @@ pub async fn delete(
 
 async fn changed(app: &App, name: &str, action: Action, terms: Terms) -> Answer {
     let done = app.commit(action, terms).await?;
-    let service = done.state.find_service(name)?;
-    let view = view::service(&app.manager, &done.state, service)?;
+    let service = done.world.state.find_service(name)?;
+    let view = view::service(&done.world, service)?;
     view::changed(&done, tag_of(service), view)
 }

@@ -15,7 +15,7 @@ pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response,
     let Terms { wanted, patience, .. } = terms;
     let committed = app.blocking(move |manager| manager.confirm(wanted.as_ref())).await?;
     let done = app.done(committed, patience).await;
-    view::changed(&done, state_tag(&done.state), json!({}))
+    view::changed(&done, state_tag(&done.world.state), json!({}))
 }
 
 /// Make many resources be as they are in the body, all or none of them.
@@ -33,8 +33,8 @@ pub async fn apply(
     match committed {
         Some(committed) => {
             let done = app.done(committed, patience).await;
-            view::changed(&done, state_tag(&done.state), body)
+            view::changed(&done, state_tag(&done.world.state), body)
         }
-        None => Ok(view::found(state_tag(&app.manager.state()), body)),
+        None => Ok(view::found(state_tag(&app.manager.world().state), body)),
     }
 }

@@ -9,11 +9,11 @@ use sluice_api::{AdminState, Backend, Pool, Service};
 
 use super::json::Json;
 use super::{Done, HttpProblem};
+use crate::compose;
 use crate::derived::{Derived, ServiceState, Taking};
-use crate::manager::Manager;
-use crate::model::State;
 use crate::observed::{Health, Observation};
 use crate::publish::Fate;
+use crate::world::World;
 
 /// A resource and what was observed of it.
 #[derive(Serialize)]
@@ -61,28 +61,23 @@ pub struct PoolObservation<'a> {
 }
 
 /// A backend of a service as it is read.
-pub fn backend<'a>(manager: &Manager, service: &Service, backend: &'a Backend) -> BackendView<'a> {
-    let health = manager.observe_one(service, backend);
-    let taking = manager.taking(service, backend);
+pub fn backend<'a>(world: &World, service: &Service, backend: &'a Backend) -> BackendView<'a> {
+    let health = world.observed.of(service, backend);
+    let taking = compose::taking(world, service, backend);
     View { configured: backend, observed: BackendObservation { health, taking } }
 }
 
 /// All backends of a service as they are read.
-pub fn backends<'a>(manager: &Manager, service: &'a Service) -> Vec<BackendView<'a>> {
-    let pairs = service.backends.iter().zip(manager.observe(service));
-    let view = |(configured, health)| {
-        let taking = manager.taking(service, configured);
-        View { configured, observed: BackendObservation { health, taking } }
-    };
-    pairs.map(view).collect()
+pub fn backends<'a>(world: &World, service: &'a Service) -> Vec<BackendView<'a>> {
+    service.backends.iter().map(|one| backend(world, service, one)).collect()
 }
 
 /// A service as it is read.
-pub fn service(manager: &Manager, state: &State, service: &Service) -> Result<Value, HttpProblem> {
+pub fn service(world: &World, service: &Service) -> Result<Value, HttpProblem> {
     let mut value = serde_json::to_value(service).map_err(internal)?;
-    let backends = backends(manager, service);
-    let Derived { state, reason, mut warnings, .. } = manager.derive(state, service);
-    if !manager.has_contact() {
+    let backends = backends(world, service);
+    let Derived { state, reason, mut warnings, .. } = compose::service(world, service);
+    if !world.has_contact() {
         warnings.push("the data plane does not answer: this is as it was known last".to_owned());
     }
     let observed = ServiceObservation {
@@ -107,14 +102,10 @@ impl BackendView<'_> {
 }
 
 /// A pool as it is read.
-pub fn pool<'a>(
-    manager: &Manager,
-    state: &'a State,
-    pool: &'a Pool,
-) -> View<'a, Pool, PoolObservation<'a>> {
-    let users = state.services.iter().filter(|s| s.pool.as_ref() == Some(&pool.name));
+pub fn pool<'a>(world: &'a World, pool: &'a Pool) -> View<'a, Pool, PoolObservation<'a>> {
+    let users = world.state.services.iter().filter(|s| s.pool.as_ref() == Some(&pool.name));
     let used_by = users.map(|s| s.name.as_str()).collect();
-    let reason = manager.left_out().pool(&pool.name).map(str::to_owned);
+    let reason = world.left_out.pool(&pool.name).map(str::to_owned);
     View { configured: pool, observed: PoolObservation { used_by, reason } }
 }
 

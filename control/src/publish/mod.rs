@@ -7,7 +7,6 @@
 
 mod announce;
 mod connection;
-mod guard;
 mod outcome;
 mod session;
 
@@ -16,9 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_api::Snapshot;
 use sluice_api::message::{Request, Response};
-use sluice_api::stats::{DataplaneStatus, NeighbourStatus, Stats, WorkerStatus};
-use sluice_api::{Problem, Snapshot};
+use sluice_api::stats::{DataplaneStatus, NeighbourStatus, Stats};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,8 +25,8 @@ use crate::health::Contact;
 use crate::manager::Manager;
 use crate::model::ApiProblem;
 use crate::watchdog::Heart;
+use crate::world::{Link, World};
 
-pub use guard::taken_away;
 pub use outcome::{Fate, Outcome, Patience};
 
 use connection::Connection;
@@ -38,61 +37,6 @@ pub const POLL: Duration = Duration::from_millis(250);
 /// How long a request of the API may wait for the data plane.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is known of the data plane.
-#[derive(Clone, Debug, Default)]
-pub struct Link {
-    /// Whether it answers now.
-    pub connected: bool,
-    /// Why not, when it does not.
-    pub error: Option<String>,
-    /// Its last status.
-    pub status: Option<DataplaneStatus>,
-    /// Generation of the last snapshot that control published or found in force; 0 before.
-    pub published: u64,
-    /// Revision of the manager's that was compared last with what is in force, over this connection;
-    /// what came of it is told by the other fields. 0 before.
-    pub revision: u64,
-    /// Why it refused the last snapshot; empty when it did not.
-    pub rejected: Vec<Problem>,
-    /// Why the desired snapshot is not published at all; see [`Manager::withheld`].
-    pub held: Option<String>,
-}
-
-impl Link {
-    /// Why new changes would not reach packets now; `None` when they would.
-    pub fn unready(&self) -> Option<String> {
-        if !self.connected {
-            let why = self.error.as_deref().unwrap_or("not connected yet");
-            return Some(format!("dataplane unreachable: {why}"));
-        }
-        if let Some(reason) = self.refusal().or_else(|| self.held.clone()) {
-            return Some(reason);
-        }
-        match &self.status {
-            Some(status) if status.generation > 0 => None,
-            _ => Some("the data plane has no snapshot yet".to_owned()),
-        }
-    }
-
-    fn refusal(&self) -> Option<String> {
-        let problem = self.rejected.first()?;
-        Some(format!("the data plane refused the last snapshot: {problem}"))
-    }
-}
-
-/// Which workers have not taken the newest snapshot over.
-pub fn pending(status: &DataplaneStatus) -> Option<String> {
-    let behind = |worker: &&WorkerStatus| worker.generation < status.generation;
-    let behind: Vec<String> = status
-        .workers
-        .iter()
-        .filter(behind)
-        .map(|worker| format!("worker {} forwards by {}", worker.worker, worker.generation))
-        .collect();
-    (!behind.is_empty())
-        .then(|| format!("generation {} is pending: {}", status.generation, behind.join(", ")))
-}
-
 type Answer = Result<Response, String>;
 type Question = (Request, oneshot::Sender<Answer>);
 
@@ -100,21 +44,16 @@ type Question = (Request, oneshot::Sender<Answer>);
 #[derive(Clone)]
 pub struct Dataplane {
     questions: mpsc::Sender<Question>,
-    link: watch::Receiver<Link>,
+    worlds: watch::Receiver<Arc<World>>,
     /// Where it listens.
     pub socket: PathBuf,
 }
 
 impl Dataplane {
-    /// What is known of it.
-    pub fn link(&self) -> Link {
-        self.link.borrow().clone()
-    }
-
-    /// What became of all changes up to a revision of the manager's. Waits as long as `patience`
+    /// What became of all changes up to a revision of the world. Waits as long as `patience`
     /// says.
     pub async fn outcome(&self, revision: u64, patience: Patience) -> Outcome {
-        outcome::outcome(self.link.clone(), revision, patience).await
+        outcome::outcome(self.worlds.clone(), revision, patience).await
     }
 
     /// Who it is and what it runs, as of now.
@@ -153,7 +92,7 @@ impl Dataplane {
     async fn ask(&self, request: Request) -> Result<Response, ApiProblem> {
         let unreachable = ApiProblem::DataplaneUnreachable;
         let known = {
-            let link = self.link.borrow();
+            let link = &self.worlds.borrow().link;
             link.error.clone().filter(|_| !link.connected)
         };
         if let Some(error) = known {
@@ -188,7 +127,6 @@ fn unexpected(response: &Response) -> ApiProblem {
 /// What outlives a connection.
 pub(crate) struct Publisher {
     manager: Arc<Manager>,
-    link: watch::Sender<Link>,
     /// The data plane that was connected last.
     boot_id: Option<u64>,
     /// The last of its events that was merged into the log.
@@ -203,7 +141,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     fn update_link(&self, change: impl FnOnce(&mut Link)) {
-        self.link.send_modify(change);
+        self.manager.update_link(change);
     }
 
     /// It does not answer: checks through its ports would fail for every backend. Before the first
@@ -276,10 +214,9 @@ pub fn start(
 ) -> (Running, oneshot::Receiver<()>) {
     let (ask, questions) = mpsc::channel(64);
     let (made, first_contact) = oneshot::channel();
-    let (link, watched) = watch::channel(Link::default());
+    let worlds = manager.watch();
     let publisher = Publisher {
         manager,
-        link,
         boot_id: None,
         events_since: 0,
         alive_at: Instant::now(),
@@ -294,8 +231,7 @@ pub fn start(
             () = beating.beat() => {}
         }
     });
-    let running =
-        Running { dataplane: Dataplane { questions: ask, link: watched, socket }, heart, task };
+    let running = Running { dataplane: Dataplane { questions: ask, worlds, socket }, heart, task };
     (running, first_contact)
 }
 

@@ -1,12 +1,13 @@
 //! What became of a change: in force in the data plane, or stored and why not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Link, pending};
+use crate::world::{Link, World, pending};
 
 /// How long a change is waited for unless the client says otherwise.
 pub const DEFAULT_WAIT: Duration = Duration::from_millis(2_000);
@@ -58,63 +59,63 @@ impl Default for Patience {
     }
 }
 
-impl Link {
-    /// What became of all changes up to a revision of the manager's; `None` while that is open.
-    fn outcome(&self, revision: u64) -> Option<Outcome> {
-        if !self.connected || self.revision < revision {
-            return None;
-        }
-        if let Some(reason) = self.held.clone().or_else(|| self.refusal()) {
-            return Some(self.stored(reason));
-        }
-        let status = self.status.as_ref()?;
-        let is_everywhere = status.workers_generation >= self.published;
-        is_everywhere.then_some(Outcome {
-            outcome: Fate::Applied,
-            generation: self.published,
-            reason: None,
-        })
+/// What became of all changes up to a revision of the world; `None` while that is open.
+fn known(link: &Link, revision: u64) -> Option<Outcome> {
+    if !link.connected || link.revision < revision {
+        return None;
     }
-
-    fn stored(&self, reason: String) -> Outcome {
-        Outcome { outcome: Fate::Stored, generation: self.published, reason: Some(reason) }
+    if let Some(reason) = link.held.clone().or_else(|| link.refusal()) {
+        return Some(stored(link, reason));
     }
+    let status = link.status.as_ref()?;
+    let is_everywhere = status.workers_generation >= link.published;
+    is_everywhere.then_some(Outcome {
+        outcome: Fate::Applied,
+        generation: link.published,
+        reason: None,
+    })
+}
 
-    /// Why a change is not applied after so long.
-    fn overdue(&self, revision: u64, waited: Duration) -> String {
-        let late = self.status.as_ref().and_then(pending);
-        match self.unready() {
-            Some(reason) if !self.connected => reason,
-            _ if self.revision < revision => {
-                format!("the data plane has not taken it over within {} ms", waited.as_millis())
-            }
-            Some(reason) => reason,
-            None => late.unwrap_or_else(|| "not all workers have taken it over".to_owned()),
+fn stored(link: &Link, reason: String) -> Outcome {
+    Outcome { outcome: Fate::Stored, generation: link.published, reason: Some(reason) }
+}
+
+/// Why a change is not applied after so long.
+fn overdue(link: &Link, revision: u64, waited: Duration) -> String {
+    let late = link.status.as_ref().and_then(pending);
+    match link.unready() {
+        Some(reason) if !link.connected => reason,
+        _ if link.revision < revision => {
+            format!("the data plane has not taken it over within {} ms", waited.as_millis())
         }
+        Some(reason) => reason,
+        None => late.unwrap_or_else(|| "not all workers have taken it over".to_owned()),
     }
 }
 
 /// Wait until it is known what became of a revision, as long as `patience` says.
 pub async fn outcome(
-    mut link: watch::Receiver<Link>,
+    mut worlds: watch::Receiver<Arc<World>>,
     revision: u64,
     patience: Patience,
 ) -> Outcome {
     let end = Instant::now() + patience.wait;
-    let is_known = |link: &Link| {
+    let is_known = |world: &Arc<World>| {
+        let link = &world.link;
         // Without an error it was not looked for yet.
         let is_unreachable = !link.connected && link.error.is_some();
-        link.outcome(revision).is_some() || (is_unreachable && !patience.for_unreachable)
+        known(link, revision).is_some() || (is_unreachable && !patience.for_unreachable)
     };
     // Too late, or control is stopping: what is known now is the answer.
-    let _ = timeout_at(end, link.wait_for(is_known)).await;
-    let link = link.borrow();
-    link.outcome(revision).unwrap_or_else(|| link.stored(link.overdue(revision, patience.wait)))
+    let _ = timeout_at(end, worlds.wait_for(is_known)).await;
+    let link = &worlds.borrow().link;
+    known(link, revision).unwrap_or_else(|| stored(link, overdue(link, revision, patience.wait)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::State;
     use sluice_api::Problem;
     use sluice_api::stats::{DataplaneStatus, Limits, WorkerStatus};
 
@@ -140,7 +141,8 @@ mod tests {
 
     async fn of(link: Link, revision: u64, patience: Patience) -> (Fate, u64, String) {
         // The sender stays, as it does while control runs.
-        let sender = watch::Sender::new(link);
+        let world = World { link: Arc::new(link), ..World::new(State::default(), 0) };
+        let sender = watch::Sender::new(Arc::new(world));
         let outcome = outcome(sender.subscribe(), revision, patience).await;
         (outcome.outcome, outcome.generation, outcome.reason.unwrap_or_default())
     }

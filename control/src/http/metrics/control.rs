@@ -3,11 +3,14 @@
 use std::fmt;
 
 use prometheus_client::metrics::MetricType;
+use sluice_api::{Backend, Service};
 
 use super::Scrape;
 use super::output::Output;
+use crate::compose;
 use crate::derived::ServiceState;
 use crate::observed::Health;
+use crate::world::World;
 
 impl Scrape {
     pub(super) fn control(&self, output: &mut Output) -> fmt::Result {
@@ -18,29 +21,30 @@ impl Scrape {
 
     /// Control itself and its way to the data plane.
     fn process(&self, output: &mut Output) -> fmt::Result {
-        let ready = self.link.unready().is_none();
-        let up = self.link.connected && self.stats.is_some();
+        let World { link, writes, state, .. } = &*self.world;
+        let ready = link.unready().is_none();
+        let up = link.connected && self.stats.is_some();
         output.gauge("ready", "Whether changes reach packets", ready.into())?;
         output.gauge("dataplane_up", "Whether the data plane answers", up.into())?;
-        output.gauge("state_version", "Version of the desired state", self.state.version)?;
+        output.gauge("state_version", "Version of the desired state", state.version)?;
         let lost = sluice_log::lost_lines();
         output.counter("log_lines_lost", "Lines of control's log that nobody took", lost)?;
         output.gauge(
             "state_write_failing",
             "Whether the last write of the state file failed",
-            self.writes.failing.is_some().into(),
+            writes.failing.is_some().into(),
         )?;
         output.counter(
             "state_write_failures",
             "Writes of the state file that failed",
-            self.writes.failures,
+            writes.failures,
         )?;
         output.gauge(
             "generation_published",
             "Generation of the last snapshot published",
-            self.link.published,
+            link.published,
         )?;
-        if let Some(status) = &self.link.status {
+        if let Some(status) = &link.status {
             output.gauge(
                 "generation_applied",
                 "Generation of the snapshot that all workers forward by",
@@ -51,48 +55,47 @@ impl Scrape {
     }
 
     fn backends(&self, output: &mut Output) -> fmt::Result {
-        let ids: Vec<Vec<String>> = self
-            .state
-            .services
-            .iter()
-            .map(|s| s.backends.iter().map(|b| b.id().to_string()).collect())
-            .collect();
+        let world = &*self.world;
+        let named = world.state.services.iter().flat_map(|service| {
+            service.backends.iter().map(move |backend| (service, backend, backend.id().to_string()))
+        });
+        let named: Vec<(&Service, &Backend, String)> = named.collect();
         let backends = || {
-            let services = self.state.services.iter().zip(&ids).zip(&self.health);
-            services.flat_map(|((service, ids), health)| {
-                service.backends.iter().zip(ids).zip(health).map(|((backend, id), observed)| {
-                    let labels = vec![("service", service.name.as_str()), ("backend", id.as_str())];
-                    (labels, backend, observed)
-                })
+            named.iter().map(|(service, backend, id)| {
+                let labels = vec![("service", service.name.as_str()), ("backend", id.as_str())];
+                (labels, *service, *backend)
             })
         };
         output.family(
             MetricType::Gauge,
             "backend_weight",
             "Configured weight",
-            backends().map(|(labels, backend, _)| (labels, backend.weight.into())),
+            backends().map(|(labels, _, backend)| (labels, backend.weight.into())),
         )?;
         output.family(
             MetricType::Gauge,
             "backend_max_conns",
             "Most conns it may have; absent without a limit",
             backends()
-                .filter_map(|(labels, backend, _)| Some((labels, backend.max_conns?.get().into()))),
+                .filter_map(|(labels, _, backend)| Some((labels, backend.max_conns?.get().into()))),
         )?;
         output.family(
             MetricType::Gauge,
             "backend_healthy",
             "1 when its checks pass, 0 when they fail or none has passed yet; absent when unchecked",
-            backends()
-                .filter(|(_, _, observed)| observed.health != Health::Unchecked)
-                .map(|(labels, _, o)| (labels, (o.health == Health::Healthy).into())),
+            backends().filter_map(|(labels, service, backend)| {
+                let health = world.observed.health(service, backend);
+                (health != Health::Unchecked).then(|| (labels, (health == Health::Healthy).into()))
+            }),
         )?;
-        let takes = self.takes.iter().flatten();
         output.family(
             MetricType::Gauge,
             "backend_takes_new_conns",
             "1 when new conns may be given to it, 0 when not",
-            backends().zip(takes).map(|((labels, ..), takes)| (labels, u64::from(*takes))),
+            backends().map(|(labels, service, backend)| {
+                let taking = compose::taking(world, service, backend);
+                (labels, taking.takes_new_conns.into())
+            }),
         )
     }
 
@@ -101,7 +104,7 @@ impl Scrape {
             MetricType::Gauge,
             "service_max_conns",
             "Most conns it may have; absent without a limit",
-            self.state.services.iter().filter_map(|service| {
+            self.world.state.services.iter().filter_map(|service| {
                 let labels = vec![("service", service.name.as_str())];
                 Some((labels, service.max_conns?.get().into()))
             }),
@@ -110,10 +113,10 @@ impl Scrape {
             MetricType::Gauge,
             "service_state",
             "1 for the state that it is in, 0 for the others",
-            self.state.services.iter().zip(&self.fares).flat_map(|(service, fares)| {
+            compose::services(&self.world).flat_map(|(service, derived)| {
                 ServiceState::ALL.map(|state| {
                     let labels = vec![("service", service.name.as_str()), ("state", state.word())];
-                    (labels, u64::from(state == *fares))
+                    (labels, u64::from(state == derived.state))
                 })
             }),
         )

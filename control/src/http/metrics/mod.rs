@@ -19,15 +19,10 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
-use sluice_api::Service;
 use sluice_api::stats::Stats;
 
 use super::{App, HttpProblem};
-use crate::derived::ServiceState;
-use crate::manager::{Manager, Writes};
-use crate::model::State;
-use crate::observed::Observation;
-use crate::publish::Link;
+use crate::world::World;
 
 use accept::{plain, wants_open_metrics};
 use dataplane::dataplane;
@@ -41,16 +36,8 @@ pub async fn metrics(
     Shared(app): Shared<App>,
     headers: HeaderMap,
 ) -> Result<Response, HttpProblem> {
-    let state = app.manager.state();
-    let scrape = Scrape {
-        health: state.services.iter().map(|s| app.manager.observe(s)).collect(),
-        fares: state.services.iter().map(|s| app.manager.derive(&state, s).state).collect(),
-        takes: takes_new_conns(&app.manager, &state),
-        state,
-        writes: app.manager.writes(),
-        link: app.dataplane.link(),
-        stats: app.dataplane.stats().await.ok(),
-    };
+    let stats = app.dataplane.stats().await.ok();
+    let scrape = Scrape { world: app.manager.world(), stats };
     let mut registry = Registry::with_prefix("sluice");
     registry.register_collector(Box::new(scrape));
     let mut body = String::new();
@@ -62,26 +49,10 @@ pub async fn metrics(
     }
 }
 
-fn takes_new_conns(manager: &Manager, state: &State) -> Vec<Vec<bool>> {
-    let of = |service: &Service| {
-        let backends = service.backends.iter();
-        backends.map(|backend| manager.taking(service, backend).takes_new_conns).collect()
-    };
-    state.services.iter().map(of).collect()
-}
-
 /// All that one scrape shows.
 #[derive(Debug)]
 struct Scrape {
-    state: Arc<State>,
-    /// Per service, per backend, in the order of the state.
-    health: Vec<Vec<Observation>>,
-    /// Per service.
-    fares: Vec<ServiceState>,
-    /// Per service, per backend: whether it takes new conns.
-    takes: Vec<Vec<bool>>,
-    writes: Writes,
-    link: Link,
+    world: Arc<World>,
     stats: Option<Stats>,
 }
 

@@ -5,6 +5,7 @@ use sluice_api::snapshot::MAX_GENERATION;
 use sluice_api::{Problem, Snapshot};
 
 use super::{SOON, Session, SessionError};
+use crate::compose;
 use crate::publish::addresses;
 
 impl Session<'_> {
@@ -20,13 +21,13 @@ impl Session<'_> {
 
     /// The same once; none when it was refused and the next try has less in it.
     async fn try_publish(&mut self) -> Result<Option<bool>, SessionError> {
-        // Before the snapshot, which has all changes up to here and may have more.
-        let version = self.publisher.manager.state().version;
-        let revision = self.publisher.manager.revision();
-        let wanted = self.publisher.manager.snapshot();
+        let world = self.publisher.manager.world();
+        let (version, revision) = (world.state.version, world.revision);
+        self.composed = revision;
+        let wanted = compose::snapshot(&world);
         let nothing = Snapshot::default();
         let in_force = self.in_force.as_ref().unwrap_or(&nothing);
-        let withheld = self.publisher.manager.withheld(in_force, &wanted);
+        let withheld = self.publisher.manager.withheld(&world, in_force, &wanted);
         let is_held = withheld.is_some();
         self.hold(withheld, revision);
         if is_held {
@@ -46,7 +47,7 @@ impl Session<'_> {
             self.publisher.update_link(|link| link.revision = revision);
             return Ok(Some(false));
         }
-        let last = self.publisher.manager.generation().max(self.generation);
+        let last = world.generation.max(self.generation);
         // Behind the largest the numbers begin anew, and behind one that none may have.
         let generation = if last < MAX_GENERATION { last + 1 } else { 1 };
         self.publisher.manager.set_generation(generation);

@@ -5,6 +5,7 @@ mod apply;
 mod ask;
 mod status;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_api::Snapshot;
@@ -17,6 +18,7 @@ use super::announce::Announcer;
 use super::connection::Connection;
 use super::{POLL, Publisher, Question, addresses};
 use crate::health::Contact;
+use crate::world::World;
 
 use status::exception_ports;
 
@@ -52,6 +54,8 @@ pub(super) struct Session<'a> {
     has_met: bool,
     /// The change of unreachable backends that was asked for last.
     unreachable_changes: Option<u64>,
+    /// Revision of the world of which a snapshot was composed last; 0 before.
+    composed: u64,
 }
 
 impl<'a> Session<'a> {
@@ -66,6 +70,7 @@ impl<'a> Session<'a> {
             pause: POLL,
             has_met: false,
             unreachable_changes: None,
+            composed: 0,
         }
     }
 
@@ -75,13 +80,14 @@ impl<'a> Session<'a> {
         questions: &mut mpsc::Receiver<Question>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), SessionError> {
-        let mut changes = self.publisher.manager.watch();
+        let mut worlds = self.publisher.manager.watch();
         self.meet().await?;
         loop {
+            let composed = self.composed;
             tokio::select! {
                 _ = stop.changed() => return Ok(()),
                 () = self.connection.closed() => return Err(SessionError::Closed),
-                _ = changes.changed() => {
+                () = revised(&mut worlds, composed) => {
                     if self.publish().await? {
                         // At once, as a new VIP wants to be announced.
                         self.look().await?;
@@ -150,4 +156,10 @@ impl<'a> Session<'a> {
         self.publisher.manager.events().tell_left_out();
         self.merge_events().await
     }
+}
+
+/// Resolves when there is another revision of the world.
+async fn revised(worlds: &mut watch::Receiver<Arc<World>>, composed: u64) {
+    // The world itself is not held on to: its changes would wait.
+    let _ = worlds.wait_for(|world| world.revision != composed).await;
 }

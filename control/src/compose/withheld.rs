@@ -8,12 +8,22 @@ use std::collections::HashMap;
 
 use sluice_api::{Snapshot, SnapshotService};
 
+/// Why `wanted`, of a state of doubtful origin, must not replace the snapshot in force; `None` when it may.
+pub fn withheld(in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
+    let lost = taken_away(in_force, wanted)?;
+    Some(format!(
+        "publishing is held, as the state was not read from a good state file or is empty, and would \
+         take away services that the data plane forwards by: {lost}. Put them back, or say that they \
+         may go: sluice confirm (POST /api/v1/confirm)"
+    ))
+}
+
 /// Most services that are named.
 const NAMED: usize = 8;
 
 /// The services that would serve nobody any more if `wanted` came into force, as a phrase; `None`
 /// when there is none. A service is what clients connect to: its VIP, port and protocol.
-pub fn taken_away(in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
+fn taken_away(in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
     let key = |s: &SnapshotService| (s.vip, s.port, s.protocol);
     let kept: HashMap<_, _> = wanted.services.iter().map(|s| (key(s), s)).collect();
     let lost = |service: &&SnapshotService| match kept.get(&key(service)) {
