@@ -10,13 +10,13 @@ use super::{Count, CountError};
 
 /// Stages of the pipeline: functions that are never inlined, so that callgrind sees them.
 const STAGES: &[(&str, &str)] = &[
-    ("pipeline::parse::parse", "1 parse"),
-    ("pipeline::steer::steer", "2 steer"),
+    ("::Parse::parse", "1 parse"),
+    ("::Steer::steer", "2 steer"),
     ("pipeline::lookup::lookup", "3 lookup"),
-    ("pipeline::forward::forward", "4 forward"),
-    ("pipeline::admit::plan", "5 plan"),
-    ("pipeline::admit::admit", "6 admit"),
-    ("::dispatch", "7 dispatch"),
+    ("::Forward::forward", "4 forward"),
+    ("Admit>::plan", "5 plan"),
+    ("::Admit::admit", "6 admit"),
+    ("::Dispatch<F>::dispatch", "7 dispatch"),
 ];
 
 /// Count what a scenario takes.
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn own_costs_are_added_up_and_calls_belong_to_their_stage() {
         let text = "version: 1\nevents: Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw\n\n\
-            ob=/somewhere/sluice-perf\nfl=x.rs\nfn=sluice_path::pipeline::parse::parse\n\
+            ob=/somewhere/sluice-perf\nfl=x.rs\nfn=sluice_path::pipeline::parse::Parse::parse\n\
             0 100 5 5 0 3 1 0 2 1\ncfn=memcpy\ncob=/lib/libc.so.6\ncalls=4 0\n0 40 1 1\n\n\
             ob=/lib/libc.so.6\nfn=memcpy\n0 40 1 1\n\n\
             ob=/somewhere/sluice-perf\nfn=other\n0 7\n";

@@ -3,12 +3,17 @@
 //! Each worker decides alone. It knows its own conns by the packet, the other workers' by its
 //! [`WorkerView`](crate::tally::WorkerView), and its part of each limit as a quota there.
 
+use std::sync::Arc;
+
 use sluice_api::DropReason;
 
-use super::Tables;
+use super::PipelineConfig;
+use crate::counters::WorkerCounters;
 use crate::flow::FlowKey;
-use crate::scheduler::{WeightSampler, first_that_takes, pick_least_connections, source_hash};
+use crate::ids::WorkerId;
+use crate::scheduler::{WeightSampler, Wrr, first_that_takes, pick_least_connections, source_hash};
 use crate::snapshot::{Compiled, CompiledBackend, CompiledService, Picker};
+use crate::tally::WorkerView;
 
 /// What was so when no backend of a service had room: while it still is, none has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,119 +24,185 @@ pub struct Full {
     conns: u64,
 }
 
-/// The backend for a new conn of this service: its place among them.
-///
-/// # Errors
-/// Why there is none.
-#[inline(always)]
-pub fn choose(
-    t: &mut Tables,
-    config: &Compiled,
-    service: &CompiledService,
-    key: &FlowKey,
-) -> Result<usize, DropReason> {
-    if service.has_limits {
-        return choose_within_limits(t, config, service, key);
-    }
-    pick(t, service, key).ok_or(DropReason::NoBackend)
+/// Where the schedulers stand, and what a worker knows of the others.
+pub struct Chooser {
+    /// By service slot.
+    wrr: Box<[Wrr]>,
+    least: Least,
+    /// By service slot.
+    full: Box<[Full]>,
+    view: Arc<WorkerView>,
 }
 
-fn pick(t: &mut Tables, service: &CompiledService, key: &FlowKey) -> Option<usize> {
-    match &service.picker {
-        Picker::Maglev(table, hash_on) => {
-            table.lookup(CompiledService::maglev_hash(*hash_on, key)).map(usize::from)
+impl Chooser {
+    /// Of this worker, which sees so much of the others.
+    pub fn new(config: &PipelineConfig, view: Arc<WorkerView>) -> Self {
+        let wrr = Wrr::of_worker(config.worker, config.workers);
+        Chooser {
+            wrr: vec![wrr; config.service_slots].into(),
+            least: Least {
+                start: config.worker.index(),
+                worker: config.worker,
+                workers: config.workers,
+            },
+            full: vec![Full::default(); config.service_slots].into(),
+            view,
         }
-        Picker::Wrr(table) => t.wrr[service.slot as usize].pick(table).map(usize::from),
-        Picker::Wlc(sampler) => pick_least(t, service, sampler.as_ref(), |_, _| true),
-        Picker::SourceHash(table) => table.lookup(source_hash(key.src)).map(usize::from),
     }
-}
 
-/// By least connections, of those backends that `takes` tells: of those drawn from many, or of all when
-/// none of these takes it.
-#[inline(always)]
-fn pick_least(
-    t: &mut Tables,
-    service: &CompiledService,
-    sampler: Option<&WeightSampler>,
-    takes: impl Fn(&Tables, usize) -> bool,
-) -> Option<usize> {
-    t.wlc_start = t.wlc_start.wrapping_add(1);
-    let load = |index: usize| {
-        let slot = service.backends[index].slot;
-        let own = t.counters.backend(slot).conns.get() as u32;
-        takes(t, index).then(|| t.view.reading(slot).estimate(own, t.workers))
-    };
-    let new = u64::from(t.workers);
-    // Workers draw apart from each other.
-    let random = (t.wlc_start as u64) ^ u64::from(t.worker.0) << 40;
-    let drawn = sampler.and_then(|some| some.pick(&service.weights, load, new, random));
-    drawn.or_else(|| pick_least_connections(&service.weights, load, new, t.wlc_start))
-}
+    /// What it sees of the others.
+    pub fn view(&self) -> &WorkerView {
+        &self.view
+    }
 
-#[inline(never)]
-fn choose_within_limits(
-    t: &mut Tables,
-    config: &Compiled,
-    service: &CompiledService,
-    key: &FlowKey,
-) -> Result<usize, DropReason> {
-    let conns = t.counters.service(service.slot).conns.get();
-    if service.is_limited && conns >= u64::from(t.view.service_quota(service.slot)) {
-        t.counters.service(service.slot).refused.add(1);
-        return Err(DropReason::ServiceLimit);
-    }
-    let now = Full { generation: config.generation, epoch: t.view.epoch(), conns };
-    if conns > 0 && t.full[service.slot as usize] == now {
-        return Err(DropReason::BackendLimit);
-    }
-    match pick_with_room(t, service, key) {
-        Some(index) => Ok(index),
-        None if service.weights.iter().all(|weight| *weight == 0) => Err(DropReason::NoBackend),
-        None => {
-            t.full[service.slot as usize] = now;
-            Err(DropReason::BackendLimit)
+    /// The backend for a new conn of this service: its place among them.
+    ///
+    /// # Errors
+    /// Why there is none.
+    #[inline(always)]
+    pub fn choose(
+        &mut self,
+        service: &CompiledService,
+        key: &FlowKey,
+        counters: &WorkerCounters,
+        config: &Compiled,
+    ) -> Result<usize, DropReason> {
+        if service.has_limits {
+            return self.choose_within_limits(service, key, counters, config);
         }
+        self.pick(service, key, counters).ok_or(DropReason::NoBackend)
+    }
+
+    fn pick(
+        &mut self,
+        service: &CompiledService,
+        key: &FlowKey,
+        counters: &WorkerCounters,
+    ) -> Option<usize> {
+        match &service.picker {
+            Picker::Maglev(table, hash_on) => {
+                table.lookup(CompiledService::maglev_hash(*hash_on, key)).map(usize::from)
+            }
+            Picker::Wrr(table) => self.wrr[service.slot as usize].pick(table).map(usize::from),
+            Picker::Wlc(sampler) => {
+                self.least.pick(service, sampler.as_ref(), &self.view, counters, |_| true)
+            }
+            Picker::SourceHash(table) => table.lookup(source_hash(key.src)).map(usize::from),
+        }
+    }
+
+    #[inline(never)]
+    fn choose_within_limits(
+        &mut self,
+        service: &CompiledService,
+        key: &FlowKey,
+        counters: &WorkerCounters,
+        config: &Compiled,
+    ) -> Result<usize, DropReason> {
+        let conns = counters.service(service.slot).conns.get();
+        if service.is_limited && conns >= u64::from(self.view.service_quota(service.slot)) {
+            counters.service(service.slot).refused.add(1);
+            return Err(DropReason::ServiceLimit);
+        }
+        let now = Full { generation: config.generation, epoch: self.view.epoch(), conns };
+        if conns > 0 && self.full[service.slot as usize] == now {
+            return Err(DropReason::BackendLimit);
+        }
+        match self.pick_with_room(service, key, counters) {
+            Some(index) => Ok(index),
+            None if service.weights.iter().all(|weight| *weight == 0) => Err(DropReason::NoBackend),
+            None => {
+                self.full[service.slot as usize] = now;
+                Err(DropReason::BackendLimit)
+            }
+        }
+    }
+
+    /// The scheduler's choice, or, when that has no room, its next one that has. The schedulers by hash
+    /// and in turn look at so many of their choices only; then the first backend with room has it.
+    fn pick_with_room(
+        &mut self,
+        service: &CompiledService,
+        key: &FlowKey,
+        counters: &WorkerCounters,
+    ) -> Option<usize> {
+        let Chooser { wrr, least, view, .. } = self;
+        let room = |index: usize| has_room(&service.backends[index], view, counters);
+        let (next, start) = match &service.picker {
+            Picker::Wlc(sampler) => {
+                return least.pick(service, sampler.as_ref(), view, counters, room);
+            }
+            Picker::Wrr(table) => {
+                let wrr = &mut wrr[service.slot as usize];
+                let next = wrr.pick_where(table, |index| room(usize::from(index)));
+                (next, wrr.seed())
+            }
+            Picker::Maglev(table, hash_on) => {
+                let hash = CompiledService::maglev_hash(*hash_on, key);
+                (table.lookup_where(hash, |index| room(usize::from(index))), hash)
+            }
+            Picker::SourceHash(table) => {
+                let hash = source_hash(key.src);
+                (table.lookup_where(hash, |index| room(usize::from(index))), hash)
+            }
+        };
+        next.map(usize::from).or_else(|| {
+            let start = start % (service.weights.len() as u64).max(1);
+            first_that_takes(&service.weights, start, room)
+        })
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> [std::ops::Range<usize>; 2] {
+        use crate::testkit::range_of;
+        [range_of(&self.wrr), range_of(&self.full)]
+    }
+}
+
+/// Where least connections stands.
+struct Least {
+    start: usize,
+    worker: WorkerId,
+    workers: u16,
+}
+
+impl Least {
+    /// By least connections, of those backends that `takes` tells: of those drawn from many, or of all when
+    /// none of these takes it.
+    #[inline(always)]
+    fn pick(
+        &mut self,
+        service: &CompiledService,
+        sampler: Option<&WeightSampler>,
+        view: &WorkerView,
+        counters: &WorkerCounters,
+        takes: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        self.start = self.start.wrapping_add(1);
+        let load = |index: usize| {
+            let slot = service.backends[index].slot;
+            let own = counters.backend(slot).conns.get() as u32;
+            takes(index).then(|| view.reading(slot).estimate(own, self.workers))
+        };
+        let new = u64::from(self.workers);
+        // Workers draw apart from each other.
+        let random = (self.start as u64) ^ u64::from(self.worker.0) << 40;
+        let drawn = sampler.and_then(|some| some.pick(&service.weights, load, new, random));
+        drawn.or_else(|| pick_least_connections(&service.weights, load, new, self.start))
     }
 }
 
 /// Whether this worker may give a backend another conn. That it may not is counted: the main thread
 /// gives room to who is seen to want it.
-fn has_room(t: &Tables, backend: &CompiledBackend) -> bool {
+fn has_room(backend: &CompiledBackend, view: &WorkerView, counters: &WorkerCounters) -> bool {
     if !backend.is_limited {
         return true;
     }
-    let counters = t.counters.backend(backend.slot);
-    let has_room = counters.conns.get() < u64::from(t.view.backend_quota(backend.slot));
+    let counters = counters.backend(backend.slot);
+    let has_room = counters.conns.get() < u64::from(view.backend_quota(backend.slot));
     if !has_room {
         counters.refused.add(1);
     }
     has_room
-}
-
-/// The scheduler's choice, or, when that has no room, its next one that has. The schedulers by hash
-/// and in turn look at so many of their choices only; then the first backend with room has it.
-fn pick_with_room(t: &mut Tables, service: &CompiledService, key: &FlowKey) -> Option<usize> {
-    let room = |t: &Tables, index: usize| has_room(t, &service.backends[index]);
-    let (next, start) = match &service.picker {
-        Picker::Wlc(sampler) => return pick_least(t, service, sampler.as_ref(), room),
-        Picker::Wrr(table) => {
-            let mut wrr = t.wrr[service.slot as usize];
-            let next = wrr.pick_where(table, |index| room(t, usize::from(index)));
-            t.wrr[service.slot as usize] = wrr;
-            (next, wrr.seed())
-        }
-        Picker::Maglev(table, hash_on) => {
-            let hash = CompiledService::maglev_hash(*hash_on, key);
-            (table.lookup_where(hash, |index| room(t, usize::from(index))), hash)
-        }
-        Picker::SourceHash(table) => {
-            let hash = source_hash(key.src);
-            (table.lookup_where(hash, |index| room(t, usize::from(index))), hash)
-        }
-    };
-    next.map(usize::from).or_else(|| {
-        let start = start % (service.weights.len() as u64).max(1);
-        first_that_takes(&service.weights, start, |index| room(t, index))
-    })
 }

@@ -1,27 +1,46 @@
 //! Give each packet to whom its verdict says.
 
+use std::sync::Arc;
+
 use sluice_api::DropReason;
 use sluice_wire::ipv4::PROTO_TCP;
 use sluice_wire::tcp::TcpFlags;
 
-use super::held::{Held, hold};
-use super::{Pipeline, Sink};
-use crate::burst::{Burst, Class, Meta, Verdict};
+use super::Sink;
+use super::held::{Held, Waiting};
+use super::shared::Shared;
+use crate::burst::{BURST, Burst, Class, Meta, Verdict};
+use crate::counters::WorkerCounters;
 use crate::frame::Frame;
 use crate::host_flows::{HostFlows, KernelLane};
-use crate::snapshot::Compiled;
 use crate::time::Millis;
 
-impl<F: Frame> Pipeline<F> {
+/// What is kept to give packets away.
+pub struct Dispatch<F> {
+    /// Which flows the host itself has asked for.
+    host_flows: Arc<HostFlows>,
+    /// Packets of a burst that end here, to be given back together.
+    dropped: Vec<F>,
+}
+
+impl<F: Frame> Dispatch<F> {
+    /// Where the host has asked for these.
+    pub fn new(host_flows: Arc<HostFlows>) -> Self {
+        Dispatch { host_flows, dropped: Vec::with_capacity(BURST) }
+    }
+
+    /// The stage.
+    // Never inlined: a stage is a symbol in profiles.
     #[inline(never)]
-    pub(super) fn dispatch(
+    pub fn dispatch(
         &mut self,
         burst: &mut Burst<F>,
-        config: &Compiled,
+        waiting: &mut Waiting<F>,
+        shared: &Shared,
         now: Millis,
         sink: &mut impl Sink<F>,
     ) {
-        let counters = &self.tables.counters;
+        let counters: &WorkerCounters = &shared.counters;
         if let Some(interface) = burst.common_interface() {
             counters.tx_packets.add(burst.len() as u64);
             sink.transmit_all(interface, burst.frames_mut());
@@ -42,35 +61,31 @@ impl<F: Frame> Pipeline<F> {
                     counters.handed_over.add(1);
                     sink.hand_over(worker, meta.interface, frame);
                 }
-                Verdict::Kernel { interface }
-                    if self.tables.interfaces[interface.index()].has_exception =>
-                {
+                Verdict::Kernel { interface } if shared.interfaces.get(interface).has_exception => {
                     counters.to_kernel.add(1);
-                    sink.to_kernel(
-                        interface,
-                        frame,
-                        kernel_lane(meta, &self.tables.host_flows, now),
-                    );
+                    sink.to_kernel(interface, frame, kernel_lane(meta, &self.host_flows, now));
                 }
                 Verdict::Kernel { .. } => {
                     counters.drop_count(DropReason::NoExceptionPort).add(1);
                 }
                 Verdict::Hold { .. } => {
-                    let conn = self.tables.conns.get(meta.conn);
-                    let note = conn.next_hops[meta.conn.direction()];
+                    let note = shared.conns.get(meta.conn).next_hops[meta.conn.direction()];
                     let (interface, begins_conn) = (meta.interface, meta.begins_conn);
                     let packet = Held { note, interface, begins_conn, frame };
-                    let ended = hold(&mut self.held, packet, &self.tables.neighbours);
-                    self.given_up.extend(ended);
+                    waiting.hold(packet, &shared.next_hops.neighbours);
                 }
                 Verdict::Continue => unreachable!("the last stage decides about every packet"),
             }
         }
         counters.tx_packets.add(transmitted);
         sink.discard(&mut self.dropped);
-        if !self.given_up.is_empty() {
-            self.end_wait(config);
-        }
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> std::ops::Range<usize> {
+        let start = self.dropped.as_ptr().addr();
+        start..start + BURST * size_of::<F>()
     }
 }
 

@@ -3,45 +3,55 @@
 
 use sluice_api::DropReason;
 
-use super::Tables;
 use super::rate_limit::{Rate, RateLimit};
+use super::shared::Context;
 use crate::burst::{Burst, Class, Mask, Verdict};
 use crate::flow::FlowKey;
-use crate::snapshot::{Address, Compiled};
+use crate::snapshot::Address;
 use crate::time::Millis;
 
-/// Multicasts and broadcasts that the kernel is given per second: from one port, and in all. More
-/// than any routing daemon is sent, less than what would keep the main thread from its work.
-pub fn group_limit(seed: u64, now: Millis) -> RateLimit {
-    let each = Rate { per_second: 500, at_once: 200 };
-    let all = Rate { per_second: 1_000, at_once: 400 };
-    RateLimit::new(each, all, seed, now)
+/// What is the kernel's.
+pub struct Exception {
+    /// Multicasts and broadcasts.
+    groups: RateLimit,
 }
 
-/// The stage.
-pub fn decide<F>(
-    burst: &mut Burst<F>,
-    which: Mask,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-) {
-    burst.filter(which, |_, meta| {
-        let to_kernel = Verdict::Kernel { interface: meta.interface };
-        let FlowKey { src, dst, .. } = meta.key();
-        meta.verdict = match (meta.class, config.address(dst)) {
-            (Class::Flow | Class::Arp | Class::Icmp, _) => return false,
-            // As of TCP and UDP (RFC 1812, 5.3.7).
-            (Class::Group, _) | (_, Some(_)) if config.address(src).is_some() => {
-                Verdict::Drop(DropReason::MartianSource)
-            }
-            (Class::Group, _) if t.group_limit.take(meta.interface.0, now) => to_kernel,
-            (Class::Group, _) => Verdict::Drop(DropReason::GroupRateLimit),
-            (Class::Other(_), Some(Address::Own(_))) => to_kernel,
-            (Class::Other(reason), _) => Verdict::Drop(reason),
-        };
-        true
-    });
+impl Exception {
+    /// Nothing was given to the kernel yet; `seed` is one that others do not know.
+    pub fn new(seed: u64, now: Millis) -> Self {
+        // Per second, from one port and in all: more than any routing daemon is sent, less than what
+        // would keep the main thread from its work.
+        let each = Rate { per_second: 500, at_once: 200 };
+        let all = Rate { per_second: 1_000, at_once: 400 };
+        Exception { groups: RateLimit::new(each, all, seed, now) }
+    }
+
+    /// The stage.
+    pub fn decide<F>(&mut self, burst: &mut Burst<F>, which: Mask, cx: Context) {
+        let config = cx.config;
+        burst.filter(which, |_, meta| {
+            let to_kernel = Verdict::Kernel { interface: meta.interface };
+            let FlowKey { src, dst, .. } = meta.key();
+            meta.verdict = match (meta.class, config.address(dst)) {
+                (Class::Flow | Class::Arp | Class::Icmp, _) => return false,
+                // As of TCP and UDP (RFC 1812, 5.3.7).
+                (Class::Group, _) | (_, Some(_)) if config.address(src).is_some() => {
+                    Verdict::Drop(DropReason::MartianSource)
+                }
+                (Class::Group, _) if self.groups.take(meta.interface.0, cx.now) => to_kernel,
+                (Class::Group, _) => Verdict::Drop(DropReason::GroupRateLimit),
+                (Class::Other(_), Some(Address::Own(_))) => to_kernel,
+                (Class::Other(reason), _) => Verdict::Drop(reason),
+            };
+            true
+        });
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> std::ops::Range<usize> {
+        self.groups.written()
+    }
 }
 
 #[cfg(test)]
@@ -166,7 +176,12 @@ mod tests {
     #[test]
     fn without_an_exception_port_groups_are_nobodys() {
         let mut h = Harness::new(&snapshot(1, vec![]), 100);
-        h.pipeline.tables.interfaces.iter_mut().for_each(|i| i.has_exception = false);
+        h.pipeline
+            .shared
+            .interfaces
+            .all_mut()
+            .iter_mut()
+            .for_each(|port| port.has_exception = false);
         assert!(
             h.receive(CLIENT_PORT, [to_group(VRRP.0, GATEWAY, VRRP.1, 112)]).to_kernel.is_empty()
         );

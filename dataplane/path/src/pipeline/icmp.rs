@@ -6,64 +6,88 @@ use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::icmp;
 use zerocopy::byteorder::network_endian::U32;
 
-use super::{Tables, relate};
+use super::relate::Relate;
+use super::shared::{Context, Shared};
+use super::steer::Steer;
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::frame::Frame;
-use crate::snapshot::{Address, Compiled};
+use crate::snapshot::Address;
 use crate::time::Millis;
 
 /// TTL of packets that we make (RFC 1700).
 pub const OUR_TTL: u8 = 64;
 
-/// The stage.
-pub fn answer<F: Frame>(
-    burst: &mut Burst<F>,
-    which: Mask,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-) {
-    burst.filter(which, |frame, meta| {
-        let is_icmp = meta.class == Class::Icmp;
-        if is_icmp {
-            meta.verdict = decide(frame, meta, t, config, now);
-        }
-        is_icmp
-    });
+/// What is done about ICMP.
+pub struct Icmp {
+    /// Errors about conns.
+    related: Relate,
 }
 
-fn decide<F: Frame>(
-    frame: &mut F,
-    meta: &mut Meta,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-) -> Verdict {
-    let (src, dst) = (meta.key().src, meta.key().dst);
-    let Some(address) = config.address_of_conns(dst) else {
-        return Verdict::Drop(DropReason::NotForUs);
-    };
-    if config.address(src).is_some() {
-        return Verdict::Drop(DropReason::MartianSource);
+impl Icmp {
+    /// Nothing was done yet; `seed` is one that others do not know.
+    pub fn new(seed: u64, now: Millis) -> Self {
+        Icmp { related: Relate::new(seed, now) }
     }
-    let bytes = frame.bytes_mut();
-    let message = &mut bytes[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
-    match icmp::parse(message) {
-        Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
-        Ok(header) if header.is_error() && !matches!(address, Address::Own(_)) => {
-            relate::send_on(frame, meta, t, config, now)
+
+    /// The stage.
+    pub fn answer<F: Frame>(
+        &mut self,
+        burst: &mut Burst<F>,
+        which: Mask,
+        steer: &Steer,
+        shared: &mut Shared,
+        cx: Context,
+    ) {
+        burst.filter(which, |frame, meta| {
+            let is_icmp = meta.class == Class::Icmp;
+            if is_icmp {
+                meta.verdict = self.decide(frame, meta, steer, shared, cx);
+            }
+            is_icmp
+        });
+    }
+
+    fn decide<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        meta: &mut Meta,
+        steer: &Steer,
+        shared: &mut Shared,
+        cx: Context,
+    ) -> Verdict {
+        let config = cx.config;
+        let (src, dst) = (meta.key().src, meta.key().dst);
+        let Some(address) = config.address_of_conns(dst) else {
+            return Verdict::Drop(DropReason::NotForUs);
+        };
+        if config.address(src).is_some() {
+            return Verdict::Drop(DropReason::MartianSource);
         }
-        // The conns of an address that was ours go on, and that is all there is to it.
-        Ok(_) if config.answered(dst).is_none() => Verdict::Drop(DropReason::NotForUs),
-        Ok(header) if header.is_echo_request() => {
-            icmp::make_echo_reply(message);
-            turn_around(bytes, dst, src);
-            Verdict::Transmit { interface: meta.interface }
+        let bytes = frame.bytes_mut();
+        let message = &mut bytes[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
+        match icmp::parse(message) {
+            Err(_) => Verdict::Drop(DropReason::IcmpInvalid),
+            Ok(header) if header.is_error() && !matches!(address, Address::Own(_)) => {
+                self.related.send_on(frame, meta, steer, shared, cx)
+            }
+            // The conns of an address that was ours go on, and that is all there is to it.
+            Ok(_) if config.answered(dst).is_none() => Verdict::Drop(DropReason::NotForUs),
+            Ok(header) if header.is_echo_request() => {
+                icmp::make_echo_reply(message);
+                turn_around(bytes, dst, src);
+                Verdict::Transmit { interface: meta.interface }
+            }
+            Ok(_) if matches!(address, Address::Own(_)) => {
+                Verdict::Kernel { interface: meta.interface }
+            }
+            Ok(_) => Verdict::Drop(DropReason::IcmpIgnored),
         }
-        Ok(_) if matches!(address, Address::Own(_)) => {
-            Verdict::Kernel { interface: meta.interface }
-        }
-        Ok(_) => Verdict::Drop(DropReason::IcmpIgnored),
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> std::ops::Range<usize> {
+        self.related.written()
     }
 }
 

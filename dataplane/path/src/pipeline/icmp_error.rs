@@ -7,8 +7,9 @@ use sluice_wire::icmp::{self, MAX_ERROR_BYTES, code, icmp_type};
 use sluice_wire::ipv4::{HEADER_BYTES, PROTO_ICMP};
 use zerocopy::byteorder::network_endian::U16;
 
+use super::icmp::turn_around;
 use super::rate_limit::{Rate, RateLimit};
-use super::{Tables, icmp::turn_around};
+use super::shared::Shared;
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
 use crate::time::Millis;
@@ -74,31 +75,32 @@ impl ErrorLimits {
         limit.take(destination, now)
     }
 
+    /// Turn a packet into an ICMP error about itself, back to its sender; or drop it, when no error
+    /// may be sent. The packet counts as dropped in either case.
+    #[cold]
+    pub fn answer<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        meta: &Meta,
+        problem: Problem,
+        shared: &Shared,
+        now: Millis,
+    ) -> Verdict {
+        let our_address = shared.interfaces.get(meta.interface).address.to_bits();
+        if !self.take(problem, meta.key().src, now)
+            || write(frame, meta, our_address, problem.message()).is_none()
+        {
+            return Verdict::Drop(problem.reason());
+        }
+        shared.counters.drop_count(problem.reason()).add(1);
+        Verdict::Transmit { interface: meta.interface }
+    }
+
     /// Where everything lies that is written while packets are forwarded, but for itself.
     #[cfg(test)]
     pub(super) fn written(&self) -> [std::ops::Range<usize>; 2] {
         [self.ttl.written(), self.too_big.written()]
     }
-}
-
-/// Turn a packet into an ICMP error about itself, back to its sender; or drop it, when no error may
-/// be sent. The packet counts as dropped in either case.
-#[cold]
-pub fn answer<F: Frame>(
-    frame: &mut F,
-    meta: &Meta,
-    t: &mut Tables,
-    now: Millis,
-    problem: Problem,
-) -> Verdict {
-    let our_address = t.interfaces[meta.interface.index()].address.to_bits();
-    if !t.error_limits.take(problem, meta.key().src, now)
-        || write(frame, meta, our_address, problem.message()).is_none()
-    {
-        return Verdict::Drop(problem.reason());
-    }
-    t.counters.drop_count(problem.reason()).add(1);
-    Verdict::Transmit { interface: meta.interface }
 }
 
 /// Turn a packet into an ICMP error about itself, from an address of ours to its sender. `None`, and

@@ -7,8 +7,7 @@ use std::sync::{Arc, Barrier, mpsc};
 
 use sluice_api::{Mode, Protocol};
 
-use super::{HELD, OUTBOX, Pipeline};
-use crate::burst::BURST;
+use super::Pipeline;
 use crate::counters::{BackendCounters, QueueCounters, WorkerCounters};
 use crate::frame::MemFrame;
 use crate::ids::PortId;
@@ -17,11 +16,6 @@ use crate::testkit::{self, Harness, range_of};
 
 /// Bytes that a core takes from the others when it writes one of them.
 const LINE: usize = 64;
-
-/// Room behind a vector's or queue's start.
-fn room<T>(start: *const T, items: usize) -> Range<usize> {
-    start.addr()..start.addr() + items * size_of::<T>()
-}
 
 impl WorkerCounters {
     /// Where the worker writes, the main thread reads.
@@ -36,31 +30,19 @@ impl WorkerCounters {
 impl Pipeline<MemFrame> {
     /// Where everything lies that is written while packets are forwarded.
     fn written(&self) -> Vec<Range<usize>> {
-        let t = &self.tables;
-        let mut all = t.conns.written();
-        all.extend(t.counters.written());
-        all.extend(t.error_limits.written());
-        all.extend(t.arp_limits.written());
-        all.extend(t.refusals.written());
+        let mut all = self.shared.conns.written();
+        all.extend(self.shared.counters.written());
+        all.extend(self.shared.next_hops.written());
+        all.extend(self.forward.written());
+        all.extend(self.arp.written());
+        all.extend(self.admit.written());
         all.extend([
             range_of(slice::from_ref(self)),
-            range_of(t.neighbours.entries()),
-            range_of(&t.last_hops),
-            range_of(&t.wrr),
-            range_of(&t.full),
-            t.half_open.written(),
-            t.resting.written(),
-            room(t.resets.as_ptr(), BURST),
-            t.steer.written(),
-            range_of(slice::from_ref(&*t.plans)),
-            range_of(slice::from_ref(&*t.error_limits)),
-            t.related_limit.written(),
-            t.strangers_limit.written(),
-            range_of(slice::from_ref(&*t.arp_limits)),
-            t.group_limit.written(),
-            room(t.outbox.as_ptr(), OUTBOX),
-            room(self.held.as_slices().0.as_ptr(), HELD),
-            room(self.dropped.as_ptr(), BURST),
+            self.steer.written(),
+            self.icmp.written(),
+            self.exception.written(),
+            self.dispatch.written(),
+            self.waiting.written(),
         ]);
         all
     }

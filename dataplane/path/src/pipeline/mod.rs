@@ -22,6 +22,7 @@ mod lookup;
 mod message;
 mod next_hop;
 mod parse;
+mod plan;
 #[cfg(test)]
 mod port_tests;
 mod rate_limit;
@@ -30,29 +31,51 @@ mod relate;
 mod resting;
 mod rewrite;
 mod settings;
+mod shared;
 mod sink;
 mod steer;
-mod tables;
 #[cfg(test)]
 mod tests;
 mod track;
 mod upkeep;
 
+use std::sync::Arc;
+
 use crate::burst::Burst;
+use crate::counters::WorkerCounters;
+use crate::flow::FlowKey;
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
+use crate::table::conn::ConnTable;
+use crate::table::route::RouteTable;
+use crate::tally::WorkerView;
 use crate::time::Millis;
 
 use parse::Undecided;
-use tables::Tables;
+use shared::{Context, Shared};
 
 pub use held::{HELD, HELD_PER_NEIGHBOUR};
 pub use message::{OUTBOX, ToMain};
 pub use settings::{InterfaceInfo, PipelineConfig};
 pub use sink::Sink;
 pub use steer::{FIRST_PACKETS, MOST_MIS_STEERED_PERCENT, Steering, Trust, WINDOW_PACKETS};
-pub use tables::Pipeline;
 pub use upkeep::{EXPIRE_PER_LATE_ROUND, EXPIRE_PER_ROUND};
+
+/// The packet path of one worker: what the stages share, what each has of its own, and packets that
+/// wait.
+pub struct Pipeline<F> {
+    shared: Shared,
+    parse: parse::Parse,
+    steer: steer::Steer,
+    forward: forward::Forward,
+    arp: arp::Arp,
+    icmp: icmp::Icmp,
+    exception: exception::Exception,
+    admit: admit::Admit,
+    dispatch: dispatch::Dispatch<F>,
+    waiting: held::Waiting<F>,
+    upkeep: upkeep::Upkeep,
+}
 
 impl<F: Frame> Pipeline<F> {
     /// Give every packet of a burst its verdict, and hand all of them to `sink` or drop them. All
@@ -64,43 +87,74 @@ impl<F: Frame> Pipeline<F> {
         now: Millis,
         sink: &mut impl Sink<F>,
     ) {
-        let counters = &self.tables.counters;
+        let counters = &self.shared.counters;
         counters.rx_packets.add(burst.len() as u64);
         if let Some(interface) = burst.received_from() {
             counters.queue(interface.port()).rx_packets.add(burst.len() as u64);
         }
-        self.run_stages(burst, config, now, sink, false);
+        self.run_stages(burst, Context { config, now }, sink, false);
     }
 
+    /// The path.
     #[inline(always)]
     fn run_stages(
         &mut self,
         burst: &mut Burst<F>,
-        config: &Compiled,
-        now: Millis,
+        cx: Context,
         sink: &mut impl Sink<F>,
         have_waited: bool,
     ) {
-        let t = &mut self.tables;
-        let Undecided { flows, others } = parse::parse(burst, t, config);
-        let flows = steer::steer(burst, flows, t, config);
-        lookup::lookup(burst, flows, t);
-        let flows = forward::forward(burst, flows, t, config, now, have_waited);
+        let Pipeline { shared, steer, forward, admit, .. } = self;
+        let Undecided { flows, others } = self.parse.parse(burst, shared, cx.config);
+        let flows = steer.steer(burst, flows, cx.config, &shared.counters);
+        lookup::lookup(burst, flows, &shared.conns);
+        let flows = forward.forward(burst, flows, shared, cx, have_waited);
         if !others.is_empty() {
-            arp::answer(burst, others, t, config, now);
-            icmp::answer(burst, others, t, config, now);
-            exception::decide(burst, others, t, config, now);
+            self.arp.answer(burst, others, &mut shared.next_hops, &shared.interfaces, cx);
+            self.icmp.answer(burst, others, steer, shared, cx);
+            self.exception.decide(burst, others, cx);
         }
         if !flows.is_empty() {
-            let flows = steer::claim(burst, flows, t, config);
-            admit::plan(burst, flows, t, config, now);
-            admit::admit(burst, flows, t, config, now);
-            resting::make_room(t, config);
-            if !t.resets.is_empty() {
-                self.send_resets(sink);
-            }
+            let flows = steer.claim(burst, flows, cx.config, &shared.counters);
+            admit.plan(burst, flows, shared, cx);
+            admit.admit(burst, flows, forward, steer, shared, cx);
+            admit.finish(forward, shared, cx.config, sink);
         }
-        self.tables.conns.end_burst();
-        self.dispatch(burst, config, now, sink);
+        shared.conns.end_burst();
+        self.dispatch.dispatch(burst, &mut self.waiting, shared, cx.now, sink);
+        self.waiting.end(shared, cx.config);
+    }
+
+    /// Messages to the main thread since the last call.
+    pub fn take_messages(&mut self) -> impl Iterator<Item = ToMain> {
+        self.shared.next_hops.take_messages()
+    }
+
+    /// The conns, to look at.
+    pub fn conns(&self) -> &ConnTable {
+        &self.shared.conns
+    }
+
+    /// The flow in which the backend answers a client's flow, when that has a full-NAT conn.
+    pub fn reply_flow(&self, from_client: &FlowKey) -> Option<FlowKey> {
+        let conns = &self.shared.conns;
+        let conn = conns.find_key(from_client);
+        (!conn.is_none() && conns.get(conn).is_full_nat()).then(|| conns.get(conn).from_backend())
+    }
+
+    /// Reach next hops by these routes from now on. What is under way goes by them as well.
+    #[inline(always)]
+    pub fn go_by(&mut self, routes: &Arc<RouteTable>) {
+        self.shared.next_hops.go_by(routes);
+    }
+
+    /// What this worker sees of the others.
+    pub fn view(&self) -> &WorkerView {
+        self.admit.view()
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.shared.counters
     }
 }

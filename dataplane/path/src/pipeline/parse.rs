@@ -10,9 +10,11 @@ use sluice_wire::headers::{IPV4_FRAME_BYTES, Ipv4Frame, L3_OFFSET, L4_OFFSET};
 use sluice_wire::{WireError, ipv4, tcp, udp};
 use zerocopy::FromBytes;
 
-use super::{InterfaceInfo, Tables};
+use super::InterfaceInfo;
+use super::next_hop::NextHops;
+use super::shared::{Interfaces, Shared};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
-use crate::flow::{FlowKey, Tuple};
+use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::frame::{ChecksumStatus, Frame};
 use crate::snapshot::Compiled;
 
@@ -25,34 +27,110 @@ pub struct Undecided {
     pub others: Mask,
 }
 
-/// The stage.
-// Never inlined: a stage is a symbol in profiles.
-#[inline(never)]
-pub fn parse<F: Frame>(burst: &mut Burst<F>, t: &Tables, config: &Compiled) -> Undecided {
-    for (frame, _) in burst.iter_mut() {
-        frame.prefetch();
+/// How packets are looked at.
+pub struct Parse {
+    hasher: FlowHasher,
+    /// Whether TCP and UDP checksums are verified in software where the port did not.
+    verifies_l4: bool,
+}
+
+impl Parse {
+    /// With the hash that the conns are found by.
+    pub fn new(hasher: FlowHasher, verifies_l4: bool) -> Self {
+        Parse { hasher, verifies_l4 }
     }
-    let mut undecided = Undecided { flows: Mask::first(burst.len()), others: Mask::NONE };
-    for (index, (frame, meta)) in burst.iter_mut().enumerate() {
-        let is_flow = match quick_look(frame, meta, t, config) {
-            Quick::Flow => true,
-            Quick::NotForUs => {
-                meta.verdict = Verdict::Drop(DropReason::NotForUs);
-                false
-            }
-            Quick::Unclear => look_closely(frame, meta, t, config),
-        };
-        if is_flow {
-            meta.hash = t.hasher.hash(&meta.tuple);
-            t.conns.prefetch_index(meta.hash);
-        } else {
-            undecided.flows.remove(index);
-            if meta.verdict == Verdict::Continue {
-                undecided.others.insert(index);
+
+    /// The stage.
+    // Never inlined: a stage is a symbol in profiles.
+    #[inline(never)]
+    pub fn parse<F: Frame>(
+        &self,
+        burst: &mut Burst<F>,
+        shared: &Shared,
+        config: &Compiled,
+    ) -> Undecided {
+        for (frame, _) in burst.iter_mut() {
+            frame.prefetch();
+        }
+        let mut undecided = Undecided { flows: Mask::first(burst.len()), others: Mask::NONE };
+        for (index, (frame, meta)) in burst.iter_mut().enumerate() {
+            let is_flow = match self.quick_look(frame, meta, &shared.interfaces, config) {
+                Quick::Flow => true,
+                Quick::NotForUs => {
+                    meta.verdict = Verdict::Drop(DropReason::NotForUs);
+                    false
+                }
+                Quick::Unclear => self.look_closely(frame, meta, shared, config),
+            };
+            if is_flow {
+                meta.hash = self.hasher.hash(&meta.tuple);
+                shared.conns.prefetch_index(meta.hash);
+            } else {
+                undecided.flows.remove(index);
+                if meta.verdict == Verdict::Continue {
+                    undecided.others.insert(index);
+                }
             }
         }
+        undecided
     }
-    undecided
+
+    /// Nearly every packet is a sound one, and is known as such at once; all others are looked at
+    /// header by header, for the reason.
+    #[inline(always)]
+    fn quick_look<F: Frame>(
+        &self,
+        frame: &F,
+        meta: &mut Meta,
+        interfaces: &Interfaces,
+        config: &Compiled,
+    ) -> Quick {
+        let bytes = frame.bytes();
+        let Some(head) = FlowHead::of(bytes) else { return Quick::Unclear };
+        if !head.is_sound(interfaces.station(meta.interface), bytes.len()) {
+            return Quick::Unclear;
+        }
+        let addresses = head.addresses();
+        if !config.may_be_ours(addresses) {
+            return Quick::NotForUs;
+        }
+        if !frame.checksums_are_good() && !verify(frame, head, self.verifies_l4) {
+            return Quick::Unclear;
+        }
+        meta.tuple = Tuple { addresses, ports: head.ports(), protocol: head.protocol() };
+        meta.ip_len = head.ip_len();
+        meta.tcp_flags = head.tcp_flags();
+        Quick::Flow
+    }
+
+    /// Find out what a packet is, or why it ends here; whether it is a flow that may be ours.
+    #[cold]
+    #[inline(never)]
+    fn look_closely<F: Frame>(
+        &self,
+        frame: &mut F,
+        meta: &mut Meta,
+        shared: &Shared,
+        config: &Compiled,
+    ) -> bool {
+        let Shared { next_hops, interfaces, .. } = shared;
+        let interface = interfaces.get(meta.interface);
+        let nic = [frame.ip_checksum(), frame.l4_checksum()];
+        untag(frame);
+        let class = classify(frame.bytes(), nic, interface, self.verifies_l4, meta);
+        if matches!(class, Ok(class) if class != Class::Arp) {
+            trim(frame, meta.ip_len);
+        }
+        match class.and_then(|class| {
+            check_sender(frame, class, meta, next_hops, interfaces).map(|()| class)
+        }) {
+            Ok(Class::Flow) if config.may_be_ours(meta.tuple.addresses) => return true,
+            Ok(Class::Flow) => meta.verdict = Verdict::Drop(DropReason::NotForUs),
+            Ok(class) => meta.class = class,
+            Err(reason) => meta.verdict = Verdict::Drop(reason),
+        }
+        false
+    }
 }
 
 /// What a packet is at first sight.
@@ -65,28 +143,6 @@ enum Quick {
     Unclear,
 }
 
-/// Nearly every packet is a sound one, and is known as such at once; all others are looked at
-/// header by header, for the reason.
-#[inline(always)]
-fn quick_look<F: Frame>(frame: &F, meta: &mut Meta, t: &Tables, config: &Compiled) -> Quick {
-    let bytes = frame.bytes();
-    let Some(head) = FlowHead::of(bytes) else { return Quick::Unclear };
-    if !head.is_sound(t.stations[meta.interface.index()], bytes.len()) {
-        return Quick::Unclear;
-    }
-    let addresses = head.addresses();
-    if !config.may_be_ours(addresses) {
-        return Quick::NotForUs;
-    }
-    if !frame.checksums_are_good() && !verify(frame, head, t.verify_l4_checksum) {
-        return Quick::Unclear;
-    }
-    meta.tuple = Tuple { addresses, ports: head.ports(), protocol: head.protocol() };
-    meta.ip_len = head.ip_len();
-    meta.tcp_flags = head.tcp_flags();
-    Quick::Flow
-}
-
 /// Whether the checksums of a sound packet are right, where the NIC does not know.
 // Not inlined: it would take the registers of those packets of which the NIC does.
 #[inline(never)]
@@ -95,44 +151,25 @@ fn verify<F: Frame>(frame: &F, head: &FlowHead, verify_l4: bool) -> bool {
         && is_good(frame.l4_checksum(), verify_l4, || head.l4_checksum_is_valid(frame.bytes()))
 }
 
-/// Find out what a packet is, or why it ends here; whether it is a flow that may be ours.
-#[cold]
-#[inline(never)]
-fn look_closely<F: Frame>(frame: &mut F, meta: &mut Meta, t: &Tables, config: &Compiled) -> bool {
-    let interface = &t.interfaces[meta.interface.index()];
-    let nic = [frame.ip_checksum(), frame.l4_checksum()];
-    untag(frame);
-    let class = classify(frame.bytes(), nic, interface, t.verify_l4_checksum, meta);
-    if matches!(class, Ok(class) if class != Class::Arp) {
-        trim(frame, meta.ip_len);
-    }
-    match class.and_then(|class| check_sender(frame, class, meta, t).map(|()| class)) {
-        Ok(Class::Flow) if config.may_be_ours(meta.tuple.addresses) => return true,
-        Ok(Class::Flow) => meta.verdict = Verdict::Drop(DropReason::NotForUs),
-        Ok(class) => meta.class = class,
-        Err(reason) => meta.verdict = Verdict::Drop(reason),
-    }
-    false
-}
-
 /// Refuse what comes from nobody: no MAC address or our own, or an address of a whole network. What
-/// [`quick_look`] takes for a flow is looked at so once it has no conn.
+/// [`Parse::quick_look`] takes for a flow is looked at so once it has no conn.
 #[inline(always)]
 pub fn check_sender<F: Frame>(
     frame: &F,
     class: Class,
     meta: &Meta,
-    t: &Tables,
+    next_hops: &NextHops,
+    interfaces: &Interfaces,
 ) -> Result<(), DropReason> {
     if let Ok((ether, _)) = EtherHeader::ref_from_prefix(frame.bytes()) {
         if !ether.src.is_station() {
             return Err(DropReason::BadSourceMac);
         }
-        if t.is_own_mac(ether.src) {
+        if interfaces.is_own_mac(ether.src) {
             return Err(DropReason::OwnMac);
         }
     }
-    if class != Class::Arp && t.routes.is_broadcast(meta.key().src) {
+    if class != Class::Arp && next_hops.routes.is_broadcast(meta.key().src) {
         return Err(DropReason::BroadcastSource);
     }
     Ok(())
@@ -225,24 +262,39 @@ fn classify(
     if ip.is_fragment() {
         return Ok(Class::Other(DropReason::Fragment));
     }
+    let class = classify_l4(frame, view, nic_l4, verify_l4, meta)?;
+    if class == Class::Flow {
+        (key.src_port, key.dst_port) = (view.src_port(), view.dst_port());
+        meta.tuple = Tuple::from(&key);
+    }
+    Ok(class)
+}
+
+/// What an IPv4 packet is by what it carries.
+fn classify_l4(
+    frame: &[u8],
+    view: &Ipv4Frame,
+    nic: ChecksumStatus,
+    verify: bool,
+    meta: &mut Meta,
+) -> Result<Class, DropReason> {
+    let ip = &view.ip;
     let l4 = &frame[L4_OFFSET..L3_OFFSET + usize::from(ip.total_len())];
     match ip.protocol {
         ipv4::PROTO_TCP => {
             let (header, _) = tcp::parse(l4).map_err(l4_reason)?;
             meta.tcp_flags = header.flags;
-            check_l4_sum(view, l4, nic_l4, verify_l4)?;
+            check_l4_sum(view, l4, nic, verify)?;
         }
         ipv4::PROTO_UDP => {
             let (header, len) = udp::parse(l4).map_err(l4_reason)?;
             if header.checksum() != 0 {
-                check_l4_sum(view, &l4[..len], nic_l4, verify_l4)?;
+                check_l4_sum(view, &l4[..len], nic, verify)?;
             }
         }
         ipv4::PROTO_ICMP => return Ok(Class::Icmp),
         _ => return Ok(Class::Other(DropReason::UnknownProtocol)),
     }
-    (key.src_port, key.dst_port) = (view.src_port(), view.dst_port());
-    meta.tuple = Tuple::from(&key);
     Ok(Class::Flow)
 }
 
@@ -321,6 +373,7 @@ fn l4_reason(error: WireError) -> DropReason {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Pipeline;
     use super::*;
     use crate::frame::MemFrame;
     use crate::testkit::{self, CLIENT_PORT, Harness, PEER_MAC, PORT_MACS, Random, VIP};
@@ -333,7 +386,7 @@ mod tests {
     fn both_looks_agree() {
         let service = testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1);
         let h = Harness::new(&testkit::snapshot(1, vec![service]), 100);
-        let t = &h.pipeline.tables;
+        let Pipeline { parse, shared, .. } = &h.pipeline;
         let mut random = Random::from_env();
         let mut seen = [0; 3];
         for _ in 0..300_000 {
@@ -362,14 +415,20 @@ mod tests {
             let mut frame = MemFrame::new(&bytes);
             let mut quick = Meta::received(CLIENT_PORT, false);
             let mut close = quick;
-            let at_first = quick_look(&frame, &mut quick, t, &h.compiled);
-            let is_flow = look_closely(&mut frame, &mut close, t, &h.compiled);
+            let at_first = parse.quick_look(&frame, &mut quick, &shared.interfaces, &h.compiled);
+            let is_flow = parse.look_closely(&mut frame, &mut close, shared, &h.compiled);
             let trimmed = frame.bytes().len() < bytes.len();
             match at_first {
                 Quick::Flow => {
                     seen[0] += 1;
                     // Who sent it is looked at once it has no conn.
-                    if let Err(reason) = check_sender(&frame, Class::Flow, &quick, t) {
+                    if let Err(reason) = check_sender(
+                        &frame,
+                        Class::Flow,
+                        &quick,
+                        &shared.next_hops,
+                        &shared.interfaces,
+                    ) {
                         assert_eq!(close.verdict, Verdict::Drop(reason), "{bytes:x?}");
                         continue;
                     }

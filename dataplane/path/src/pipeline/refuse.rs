@@ -14,8 +14,11 @@ use sluice_wire::{WireError, checksum};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
 
+use super::icmp::turn_around;
+use super::icmp_error;
 use super::rate_limit::{Rate, RateLimit};
-use super::{Tables, icmp::turn_around, icmp_error};
+use super::shared::{Context, Shared};
+use super::steer::Steer;
 use crate::burst::{Meta, Verdict};
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
@@ -29,17 +32,74 @@ const RESETS: [Rate; 2] =
 const UNREACHABLES: [Rate; 2] =
     [Rate { per_second: 100, at_once: 50 }, Rate { per_second: 1_000, at_once: 200 }];
 
-/// What bounds the answers of a worker.
-pub struct Limits {
+/// The answers of a worker, as far as they are bounded.
+pub struct Refusals {
     resets: RateLimit,
     unreachables: RateLimit,
 }
 
-impl Limits {
+impl Refusals {
     /// With nothing sent so far; `seed` is one that others do not know.
     pub fn new(seed: u64, now: Millis) -> Self {
         let limit = |[each, all]: [Rate; 2]| RateLimit::new(each, all, seed, now);
-        Limits { resets: limit(RESETS), unreachables: limit(UNREACHABLES) }
+        Refusals { resets: limit(RESETS), unreachables: limit(UNREACHABLES) }
+    }
+
+    /// What becomes of a packet that is dropped for this reason: its answer, if it gets one.
+    #[inline(always)]
+    pub fn refuse<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        meta: &Meta,
+        reason: DropReason,
+        steer: &Steer,
+        shared: &Shared,
+        cx: Context,
+    ) -> Verdict {
+        // A flood is mostly dropped for others.
+        match reason {
+            DropReason::NoConn
+            | DropReason::SynToLocal
+            | DropReason::NoBackend
+            | DropReason::NoService => self.answer(frame, meta, reason, steer, shared, cx),
+            _ => Verdict::Drop(reason),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn answer<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        meta: &Meta,
+        reason: DropReason,
+        steer: &Steer,
+        shared: &Shared,
+        cx: Context,
+    ) -> Verdict {
+        let Context { config, now } = cx;
+        let drop = Verdict::Drop(reason);
+        let Some(answer) = wanted(meta, config, reason) else { return drop };
+        if !may_answer(meta, steer, config) {
+            return drop;
+        }
+        let sent = match answer {
+            Answer::Reset => self.resets.take(meta.key().src, now) && reset(frame, meta).is_ok(),
+            Answer::Unreachable(code) => {
+                let kind = (icmp_type::DEST_UNREACHABLE, code, [0; 4]);
+                self.unreachables.take(meta.key().src, now)
+                    && icmp_error::write(frame, meta, meta.key().dst, kind).is_some()
+            }
+        };
+        if !sent {
+            return drop;
+        }
+        shared.counters.drop_count(reason).add(1);
+        match answer {
+            Answer::Reset => shared.counters.resets_sent.add(1),
+            Answer::Unreachable(_) => shared.counters.unreachables_sent.add(1),
+        }
+        Verdict::Transmit { interface: meta.interface }
     }
 
     /// Where everything lies that is written while packets are forwarded, but for itself.
@@ -55,41 +115,6 @@ enum Answer {
     Reset,
     /// ICMP destination unreachable, with this code.
     Unreachable(u8),
-}
-
-/// What becomes of a packet that is dropped for this reason: its answer, if it gets one.
-#[cold]
-#[inline(never)]
-pub fn refuse<F: Frame>(
-    frame: &mut F,
-    meta: &Meta,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-    reason: DropReason,
-) -> Verdict {
-    let drop = Verdict::Drop(reason);
-    let Some(answer) = wanted(meta, config, reason) else { return drop };
-    if !may_answer(meta, t, config) {
-        return drop;
-    }
-    let sent = match answer {
-        Answer::Reset => t.refusals.resets.take(meta.key().src, now) && reset(frame, meta).is_ok(),
-        Answer::Unreachable(code) => {
-            let kind = (icmp_type::DEST_UNREACHABLE, code, [0; 4]);
-            t.refusals.unreachables.take(meta.key().src, now)
-                && icmp_error::write(frame, meta, meta.key().dst, kind).is_some()
-        }
-    };
-    if !sent {
-        return drop;
-    }
-    t.counters.drop_count(reason).add(1);
-    match answer {
-        Answer::Reset => t.counters.resets_sent.add(1),
-        Answer::Unreachable(_) => t.counters.unreachables_sent.add(1),
-    }
-    Verdict::Transmit { interface: meta.interface }
 }
 
 /// The answer that the configuration wants for it.
@@ -124,13 +149,13 @@ fn wanted(meta: &Meta, config: &Compiled, reason: DropReason) -> Option<Answer> 
 }
 
 /// Whether it is certain that nobody has the packet's conn, and that its sender may be answered.
-fn may_answer(meta: &Meta, t: &Tables, config: &Compiled) -> bool {
+fn may_answer(meta: &Meta, steer: &Steer, config: &Compiled) -> bool {
     let key = meta.key();
     // What is sent once cannot be taken back when the conn arrives.
     !config.conns_may_arrive
         // Only the owner of a flow knows whether it has a conn. Another worker decides about its
         // packets in the moments in which workers adopt a snapshot, or when nobody can own it.
-        && t.steer.is_home(meta, config)
+        && steer.is_home(meta, config)
         // It would come back.
         && config.address_of_conns(key.src).is_none()
 }

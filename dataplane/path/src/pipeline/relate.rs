@@ -14,26 +14,19 @@ use sluice_wire::icmp::{self, HEADER_BYTES, IcmpHeader, Quote, code, icmp_type};
 use sluice_wire::ipv4::{self, PROTO_TCP, PROTO_UDP};
 use zerocopy::FromBytes;
 
+use super::egress;
 use super::rate_limit::{Rate, RateLimit};
-use super::{Tables, egress, next_hop};
+use super::shared::{Context, Shared};
+use super::steer::Steer;
 use crate::burst::{Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
-use crate::snapshot::Compiled;
 use crate::table::conn::{Conn, Rewrite};
 use crate::time::Millis;
 
 /// Smallest MTU that is believed, in bytes: what every link of today takes (RFC 5927, 7.2), and what
 /// a host may rely on (RFC 1122, 3.3.3). Lower ones slow conns down and are mostly lies.
 const LEAST_MTU: u16 = 576;
-
-/// How many errors a worker sends on: about one conn, and in all. A conn causes one per packet of
-/// its first window before its sender knows the path's MTU.
-pub fn limit(seed: u64, now: Millis) -> RateLimit {
-    let each = Rate { per_second: 20, at_once: 20 };
-    let all = Rate { per_second: 10_000, at_once: 1_000 };
-    RateLimit::new(each, all, seed, now)
-}
 
 /// What is known of an ICMP error without looking at conns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +41,125 @@ struct Related {
     sequence: Option<u32>,
 }
 
-/// Send an ICMP error to where the packet came from that it is about. It is sound, and for an
-/// address that conns have.
-#[cold]
-pub fn send_on<F: Frame>(
-    frame: &mut F,
-    meta: &mut Meta,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-) -> Verdict {
-    let message = &frame.bytes()[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
-    match judge(message, meta.key().dst) {
-        Ok(related) => relate(frame, meta, &related, t, config, now),
-        Err(reason) => Verdict::Drop(reason),
+/// Errors that are sent on.
+pub struct Relate {
+    /// How many.
+    limit: RateLimit,
+}
+
+impl Relate {
+    /// None was sent on yet; `seed` is one that others do not know.
+    pub fn new(seed: u64, now: Millis) -> Self {
+        // About one conn, and in all. A conn causes one per packet of its first window before its
+        // sender knows the path's MTU.
+        let each = Rate { per_second: 20, at_once: 20 };
+        let all = Rate { per_second: 10_000, at_once: 1_000 };
+        Relate { limit: RateLimit::new(each, all, seed, now) }
     }
+
+    /// Send an ICMP error to where the packet came from that it is about. It is sound, and for an
+    /// address that conns have.
+    #[cold]
+    pub fn send_on<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        meta: &mut Meta,
+        steer: &Steer,
+        shared: &mut Shared,
+        cx: Context,
+    ) -> Verdict {
+        let message = &frame.bytes()[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
+        let related = match judge(message, meta.key().dst) {
+            Ok(related) => related,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        meta.tuple = related.tuple;
+        meta.hash = shared.conns.hash(&meta.tuple);
+        // No NIC spreads by what a packet quotes: the owner is asked for on every port.
+        if let Some(worker) = steer.elsewhere(meta, cx.config) {
+            return Verdict::HandOver { worker };
+        }
+        self.relate(frame, meta, &related, shared, cx.now)
+    }
+
+    /// Send the error its conn's way.
+    fn relate<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        meta: &mut Meta,
+        related: &Related,
+        shared: &mut Shared,
+        now: Millis,
+    ) -> Verdict {
+        let Shared { conns, next_hops, counters, .. } = shared;
+        meta.conn = conns.find(meta.hash, &meta.tuple);
+        if meta.conn.is_none() {
+            return Verdict::Drop(DropReason::IcmpNoConn);
+        }
+        let line = conns.get(meta.conn);
+        if related.sequence.is_some_and(|seq| !is_under_way(line, meta.conn.direction() ^ 1, seq)) {
+            return Verdict::Drop(DropReason::IcmpBadSequence);
+        }
+        let rewrite = line.rewrite(meta.conn.direction());
+        let slot = match next_hops.resolve(meta, conns, counters, now) {
+            Ok(slot) => slot,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if meta.ip_len > next_hops.neighbours.get(slot).mtu {
+            return Verdict::Drop(DropReason::MtuExceeded);
+        }
+        next_hops.ask(slot, now);
+        let next_hop = next_hops.neighbours.get(slot);
+        if !matches!(next_hop.verdict, Verdict::Transmit { .. }) {
+            // If it waits, then as it came.
+            return next_hop.verdict;
+        }
+        if !self.limit.take(meta.hash, now) {
+            return Verdict::Drop(DropReason::IcmpRateLimit);
+        }
+        if let Err(reason) = rewrite_error(frame, meta, related, rewrite) {
+            return Verdict::Drop(reason);
+        }
+        egress::set_macs(frame.bytes_mut(), next_hop);
+        next_hop.verdict
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> std::ops::Range<usize> {
+        self.limit.written()
+    }
+}
+
+/// Make an error the one that the quoted packet's sender is to get: from whom it knows, about what
+/// it has sent.
+fn rewrite_error<F: Frame>(
+    frame: &mut F,
+    meta: &Meta,
+    related: &Related,
+    rewrite: Option<Rewrite>,
+) -> Result<(), DropReason> {
+    let Ok(view) = Ipv4Frame::parse_mut(frame.bytes_mut()) else {
+        return Err(DropReason::Ipv4Truncated);
+    };
+    // No error about an error (RFC 1122, 3.2.2): nobody is told.
+    if view.ip.ttl <= 1 {
+        return Err(DropReason::TtlExceeded);
+    }
+    view.ip.ttl -= 1;
+    if let Some(rewrite) = rewrite {
+        // Both addresses, as the receiver knows its peer by ours only: it has no way to a router on
+        // the other side, and may not accept what comes from there.
+        let to = FlowKey::from(&rewrite.to);
+        (view.ip.src, view.ip.dst) = (to.src.into(), to.dst.into());
+        let message = &mut frame.bytes_mut()[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
+        rewrite_quote(&mut message[HEADER_BYTES..], related, &rewrite);
+        icmp::fill_checksum(message);
+    }
+    if let Ok(view) = Ipv4Frame::parse_mut(frame.bytes_mut()) {
+        view.ip.fill_checksum();
+    }
+    Ok(())
 }
 
 /// Whether an error to the address `to` can be true, as far as it tells itself.
@@ -111,70 +208,6 @@ fn judge(message: &[u8], to: u32) -> Result<Related, DropReason> {
         l4_len: l4.len(),
         sequence: (ip.protocol == PROTO_TCP).then(|| word(4)),
     })
-}
-
-/// Find the conn, on whichever worker it is, and send the error its way.
-fn relate<F: Frame>(
-    frame: &mut F,
-    meta: &mut Meta,
-    related: &Related,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-) -> Verdict {
-    meta.tuple = related.tuple;
-    meta.hash = t.hasher.hash(&meta.tuple);
-    // No NIC spreads by what a packet quotes: the owner is asked for on every port.
-    if let Some(worker) = t.steer.elsewhere(meta, config) {
-        return Verdict::HandOver { worker };
-    }
-    meta.conn = t.conns.find(meta.hash, &meta.tuple);
-    if meta.conn.is_none() {
-        return Verdict::Drop(DropReason::IcmpNoConn);
-    }
-    let line = t.conns.get(meta.conn);
-    if related.sequence.is_some_and(|seq| !is_under_way(line, meta.conn.direction() ^ 1, seq)) {
-        return Verdict::Drop(DropReason::IcmpBadSequence);
-    }
-    let rewrite = line.rewrite(meta.conn.direction());
-    let slot = match next_hop::resolve(meta, t, now) {
-        Ok(slot) => slot,
-        Err(reason) => return Verdict::Drop(reason),
-    };
-    if meta.ip_len > t.neighbours.get(slot).mtu {
-        return Verdict::Drop(DropReason::MtuExceeded);
-    }
-    next_hop::ask(t, slot, now);
-    let verdict = t.neighbours.get(slot).verdict;
-    if !matches!(verdict, Verdict::Transmit { .. }) {
-        // If it waits, then as it came.
-        return verdict;
-    }
-    if !t.related_limit.take(meta.hash, now) {
-        return Verdict::Drop(DropReason::IcmpRateLimit);
-    }
-    let Ok(view) = Ipv4Frame::parse_mut(frame.bytes_mut()) else {
-        return Verdict::Drop(DropReason::Ipv4Truncated);
-    };
-    // No error about an error (RFC 1122, 3.2.2): nobody is told.
-    if view.ip.ttl <= 1 {
-        return Verdict::Drop(DropReason::TtlExceeded);
-    }
-    view.ip.ttl -= 1;
-    if let Some(rewrite) = rewrite {
-        // Both addresses, as the receiver knows its peer by ours only: it has no way to a router on
-        // the other side, and may not accept what comes from there.
-        let to = FlowKey::from(&rewrite.to);
-        (view.ip.src, view.ip.dst) = (to.src.into(), to.dst.into());
-        let message = &mut frame.bytes_mut()[L4_OFFSET..L3_OFFSET + usize::from(meta.ip_len)];
-        rewrite_quote(&mut message[HEADER_BYTES..], related, &rewrite);
-        icmp::fill_checksum(message);
-    }
-    if let Ok(view) = Ipv4Frame::parse_mut(frame.bytes_mut()) {
-        view.ip.fill_checksum();
-    }
-    egress::set_macs(frame.bytes_mut(), t.neighbours.get(slot));
-    verdict
 }
 
 /// Whether a TCP segment with this sequence number may be on its way in a direction of the conn.

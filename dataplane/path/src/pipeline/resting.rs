@@ -13,13 +13,16 @@ use sluice_wire::tcp::{TcpFlags, TcpHeader};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
 
-use super::{Pipeline, Sink, Tables, life};
+use super::Sink;
+use super::shared::Shared;
 use crate::burst::{BURST, Meta, Verdict};
+use crate::counters::WorkerCounters;
 use crate::flow::FlowKey;
 use crate::frame::Frame;
 use crate::ids::InterfaceId;
 use crate::snapshot::Compiled;
-use crate::table::conn::ConnRef;
+use crate::table::conn::ConnTable;
+use crate::table::conn::resting::Resting;
 use crate::table::conn::state::ConnState;
 use crate::table::port_space::PortSpace;
 
@@ -32,7 +35,7 @@ const ETHER_BYTES: usize = 14;
 const RESET_BYTES: usize = 60;
 
 /// A RST that is to end a TIME_WAIT.
-pub struct Reset {
+struct Reset {
     /// The flow in which the backend answered, and will.
     flow: FlowKey,
     /// The sequence number that it expects next.
@@ -41,63 +44,99 @@ pub struct Reset {
     out: Option<(InterfaceId, [u8; RESET_BYTES])>,
 }
 
-/// Give up the longest resting conn of a space, so that its port can be had; false when none rests.
-#[cold]
-#[inline(never)]
-pub fn give_way(t: &mut Tables, config: &Compiled, space: &PortSpace) -> bool {
-    let conns = &t.conns;
-    let found = space.find_resting(&t.own_ports, |flow| {
-        let conn = conns.find_key(&flow);
-        let rests = !conn.is_none() && conns.get(conn).state() == ConnState::Resting;
-        rests.then_some((conn, flow))
-    });
-    let Some((conn, flow)) = found else { return false };
-    if t.resets.len() < BURST {
-        t.resets.push(Reset { flow, seq: t.conns.get(conn).seqs().client_next(), out: None });
-    }
-    give_up(t, config, conn);
-    true
-}
+/// RSTs that go ahead of a burst's SYNs.
+pub struct Resets(Vec<Reset>);
 
-fn give_up(t: &mut Tables, config: &Compiled, conn: ConnRef) {
-    let mut meta = Meta::received(InterfaceId(0), false);
-    meta.conn = conn;
-    life::remove(&mut meta, t, config);
+impl Resets {
+    /// None.
+    pub fn new() -> Self {
+        Resets(Vec::with_capacity(BURST))
+    }
+
+    /// Give up the longest resting conn of a space, so that its port can be had; false when none
+    /// rests.
+    #[cold]
+    #[inline(never)]
+    pub fn give_way(&mut self, space: &PortSpace, shared: &mut Shared, config: &Compiled) -> bool {
+        let conns = &shared.conns;
+        let found = space.find_resting(&shared.local_ports, |flow| {
+            let conn = conns.find_key(&flow);
+            let rests = !conn.is_none() && conns.get(conn).state() == ConnState::Resting;
+            rests.then_some((conn, flow))
+        });
+        let Some((conn, flow)) = found else { return false };
+        if self.0.len() < BURST {
+            let seq = conns.get(conn).seqs().client_next();
+            self.0.push(Reset { flow, seq, out: None });
+        }
+        shared.end_conn(conn, config);
+        true
+    }
+
+    /// The SYN of a new conn leaves: make the RST that is to go ahead of it, if one is.
+    #[inline(always)]
+    pub fn precede<F: Frame>(&mut self, frame: &F, meta: &Meta, conns: &ConnTable) {
+        if !self.0.is_empty() {
+            self.precede_now(frame, meta, conns);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn precede_now<F: Frame>(&mut self, frame: &F, meta: &Meta, conns: &ConnTable) {
+        let flow = conns.get(meta.conn).from_backend();
+        let Verdict::Transmit { interface } = meta.verdict else { return };
+        let Some(syn) = frame.bytes().first_chunk::<FLOW_HEAD_BYTES>() else { return };
+        if let Some(reset) = self.0.iter_mut().find(|reset| reset.flow == flow) {
+            reset.out = Some((interface, reset_like(syn, &flow, reset.seq)));
+        }
+    }
+
+    /// Send those of a burst, ahead of its SYNs.
+    #[inline(always)]
+    pub fn send<F: Frame>(&mut self, counters: &WorkerCounters, sink: &mut impl Sink<F>) {
+        if !self.0.is_empty() {
+            self.send_now(counters, sink);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_now<F: Frame>(&mut self, counters: &WorkerCounters, sink: &mut impl Sink<F>) {
+        for (interface, bytes) in self.0.drain(..).filter_map(|reset| reset.out) {
+            // Without a buffer the SYN goes alone: the backend may take it for an old one.
+            let Some(mut frame) = sink.spare() else { continue };
+            if frame.set_len(bytes.len()).is_err() {
+                continue;
+            }
+            frame.bytes_mut().copy_from_slice(&bytes);
+            counters.tx_packets.add(1);
+            sink.transmit(interface, frame);
+        }
+    }
+
+    /// Where everything lies that is written while packets are forwarded, but for itself.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> std::ops::Range<usize> {
+        let start = self.0.as_ptr().addr();
+        start..start + BURST * size_of::<Reset>()
+    }
 }
 
 /// See to it that the next burst finds room in the table, as long as conns rest in it.
 #[inline(always)]
-pub fn make_room(t: &mut Tables, config: &Compiled) {
-    if t.conns.free() < BURST {
-        make_room_now(t, config);
+pub fn make_room(resting: &mut Resting, shared: &mut Shared, config: &Compiled) {
+    if shared.conns.free() < BURST {
+        make_room_now(resting, shared, config);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn make_room_now(t: &mut Tables, config: &Compiled) {
+fn make_room_now(resting: &mut Resting, shared: &mut Shared, config: &Compiled) {
     for _ in 0..BURST {
-        let Some(conn) = t.resting.pop(&t.conns) else { return };
-        give_up(t, config, conn);
-    }
-}
-
-/// The SYN of a new conn leaves: make the RST that is to go ahead of it, if one is.
-#[inline(always)]
-pub fn precede<F: Frame>(frame: &F, meta: &Meta, t: &mut Tables) {
-    if !t.resets.is_empty() {
-        precede_now(frame, meta, t);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn precede_now<F: Frame>(frame: &F, meta: &Meta, t: &mut Tables) {
-    let flow = t.conns.get(meta.conn).from_backend();
-    let Verdict::Transmit { interface } = meta.verdict else { return };
-    let Some(syn) = frame.bytes().first_chunk::<FLOW_HEAD_BYTES>() else { return };
-    if let Some(reset) = t.resets.iter_mut().find(|reset| reset.flow == flow) {
-        reset.out = Some((interface, reset_like(syn, &flow, reset.seq)));
+        let Some(conn) = resting.pop(&shared.conns) else { return };
+        shared.end_conn(conn, config);
     }
 }
 
@@ -135,23 +174,4 @@ fn reset_like(syn: &[u8; FLOW_HEAD_BYTES], back: &FlowKey, seq: u32) -> [u8; RES
     let sum = checksum::compute_l4_v4(back.dst, back.src, PROTO_TCP, &bytes[34..54]);
     bytes[50..52].copy_from_slice(&sum.to_be_bytes());
     bytes
-}
-
-impl<F: Frame> Pipeline<F> {
-    /// Send the RSTs of a burst, ahead of its SYNs.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn send_resets(&mut self, sink: &mut impl Sink<F>) {
-        let t = &mut self.tables;
-        for (interface, bytes) in t.resets.drain(..).filter_map(|reset| reset.out) {
-            // Without a buffer the SYN goes alone: the backend may take it for an old one.
-            let Some(mut frame) = sink.spare() else { continue };
-            if frame.set_len(bytes.len()).is_err() {
-                continue;
-            }
-            frame.bytes_mut().copy_from_slice(&bytes);
-            t.counters.tx_packets.add(1);
-            sink.transmit(interface, frame);
-        }
-    }
 }

@@ -1,15 +1,33 @@
-//! What a pipeline is made of, fixed at start-up.
+//! What a pipeline is made of, fixed at start-up, and how it is made.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use sluice_wire::ether::MacAddr;
 
-use super::Steering;
+use super::admit::Admit;
+use super::arp::Arp;
+use super::dispatch::Dispatch;
+use super::exception::Exception;
+use super::forward::Forward;
+use super::held::Waiting;
+use super::icmp::Icmp;
+use super::next_hop::NextHops;
+use super::parse::Parse;
+use super::shared::{Interfaces, Shared};
+use super::steer::Steer;
+use super::upkeep::Upkeep;
+use super::{Pipeline, Steering};
+use crate::counters::WorkerCounters;
+use crate::flow::FlowHasher;
+use crate::frame::Frame;
 use crate::host_flows::HostFlows;
 use crate::ids::WorkerId;
 use crate::memory::Pages;
+use crate::table::conn::ConnTable;
 use crate::table::route::RouteTable;
+use crate::tally::WorkerView;
+use crate::time::Millis;
 
 /// An interface as the pipeline knows it.
 #[derive(Clone, Debug)]
@@ -57,4 +75,38 @@ pub struct PipelineConfig {
     pub verify_l4_checksum: bool,
     /// Pages for the conn table.
     pub pages: Pages,
+}
+
+impl<F: Frame> Pipeline<F> {
+    /// A pipeline with all its memory taken; `counters` and `view` have the slots of `config`, and
+    /// `counters` as many ports.
+    pub fn new(
+        config: PipelineConfig,
+        counters: Arc<WorkerCounters>,
+        view: Arc<WorkerView>,
+        now: Millis,
+    ) -> Self {
+        let PipelineConfig { seed, conns, .. } = config;
+        let hasher = FlowHasher::new(seed);
+        let whoami = (config.worker, config.workers);
+        Pipeline {
+            parse: Parse::new(hasher.clone(), config.verify_l4_checksum),
+            steer: Steer::new(&config.steering, whoami, config.interfaces.len(), &counters),
+            forward: Forward::new(conns, seed, now),
+            arp: Arp::new(seed, now),
+            icmp: Icmp::new(seed, now),
+            exception: Exception::new(seed, now),
+            admit: Admit::new(&config, view, now),
+            dispatch: Dispatch::new(Arc::clone(&config.host_flows)),
+            waiting: Waiting::new(),
+            upkeep: Upkeep::new(config.worker),
+            shared: Shared {
+                conns: ConnTable::new(conns, hasher, now, config.pages),
+                next_hops: NextHops::new(&config, now),
+                local_ports: config.steering.owners.own_ports(config.worker),
+                counters,
+                interfaces: Interfaces::new(config.interfaces),
+            },
+        }
+    }
 }

@@ -13,7 +13,6 @@
 #[cfg(test)]
 mod tests;
 
-use super::Tables;
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::WorkerCounters;
 use crate::ids::{PortId, WorkerId};
@@ -173,53 +172,69 @@ impl Steer {
         self.all_at_home = self.ports.iter().all(|port| port.trust == Trust::Trusted);
         self.some_trusted = self.ports.iter().any(|port| port.trust == Trust::Trusted);
     }
-}
 
-/// The stage: those of `flows` that are this worker's to forward, as far as that is not left to the
-/// NIC.
-pub fn steer<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) -> Mask {
-    let Tables { steer, counters, .. } = t;
-    if steer.all_at_home {
-        return flows;
+    /// The stage: those of `flows` that are this worker's to forward, as far as that is not left to the
+    /// NIC.
+    pub fn steer<F>(
+        &mut self,
+        burst: &mut Burst<F>,
+        flows: Mask,
+        config: &Compiled,
+        counters: &WorkerCounters,
+    ) -> Mask {
+        if self.all_at_home {
+            return flows;
+        }
+        burst.filter(flows, |_, meta| {
+            // A packet is handed over once: if the workers disagree, as they may for the moment in
+            // which they adopt a snapshot, it is decided here.
+            if meta.handed_over || self.trust(meta.interface.port()) == Trust::Trusted {
+                return true;
+            }
+            let Some(owner) = self.owner(meta, config) else { return true };
+            let is_home = owner == self.worker;
+            if !is_home {
+                meta.verdict = Verdict::HandOver { worker: owner };
+            }
+            if self.trust(meta.interface.port()) != Trust::None {
+                self.note(meta.interface.port(), is_home, counters);
+            }
+            is_home
+        })
     }
-    burst.filter(flows, |_, meta| {
-        // A packet is handed over once: if the workers disagree, as they may for the moment in
-        // which they adopt a snapshot, it is decided here.
-        if meta.handed_over || steer.trust(meta.interface.port()) == Trust::Trusted {
-            return true;
-        }
-        let Some(owner) = steer.owner(meta, config) else { return true };
-        let is_home = owner == steer.worker;
-        if !is_home {
+
+    /// The stage for packets without a conn that a NIC was trusted with: those of `flows` that really
+    /// are this worker's.
+    #[inline(always)]
+    pub fn claim<F>(
+        &mut self,
+        burst: &mut Burst<F>,
+        flows: Mask,
+        config: &Compiled,
+        counters: &WorkerCounters,
+    ) -> Mask {
+        if self.some_trusted { self.claim_trusted(burst, flows, config, counters) } else { flows }
+    }
+
+    // Never inlined: a stage is a symbol in profiles.
+    #[inline(never)]
+    fn claim_trusted<F>(
+        &mut self,
+        burst: &mut Burst<F>,
+        flows: Mask,
+        config: &Compiled,
+        counters: &WorkerCounters,
+    ) -> Mask {
+        burst.filter(flows, |_, meta| {
+            if meta.handed_over || self.trust(meta.interface.port()) != Trust::Trusted {
+                return true;
+            }
+            let Some(owner) = self.owner(meta, config).filter(|owner| *owner != self.worker) else {
+                return true;
+            };
             meta.verdict = Verdict::HandOver { worker: owner };
-        }
-        if steer.trust(meta.interface.port()) != Trust::None {
-            steer.note(meta.interface.port(), is_home, counters);
-        }
-        is_home
-    })
-}
-
-/// The stage for packets without a conn that a NIC was trusted with: those of `flows` that really
-/// are this worker's.
-#[inline(always)]
-pub fn claim<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) -> Mask {
-    if t.steer.some_trusted { claim_trusted(burst, flows, t, config) } else { flows }
-}
-
-// Never inlined: a stage is a symbol in profiles.
-#[inline(never)]
-fn claim_trusted<F>(burst: &mut Burst<F>, flows: Mask, t: &mut Tables, config: &Compiled) -> Mask {
-    let Tables { steer, counters, .. } = t;
-    burst.filter(flows, |_, meta| {
-        if meta.handed_over || steer.trust(meta.interface.port()) != Trust::Trusted {
-            return true;
-        }
-        let Some(owner) = steer.owner(meta, config).filter(|owner| *owner != steer.worker) else {
-            return true;
-        };
-        meta.verdict = Verdict::HandOver { worker: owner };
-        steer.note(meta.interface.port(), false, counters);
-        false
-    })
+            self.note(meta.interface.port(), false, counters);
+            false
+        })
+    }
 }

@@ -654,7 +654,7 @@ fn packets_of_impossible_senders_are_dropped_by_name() {
 #[test]
 fn without_an_exception_port_nothing_is_for_the_kernel() {
     let mut h = web(Mode::FullNat, 1);
-    h.pipeline.tables.interfaces.iter_mut().for_each(|i| i.has_exception = false);
+    h.pipeline.shared.interfaces.all_mut().iter_mut().for_each(|i| i.has_exception = false);
     let (sender, own) = (Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 1));
     let ssh = flow(Protocol::Tcp, (sender, 5_000), (own, 22));
     // An answer to our own question is no loss; what only the kernel could take is.

@@ -9,16 +9,15 @@ use sluice_wire::flow_head::FlowHead;
 use sluice_wire::ipv4::PROTO_TCP;
 use sluice_wire::tcp::TcpFlags;
 
-use super::Tables;
-use super::life::{note_rest, remove};
+use super::shared::{Context, Shared};
 use crate::burst::Meta;
 use crate::frame::Frame;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
 use crate::table::conn::ConnRef;
+use crate::table::conn::resting::Resting;
 use crate::table::conn::seq::Seqs;
 use crate::table::conn::state::{ConnState, Fins, Segment};
-use crate::time::Millis;
 
 /// How long a conn whose backend is gone must have been silent, in ms, before its client's SYN
 /// starts it over: less than a client waits before it repeats one, and more than any pause of a
@@ -52,30 +51,24 @@ pub struct Change {
 }
 
 /// Confirm a packet's conn, and find out what the packet does to it.
-pub fn track<F: Frame>(
-    frame: &F,
-    meta: &mut Meta,
-    t: &mut Tables,
-    config: &Compiled,
-    now: Millis,
-) -> Tracked {
-    let conn = t.conns.confirm(meta.conn, meta.hash, &meta.tuple);
+pub fn track<F: Frame>(frame: &F, meta: &mut Meta, shared: &mut Shared, cx: Context) -> Tracked {
+    let conn = shared.conns.confirm(meta.conn, meta.hash, &meta.tuple);
     meta.conn = conn;
     if conn.is_none() {
         return Tracked::Nothing;
     }
-    if !t.conns.get(conn).comes_by(conn.direction(), meta.interface)
-        && let Err(reason) = learn_port(meta, t)
+    if !shared.conns.get(conn).comes_by(conn.direction(), meta.interface)
+        && let Err(reason) = learn_port(meta, shared)
     {
         return Tracked::Refused(reason);
     }
     let from_backend = conn.is_from_backend();
-    let line = t.conns.get(conn);
+    let line = shared.conns.get(conn);
     if meta.tuple.protocol != PROTO_TCP {
         // A UDP flow has no end that could be waited for: as long as its client sends, it would
         // stay on a backend that is gone.
-        if !from_backend && config.is_gone(line.backend_slot()) {
-            remove(meta, t, config);
+        if !from_backend && cx.config.is_gone(line.backend_slot()) {
+            shared.end_conn_of(meta, cx.config);
             return Tracked::Nothing;
         }
         let state = line.state().after_udp(from_backend);
@@ -88,8 +81,8 @@ pub fn track<F: Frame>(
     let opens = meta.tcp_flags.is_open() && !from_backend;
     // One that goes no further starts nothing over.
     let has_hops = frame.bytes().get(TTL_AT).is_some_and(|ttl| *ttl > 1);
-    if opens && has_hops && starts_over(t, config, conn, head, now) {
-        remove(meta, t, config);
+    if opens && has_hops && starts_over(shared, cx, conn, head) {
+        shared.end_conn_of(meta, cx.config);
         return Tracked::Nothing;
     }
     let mut change = after_segment(line, head, meta);
@@ -150,14 +143,17 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
 }
 
 /// A packet was sent: do to its conn what it does.
-pub fn apply(meta: &Meta, t: &mut Tables, config: &Compiled, change: Change, now: Millis) {
-    *t.conns.get_mut(meta.conn).seqs_mut() = change.seqs;
-    let line = t.conns.get(meta.conn);
-    let now = if change.refreshes { now } else { line.last_seen() };
+pub fn apply(meta: &Meta, change: Change, resting: &mut Resting, shared: &mut Shared, cx: Context) {
+    *shared.conns.get_mut(meta.conn).seqs_mut() = change.seqs;
+    let line = shared.conns.get(meta.conn);
+    let now = if change.refreshes { cx.now } else { line.last_seen() };
     let (rested, rests) = (line.state() == ConnState::Resting, change.state == ConnState::Resting);
-    t.conns.touch(meta.conn, change.state, change.fins, now, &config.timeouts);
+    shared.conns.touch(meta.conn, change.state, change.fins, now, &cx.config.timeouts);
     if rests != rested {
-        note_rest(t, config, meta.conn, rests);
+        shared.note_rest(meta.conn, rests, cx.config);
+        if rests {
+            resting.push(meta.conn, &shared.conns);
+        }
     }
 }
 
@@ -181,16 +177,16 @@ pub fn is_quiet(line: &Conn, meta: &Meta, config: &Compiled) -> bool {
 /// whether it may: addresses behind one port are not believed behind another (RFC 3704, strict
 /// reverse path forwarding). The port is the conn's from then on.
 #[cold]
-fn learn_port(meta: &Meta, t: &mut Tables) -> Result<(), DropReason> {
+fn learn_port(meta: &Meta, shared: &mut Shared) -> Result<(), DropReason> {
     let conn = meta.conn;
-    if t.interfaces[meta.interface.index()].checks_source {
-        let source = FlowSource::of(t.conns.get(conn), conn);
-        let back = t.routes.lookup(source.0);
+    if shared.interfaces.get(meta.interface).checks_source {
+        let source = FlowSource::of(shared.conns.get(conn), conn);
+        let back = shared.next_hops.routes.lookup(source.0);
         if back.is_none_or(|hop| hop.interface != meta.interface) {
             return Err(DropReason::WrongPort);
         }
     }
-    t.conns.get_mut(conn).set_interface(conn.direction(), meta.interface);
+    shared.conns.get_mut(conn).set_interface(conn.direction(), meta.interface);
     Ok(())
 }
 
@@ -205,8 +201,9 @@ impl FlowSource {
 
 /// Whether a client's SYN makes its old conn a new one.
 #[cold]
-fn starts_over(t: &Tables, config: &Compiled, conn: ConnRef, head: &FlowHead, now: Millis) -> bool {
-    let line = t.conns.get(conn);
+fn starts_over(shared: &Shared, cx: Context, conn: ConnRef, head: &FlowHead) -> bool {
+    let Context { config, now } = cx;
+    let line = shared.conns.get(conn);
     let (state, is_silent) = (line.state(), now.wrapping_sub(line.last_seen()) >= SILENT_MS);
     // Its backend never answered, or is done with it, and takes no new conns any more; or has a limit,
     // which only who is planned is held to.

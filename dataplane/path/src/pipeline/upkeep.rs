@@ -2,9 +2,11 @@
 
 use super::Pipeline;
 use super::life::forget;
-use super::tables::Tables;
+use super::shared::Shared;
 use crate::frame::Frame;
+use crate::ids::WorkerId;
 use crate::snapshot::Compiled;
+use crate::snapshot::leaving::Census;
 use crate::time::Millis;
 
 /// Conns looked at for expiry in one round of a worker, beside one for each that was made in it. It
@@ -20,17 +22,34 @@ const EXPIRE_LATE_MS: Millis = 4;
 /// million in 8,000 rounds, without a nap between them.
 const REARM_PER_ROUND: usize = 128;
 
+/// How far a worker has come with it.
+pub struct Upkeep {
+    worker: WorkerId,
+    /// Conns made when it was last done.
+    created_before: u64,
+    /// [`Compiled::shortened`] that the conns' timers were last looked at for.
+    rearmed_for: u64,
+    census: Census,
+}
+
+impl Upkeep {
+    /// Of this worker, which has done nothing yet.
+    pub fn new(worker: WorkerId) -> Self {
+        Upkeep { worker, created_before: 0, rearmed_for: 0, census: Census::default() }
+    }
+}
+
 impl<F: Frame> Pipeline<F> {
     /// Remove conns that were idle for their timeout, as many as keep pace with those that are made:
     /// what a packet waits for that is bounded by the conns made since the last call. Whether more
     /// wait to be looked at: then there is no time for a nap. Call once a round.
     #[inline]
     pub fn keep_pace(&mut self, config: &Compiled, now: Millis) -> bool {
-        let t = &mut self.tables;
-        let created = t.counters.conns_created.get();
-        let made = created.wrapping_sub(t.created_before) as usize;
-        t.created_before = created;
-        let is_late = t.conns.expiry_behind(now).is_some_and(|late| late >= EXPIRE_LATE_MS);
+        let created = self.shared.counters.conns_created.get();
+        let made = created.wrapping_sub(self.upkeep.created_before) as usize;
+        self.upkeep.created_before = created;
+        let is_late =
+            self.shared.conns.expiry_behind(now).is_some_and(|late| late >= EXPIRE_LATE_MS);
         let least = if is_late { EXPIRE_PER_LATE_ROUND } else { EXPIRE_PER_ROUND };
         self.expire(config, now, least + made);
         self.is_behind(now)
@@ -39,7 +58,8 @@ impl<F: Frame> Pipeline<F> {
     /// Remove conns that were idle for their timeout, looking at no more than `most`; after timeouts
     /// were shortened, also at conns that are armed for later.
     pub fn expire(&mut self, config: &Compiled, now: Millis, most: usize) {
-        let Tables { conns, counters, own_ports, rearmed_for, .. } = &mut self.tables;
+        let Shared { conns, counters, local_ports, .. } = &mut self.shared;
+        let rearmed_for = &mut self.upkeep.rearmed_for;
         if *rearmed_for != config.shortened {
             *rearmed_for = config.shortened;
             conns.begin_rearming();
@@ -48,21 +68,21 @@ impl<F: Frame> Pipeline<F> {
             conns.rearm(&config.timeouts, REARM_PER_ROUND);
         }
         conns.expire(now, &config.timeouts, most, |conn| {
-            forget(conn, counters, own_ports, config);
+            forget(conn, counters, local_ports, config);
             counters.conns_expired.add(1);
         });
     }
 
     /// Whether there is more to be done about timeouts than the last [`expire`](Self::expire) did.
     pub fn is_behind(&self, now: Millis) -> bool {
-        let conns = &self.tables.conns;
+        let conns = &self.shared.conns;
         conns.is_rearming() || conns.expiry_behind(now).is_some()
     }
 
     /// Count some conns of addresses that leave, if any does. Call once a round.
     #[inline]
     pub fn count_leaving(&mut self, config: &Compiled, now: Millis) {
-        let Tables { conns, census, worker, .. } = &mut self.tables;
-        census.step(&config.leaving, *worker, conns.lines_mut(), now);
+        let Upkeep { census, worker, .. } = &mut self.upkeep;
+        census.step(&config.leaving, *worker, self.shared.conns.lines_mut(), now);
     }
 }

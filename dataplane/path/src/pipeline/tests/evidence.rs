@@ -430,7 +430,7 @@ fn a_source_from_behind_another_port_is_not_believed() {
     c.works(&mut h);
 
     // Where it is switched off, all ports are believed.
-    h.pipeline.tables.interfaces.iter_mut().for_each(|port| port.checks_source = false);
+    h.pipeline.shared.interfaces.all_mut().iter_mut().for_each(|port| port.checks_source = false);
     let bytes = segment(PORT_MACS[0], &back(&c.backend), ACK, (c.ack, c.seq), b"asymmetric");
     assert_eq!(sent(&mut h, CLIENT_PORT, bytes), back(&c.client));
 }

@@ -147,6 +147,11 @@ impl ConnTable {
         self.index.find(hash, |conn| self.lines.0[conn.conn()].is_flow(tuple, conn))
     }
 
+    /// A flow's hash.
+    pub fn hash(&self, tuple: &Tuple) -> u64 {
+        self.hasher.hash(tuple)
+    }
+
     /// The conn of a flow that has not been hashed.
     pub fn find_key(&self, key: &FlowKey) -> ConnRef {
         let tuple = Tuple::from(key);
