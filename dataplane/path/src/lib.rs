@@ -8,6 +8,7 @@
 
 pub mod burst;
 pub mod counters;
+pub mod family;
 pub mod flow;
 pub mod frame;
 pub mod host_flows;

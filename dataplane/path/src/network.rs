@@ -1,4 +1,4 @@
-//! IPv4 addresses with a prefix length, checked when they are made: text goes in, values that
+//! Addresses with a prefix length, checked when they are made: text goes in, values that
 //! cannot be wrong come out; and how many ports there can be. Owns nothing.
 
 use std::fmt;
@@ -7,16 +7,10 @@ use std::str::FromStr;
 
 use sluice_api::validate::is_host;
 
+use crate::family::{Family, V4};
+
 /// Most ports: with an exception port beside each, DPDK's own limit of 32 is reached.
 pub const MAX_PORTS: usize = 16;
-
-/// The mask of a prefix length of at most 32, in host order.
-const fn mask(prefix_len: u8) -> u32 {
-    match prefix_len {
-        0 => 0,
-        len => u32::MAX << (32 - len),
-    }
-}
 
 /// Why a text is no [`Prefix`] or [`InterfaceAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,65 +32,81 @@ pub enum NetworkError {
     NoNetwork,
 }
 
-/// An IPv4 network: no bits are set behind the prefix length.
+/// A network: no bits are set behind the prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Prefix {
-    address: Ipv4Addr,
+pub struct Prefix<F: Family = V4> {
+    address: F::Address,
     len: u8,
 }
 
 impl Prefix {
     /// The network `address/len`; an error when a bit behind the prefix is set or `len` is above 32.
     pub fn new(address: Ipv4Addr, len: u8) -> Result<Self, NetworkError> {
-        let prefix = Self::around(address, len)?;
-        if prefix.address == address { Ok(prefix) } else { Err(NetworkError::HostBits(prefix)) }
+        let prefix = Self::around(address, len).ok_or(NetworkError::Form)?;
+        if prefix.address() == address { Ok(prefix) } else { Err(NetworkError::HostBits(prefix)) }
+    }
+}
+
+impl<F: Family> Prefix<F> {
+    /// The network of this prefix length in which an address lies; none when the family has no prefix
+    /// so long.
+    pub fn around(address: F::Ip, len: u8) -> Option<Self> {
+        let is_fit = len <= F::BITS;
+        is_fit.then(|| Prefix { address: F::number(address) & F::mask(len), len })
     }
 
-    /// The network of prefix length `len` (at most 32) in which `address` lies.
-    pub fn around(address: Ipv4Addr, len: u8) -> Result<Self, NetworkError> {
-        if len > 32 {
-            return Err(NetworkError::Form);
-        }
-        Ok(Prefix { address: Ipv4Addr::from_bits(address.to_bits() & mask(len)), len })
+    /// The network of one address.
+    pub fn of_host(address: F::Address) -> Self {
+        Prefix { address, len: F::BITS }
     }
 
     /// Its first address.
-    pub const fn address(self) -> Ipv4Addr {
+    pub fn address(self) -> F::Ip {
+        F::ip(self.address)
+    }
+
+    /// Its first address, as a number.
+    pub fn first(self) -> F::Address {
         self.address
     }
 
-    /// Its prefix length, 0 to 32.
+    /// Its prefix length.
     pub const fn prefix_len(self) -> u8 {
         self.len
     }
 
-    /// Its last address: the directed broadcast address (RFC 919) when the prefix length is at
-    /// most 30.
-    pub const fn last(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.address.to_bits() | !mask(self.len))
+    /// Its last address: in IPv4, the directed broadcast address (RFC 919) when the prefix length is
+    /// at most 30.
+    pub fn last(self) -> F::Ip {
+        F::ip(self.last_number())
+    }
+
+    /// Its last address, as a number.
+    pub fn last_number(self) -> F::Address {
+        self.address | !F::mask(self.len)
     }
 
     /// Whether an address lies in it.
-    pub const fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & mask(self.len) == self.address.to_bits()
+    pub fn contains(self, address: F::Ip) -> bool {
+        F::number(address) & F::mask(self.len) == self.address
     }
 
     /// Whether the two have an address in common: then one lies in the other.
-    pub const fn overlaps(self, other: Prefix) -> bool {
-        self.contains(other.address) || other.contains(self.address)
+    pub fn overlaps(self, other: Prefix<F>) -> bool {
+        self.contains(other.address()) || other.contains(self.address())
     }
 
     /// Whether a host can have the address: it lies in it and is neither the network's own address
-    /// nor its broadcast address, which networks of prefix length 31 (RFC 3021) and 32 do not have.
-    pub fn has_host(self, address: Ipv4Addr) -> bool {
-        self.contains(address)
-            && (self.len >= 31 || (address != self.address && address != self.last()))
+    /// nor its broadcast address, where the family has such.
+    pub fn has_host(self, address: F::Ip) -> bool {
+        let is_edge = address == self.address() || address == self.last();
+        self.contains(address) && !(is_edge && F::has_edges(self.len))
     }
 }
 
-impl fmt::Display for Prefix {
+impl<F: Family> fmt::Display for Prefix<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.len)
+        write!(f, "{}/{}", self.address(), self.len)
     }
 }
 
@@ -119,7 +129,7 @@ pub struct InterfaceAddress {
 impl InterfaceAddress {
     /// A host's address in a network of prefix length 1 to 32.
     pub fn new(address: Ipv4Addr, prefix_len: u8) -> Result<Self, NetworkError> {
-        let network = Prefix::around(address, prefix_len)?;
+        let network = Prefix::around(address, prefix_len).ok_or(NetworkError::Form)?;
         if prefix_len == 0 {
             return Err(NetworkError::NoNetwork);
         }
@@ -143,11 +153,9 @@ impl InterfaceAddress {
     }
 
     /// The network that is connected by it.
-    pub const fn network(self) -> Prefix {
-        Prefix {
-            address: Ipv4Addr::from_bits(self.address.to_bits() & mask(self.prefix_len)),
-            len: self.prefix_len,
-        }
+    pub fn network(self) -> Prefix {
+        let len = self.prefix_len;
+        Prefix { address: V4::number(self.address) & V4::mask(len), len }
     }
 }
 

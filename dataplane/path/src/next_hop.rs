@@ -1,24 +1,23 @@
 //! Next hops, and what workers and the main thread say to each other about them.
 
+use crate::family::{Family, V4};
 use crate::ids::InterfaceId;
-use std::net::Ipv4Addr;
-
 use sluice_wire::ether::MacAddr;
 
 /// Where to send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NextHop {
+pub struct NextHop<F: Family = V4> {
     /// The interface that it is behind.
     pub interface: InterfaceId,
     /// Whose MAC address the frame gets, in host order: the gateway, or the destination itself
     /// when its network is connected.
-    pub address: u32,
+    pub address: F::Address,
 }
 
-impl NextHop {
+impl<F: Family> NextHop<F> {
     /// Its address.
-    pub const fn ip(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.address)
+    pub fn ip(self) -> F::Ip {
+        F::ip(self.address)
     }
 }
 
@@ -48,9 +47,9 @@ impl Purpose {
 
 /// News of a next hop for the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeighbourUpdate {
+pub struct NeighbourUpdate<F: Family = V4> {
     /// Which one.
-    pub hop: NextHop,
+    pub hop: NextHop<F>,
     /// What is known of it now.
     pub state: NeighbourState,
 }

@@ -18,6 +18,7 @@ use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 
 use crate::burst::Verdict;
+use crate::family::{Family, V4};
 use crate::ids::InterfaceId;
 use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::time::{Millis, at_or_after};
@@ -65,7 +66,7 @@ impl Default for NextHopRef {
 /// A next hop as packets need it.
 #[derive(Clone, Debug)]
 #[repr(C, align(32))]
-pub struct Neighbour {
+pub struct Neighbour<F: Family = V4> {
     /// Destination and source MAC address: the first 12 bytes of a frame.
     pub macs: [u8; 12],
     /// What becomes of packets to it: transmitted when it is reachable, held while it is asked for,
@@ -76,7 +77,7 @@ pub struct Neighbour {
     /// That interface's MTU, in bytes.
     pub mtu: u16,
     /// Its address, in host order.
-    pub address: u32,
+    pub address: F::Address,
     want_at: Millis,
     /// What conns note that are to be led here; with [`NOT_READY`] while it is not reachable.
     note: u32,
@@ -84,7 +85,7 @@ pub struct Neighbour {
 
 const _: () = assert!(size_of::<Neighbour>() == 32, "two next hops share a cache line");
 
-impl Neighbour {
+impl<F: Family> Neighbour<F> {
     /// Whether packets can go there.
     pub fn is_reachable(&self) -> bool {
         self.note & NOT_READY == 0
@@ -111,9 +112,9 @@ pub struct Egress {
 pub struct Full;
 
 /// The next hops of one worker.
-pub struct Neighbours {
-    entries: Box<[Neighbour]>,
-    slots: HashMap<NextHop, u16, RandomState>,
+pub struct Neighbours<F: Family = V4> {
+    entries: Box<[Neighbour<F>]>,
+    slots: HashMap<NextHop<F>, u16, RandomState>,
     /// The longest free slot is used next.
     free: VecDeque<u16>,
     /// By slot, for what it is wanted.
@@ -125,7 +126,7 @@ pub struct Neighbours {
     interfaces: Box<[Egress]>,
 }
 
-impl Neighbours {
+impl<F: Family> Neighbours<F> {
     /// A table of `capacity` next hops (at most 65,535) behind these interfaces.
     pub fn new(capacity: u16, interfaces: &[Egress]) -> Self {
         let empty = |slot| Neighbour {
@@ -133,7 +134,7 @@ impl Neighbours {
             verdict: Verdict::Drop(DropReason::NeighbourUnreachable),
             interface: InterfaceId(0),
             mtu: 0,
-            address: 0,
+            address: F::Address::default(),
             want_at: 0,
             note: NextHopRef::new(slot, *EPOCHS.start()).0 | NOT_READY,
         };
@@ -160,7 +161,7 @@ impl Neighbours {
 
     /// All slots, for [`ready`].
     #[inline(always)]
-    pub fn entries(&self) -> &[Neighbour] {
+    pub fn entries(&self) -> &[Neighbour<F>] {
         &self.entries
     }
 
@@ -173,7 +174,7 @@ impl Neighbours {
 
     /// The entry in a slot.
     #[inline(always)]
-    pub fn get(&self, slot: u16) -> &Neighbour {
+    pub fn get(&self, slot: u16) -> &Neighbour<F> {
         &self.entries[slot as usize]
     }
 
@@ -194,7 +195,7 @@ impl Neighbours {
     /// [`Full`] when there is no entry left for it.
     pub fn slot_of(
         &mut self,
-        hop: NextHop,
+        hop: NextHop<F>,
         purpose: Purpose,
         now: Millis,
     ) -> Result<NextHopRef, Full> {
@@ -237,7 +238,7 @@ impl Neighbours {
         self.free.push_back(slot);
     }
 
-    fn add(&mut self, hop: NextHop, purpose: Purpose, now: Millis) -> Option<u16> {
+    fn add(&mut self, hop: NextHop<F>, purpose: Purpose, now: Millis) -> Option<u16> {
         let share = (self.entries.len() / 2).max(1);
         let is_stranger = is_stranger(purpose);
         // The list does not grow: those in it that have answered are given up with the oldest.
@@ -298,7 +299,7 @@ impl Neighbours {
     }
 
     /// Take over what the main thread found out; the slot it concerns, if this worker knows it.
-    pub fn update(&mut self, update: &NeighbourUpdate, now: Millis) -> Option<u16> {
+    pub fn update(&mut self, update: &NeighbourUpdate<F>, now: Millis) -> Option<u16> {
         let slot = *self.slots.get(&update.hop)?;
         let entry = &mut self.entries[slot as usize];
         if !entry.is_asked_for(now) {
@@ -341,7 +342,11 @@ fn is_stranger(purpose: Purpose) -> bool {
 /// The next hop that a note leads to, when there is nothing to be done about it: the note is
 /// current, the next hop reachable, and the main thread need not be asked yet.
 #[inline(always)]
-pub fn ready(entries: &[Neighbour], note: NextHopRef, now: Millis) -> Option<&Neighbour> {
+pub fn ready<F: Family>(
+    entries: &[Neighbour<F>],
+    note: NextHopRef,
+    now: Millis,
+) -> Option<&Neighbour<F>> {
     let entry = entries.get(usize::from(note.slot()))?;
     (note.0 == entry.note && !at_or_after(now, entry.want_at)).then_some(entry)
 }
@@ -349,6 +354,7 @@ pub fn ready(entries: &[Neighbour], note: NextHopRef, now: Millis) -> Option<&Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::V6;
     use crate::testkit::Random;
 
     const SITE: Purpose = Purpose::Site;
@@ -380,6 +386,24 @@ mod tests {
         assert!(table.should_ask(slot, 2_000) && !table.should_ask(slot, 6_999));
         assert!(ready(table.entries(), note, 6_999).is_some());
         assert!(table.should_ask(slot, 7_000));
+    }
+
+    /// Addresses that agree in all but their upper half are different next hops.
+    #[test]
+    fn next_hops_of_ipv6_are_told_apart_by_the_whole_address() {
+        let at = |upper: u128| NextHop { interface: InterfaceId(0), address: upper << 64 | 7 };
+        let mut table = Neighbours::<V6>::new(4, &[PORT]);
+        let notes = [1, 2].map(|upper| table.slot_of(at(upper), SITE, 0).unwrap());
+        assert_ne!(notes[0], notes[1]);
+        let update = NeighbourUpdate { hop: at(2), state: NeighbourState::Reachable(MAC) };
+        let slot = table.update(&update, 0);
+        assert_eq!(slot, table.current(notes[1]));
+        assert!(!table.get(notes[0].slot()).is_reachable());
+        assert_eq!(table.get(notes[1].slot()).address, at(2).address);
+        let removed = NeighbourUpdate { hop: at(1), state: NeighbourState::Removed };
+        table.update(&removed, 0);
+        assert_eq!((table.current(notes[0]), table.len()), (None, 1));
+        assert_eq!(table.slot_of(at(2), SITE, 0), Ok(notes[1]));
     }
 
     #[test]

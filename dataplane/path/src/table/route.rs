@@ -1,40 +1,39 @@
-//! Which interface and next hop lead to an IPv4 address: longest prefix match over the connected
+//! Which interface and next hop lead to an address: longest prefix match over the connected
 //! networks and the static routes. Built once, never changed: a new table replaces an old one.
 //!
 //! Prefixes nest or are disjoint, so they cut the address space into ranges, each with one answer.
 //! A lookup is one binary search over the ranges' first addresses, however many prefix lengths
 //! there are: with 10,000 routes about 15 steps, of which the last four share a cache line.
 
-use std::net::Ipv4Addr;
-
+use crate::family::{Family, V4};
 use crate::ids::InterfaceId;
 use crate::network::Prefix;
 use crate::next_hop::NextHop;
 
 /// A static route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct Route<F: Family = V4> {
     /// Where to.
-    pub destination: Prefix,
+    pub destination: Prefix<F>,
     /// The gateway: a host in an interface's network.
-    pub via: Ipv4Addr,
+    pub via: F::Ip,
     /// The interface that the gateway is behind.
     pub interface: InterfaceId,
 }
 
 /// What a route says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Target {
+struct Target<F: Family> {
     interface: InterfaceId,
     /// `None` for a connected network.
-    gateway: Option<u32>,
+    gateway: Option<F::Address>,
 }
 
 /// The routes of the data plane.
 #[derive(Clone, Debug)]
-pub struct RouteTable {
-    all: Ranges<Target>,
-    connected: Ranges<Connected>,
+pub struct RouteTable<F: Family = V4> {
+    all: Ranges<F, Target<F>>,
+    connected: Ranges<F, Connected>,
 }
 
 /// What a connected network says.
@@ -45,28 +44,28 @@ struct Connected {
     is_host: bool,
 }
 
-impl RouteTable {
+impl<F: Family> RouteTable<F> {
     /// A table of connected networks, each with its interface, and static routes. Of two
     /// entries for one prefix the first counts, and a connected network before a route.
     pub fn new(
-        connected: impl IntoIterator<Item = (InterfaceId, Prefix)>,
-        routes: &[Route],
+        connected: impl IntoIterator<Item = (InterfaceId, Prefix<F>)>,
+        routes: &[Route<F>],
     ) -> Self {
-        let connected: Vec<(Prefix, InterfaceId)> =
+        let connected: Vec<(Prefix<F>, InterfaceId)> =
             connected.into_iter().map(|(interface, network)| (network, interface)).collect();
-        let mut all: Vec<(Prefix, Target)> = connected
+        let mut all: Vec<(Prefix<F>, Target<F>)> = connected
             .iter()
             .map(|(network, interface)| (*network, Target { interface: *interface, gateway: None }))
             .collect();
         all.extend(routes.iter().map(|route| {
-            let target = Target { interface: route.interface, gateway: Some(route.via.to_bits()) };
+            let target = Target { interface: route.interface, gateway: Some(F::number(route.via)) };
             (route.destination, target)
         }));
         RouteTable { all: Ranges::new(all), connected: with_edges(&connected) }
     }
 
     /// The next hop towards an address (host order); `None` when no route leads there.
-    pub fn lookup(&self, destination: u32) -> Option<NextHop> {
+    pub fn lookup(&self, destination: F::Address) -> Option<NextHop<F>> {
         let target = self.all.get(destination)?;
         Some(NextHop {
             interface: target.interface,
@@ -75,13 +74,13 @@ impl RouteTable {
     }
 
     /// The interface whose own network an address (host order) is in.
-    pub fn connected_interface(&self, address: u32) -> Option<InterfaceId> {
+    pub fn connected_interface(&self, address: F::Address) -> Option<InterfaceId> {
         self.connected.get(address).map(|network| network.interface)
     }
 
     /// Whether an address (host order) is a connected network's own or its broadcast address, which
     /// no host has (RFC 1122, 3.2.1.3).
-    pub fn is_broadcast(&self, address: u32) -> bool {
+    pub fn is_broadcast(&self, address: F::Address) -> bool {
         self.connected.get(address).is_some_and(|network| !network.is_host)
     }
 
@@ -93,13 +92,13 @@ impl RouteTable {
 
 /// Connected networks, and in them the addresses that no host has: those that lie at the edge of the
 /// smallest network around them.
-fn with_edges(connected: &[(Prefix, InterfaceId)]) -> Ranges<Connected> {
+fn with_edges<F: Family>(connected: &[(Prefix<F>, InterfaceId)]) -> Ranges<F, Connected> {
     let networks = connected.iter().map(|(network, interface)| (*network, (*network, *interface)));
     let smallest = Ranges::new(networks.collect());
     let edges = connected.iter().flat_map(|(network, _)| [network.address(), network.last()]);
     let edges = edges.filter_map(|edge| {
-        let (network, interface) = smallest.get(edge.to_bits())?;
-        let alone = Prefix::around(edge, 32).ok()?;
+        let (network, interface) = smallest.get(F::number(edge))?;
+        let alone = Prefix::of_host(F::number(edge));
         (!network.has_host(edge)).then_some((alone, Connected { interface, is_host: false }))
     });
     let networks = connected
@@ -110,25 +109,25 @@ fn with_edges(connected: &[(Prefix, InterfaceId)]) -> Ranges<Connected> {
 
 /// The whole address space in ranges, each with the value of the longest prefix around it.
 #[derive(Clone, Debug)]
-struct Ranges<T> {
+struct Ranges<F: Family, T> {
     /// First address of each range, ascending; the first is 0, so that every address is in one.
-    starts: Box<[u32]>,
+    starts: Box<[F::Address]>,
     values: Box<[Option<T>]>,
 }
 
-impl<T: Copy + PartialEq> Ranges<T> {
-    fn new(mut entries: Vec<(Prefix, T)>) -> Self {
+impl<F: Family, T: Copy + PartialEq> Ranges<F, T> {
+    fn new(mut entries: Vec<(Prefix<F>, T)>) -> Self {
         // A prefix comes right before those that it contains. The sort is stable: of equals, the
         // first stays first.
         entries.sort_by_key(|(prefix, _)| (prefix.address(), prefix.prefix_len()));
         entries.dedup_by_key(|(prefix, _)| *prefix);
-        let mut ranges = vec![(0, None)];
-        let mut open: Vec<(Prefix, T)> = Vec::new();
+        let mut ranges = vec![(F::Address::default(), None)];
+        let mut open: Vec<(Prefix<F>, T)> = Vec::new();
         for (prefix, value) in entries {
             while let Some((ended, _)) = open.pop_if(|(outer, _)| !outer.overlaps(prefix)) {
                 resume(&mut ranges, ended, open.last());
             }
-            ranges.push((prefix.address().to_bits(), Some(value)));
+            ranges.push((prefix.first(), Some(value)));
             open.push((prefix, value));
         }
         while let Some((ended, _)) = open.pop() {
@@ -140,11 +139,11 @@ impl<T: Copy + PartialEq> Ranges<T> {
         ranges.reverse();
         ranges.dedup_by_key(|(_, value)| *value);
         debug_assert!(ranges.is_sorted_by_key(|(start, _)| *start));
-        let (starts, values): (Vec<u32>, Vec<Option<T>>) = ranges.into_iter().unzip();
+        let (starts, values): (Vec<F::Address>, Vec<Option<T>>) = ranges.into_iter().unzip();
         Ranges { starts: starts.into(), values: values.into() }
     }
 
-    fn get(&self, address: u32) -> Option<T> {
+    fn get(&self, address: F::Address) -> Option<T> {
         // The first start is 0: there is always one at or before the address.
         let after = self.starts.partition_point(|start| *start <= address);
         self.values[after - 1]
@@ -156,8 +155,12 @@ impl<T: Copy + PartialEq> Ranges<T> {
 }
 
 /// Behind the end of a prefix, go on with the one around it.
-fn resume<T: Copy>(ranges: &mut Vec<(u32, Option<T>)>, ended: Prefix, outer: Option<&(Prefix, T)>) {
-    if let Some(next) = ended.last().to_bits().checked_add(1) {
+fn resume<F: Family, T: Copy>(
+    ranges: &mut Vec<(F::Address, Option<T>)>,
+    ended: Prefix<F>,
+    outer: Option<&(Prefix<F>, T)>,
+) {
+    if let Some(next) = F::after(ended.last_number()) {
         ranges.push((next, outer.map(|(_, value)| *value)));
     }
 }
@@ -165,6 +168,7 @@ fn resume<T: Copy>(ranges: &mut Vec<(u32, Option<T>)>, ended: Prefix, outer: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::V6;
     use proptest::prelude::*;
     use std::cmp::Reverse;
     use std::net::Ipv4Addr;
@@ -263,66 +267,135 @@ mod tests {
     }
 
     /// Prefixes in a small corner, at both ends of the address space and anywhere.
-    fn any_prefix() -> impl Strategy<Value = Prefix> {
+    fn any_prefix<F: Family>() -> impl Strategy<Value = Prefix<F>>
+    where
+        F::Address: Arbitrary + From<u16>,
+    {
+        let corner = any::<F::Address>().prop_map(|base| base & F::mask(F::BITS - 12));
         let bits = prop_oneof![
-            any::<u32>(),
-            (0u32..4096).prop_map(|low| 0x0a00_0000 | low),
-            Just(0u32),
-            Just(u32::MAX),
+            any::<F::Address>(),
+            (0u16..4096).prop_map(F::Address::from),
+            (corner, 0u16..4096).prop_map(|(base, low)| base | F::Address::from(low)),
+            Just(F::Address::default()),
+            Just(F::mask(F::BITS)),
         ];
-        (bits, 0u8..=32)
-            .prop_map(|(bits, len)| Prefix::around(Ipv4Addr::from_bits(bits), len).unwrap())
+        (bits, 0..=F::BITS).prop_map(|(bits, len)| Prefix::around(F::ip(bits), len).unwrap())
     }
 
     fn any_interface() -> impl Strategy<Value = InterfaceId> {
         (0u16..4).prop_map(InterfaceId)
     }
 
+    fn any_route<F: Family>() -> impl Strategy<Value = Route<F>>
+    where
+        F::Address: Arbitrary + From<u16>,
+    {
+        (any_prefix::<F>(), any::<F::Address>(), any_interface()).prop_map(
+            |(destination, via, interface)| Route { destination, via: F::ip(via), interface },
+        )
+    }
+
+    type Networks<F> = Vec<(InterfaceId, Prefix<F>)>;
+
+    fn any_networks<F: Family>() -> impl Strategy<Value = Networks<F>>
+    where
+        F::Address: Arbitrary + From<u16>,
+    {
+        prop::collection::vec((any_interface(), any_prefix::<F>()), 0..6)
+    }
+
     /// The answer by looking at every entry.
-    fn scan(connected: &[(InterfaceId, Prefix)], routes: &[Route], to: u32) -> Option<NextHop> {
-        let to_ip = Ipv4Addr::from_bits(to);
+    fn scan<F: Family>(
+        connected: &Networks<F>,
+        routes: &[Route<F>],
+        to: F::Address,
+    ) -> Option<NextHop<F>> {
         let networks = connected
             .iter()
-            .map(|(port, network)| (*network, NextHop { interface: *port, address: to }));
-        let routes = routes
-            .iter()
-            .map(|r| (r.destination, NextHop { interface: r.interface, address: r.via.to_bits() }));
+            .map(|(interface, network)| (*network, NextHop { interface: *interface, address: to }));
+        let routes = routes.iter().map(|r| {
+            (r.destination, NextHop { interface: r.interface, address: F::number(r.via) })
+        });
         networks
             .chain(routes)
             .enumerate()
-            .filter(|(_, (prefix, _))| prefix.contains(to_ip))
+            .filter(|(_, (prefix, _))| prefix.contains(F::ip(to)))
             .max_by_key(|(order, (prefix, _))| (prefix.prefix_len(), Reverse(*order)))
             .map(|(_, (_, hop))| hop)
+    }
+
+    fn agrees_with_scan<F: Family>(
+        connected: &Networks<F>,
+        routes: &[Route<F>],
+        anywhere: Vec<F::Address>,
+    ) -> Result<(), TestCaseError> {
+        let table = RouteTable::new(connected.iter().copied(), routes);
+        let prefixes = connected
+            .iter()
+            .map(|(_, prefix)| *prefix)
+            .chain(routes.iter().map(|route| route.destination));
+        // The first and the last address of each, and the next to it on either side.
+        let edges = prefixes.flat_map(|prefix| {
+            let (first, last) = (prefix.first(), prefix.last_number());
+            let before = F::after(!first).map(|next| !next);
+            [Some(first), Some(last), before, F::after(last)].into_iter().flatten()
+        });
+        for to in edges.chain(anywhere) {
+            prop_assert_eq!(table.lookup(to), scan(connected, routes, to), "to {:x?}", to);
+            let interface = scan(connected, &[], to).map(|hop| hop.interface);
+            prop_assert_eq!(table.connected_interface(to), interface);
+        }
+        Ok(())
     }
 
     proptest! {
         #[test]
         fn it_agrees_with_a_scan_of_all_entries(
-            connected in prop::collection::vec((any_interface(), any_prefix()), 0..6),
-            routes in prop::collection::vec((any_prefix(), any::<u32>(), any_interface()), 0..60),
+            connected in any_networks::<V4>(),
+            routes in prop::collection::vec(any_route::<V4>(), 0..60),
             anywhere in prop::collection::vec(any::<u32>(), 0..20),
         ) {
-            let routes: Vec<Route> = routes
-                .into_iter()
-                .map(|(destination, via, interface)| {
-                    Route { destination, via: Ipv4Addr::from_bits(via), interface }
-                })
-                .collect();
-            let table = RouteTable::new(connected.iter().copied(), &routes);
-            let edges = connected
-                .iter()
-                .map(|(_, prefix)| *prefix)
-                .chain(routes.iter().map(|route| route.destination))
-                .flat_map(|prefix| {
-                    let (first, last) = (prefix.address().to_bits(), prefix.last().to_bits());
-                    [first.wrapping_sub(1), first, last, last.wrapping_add(1)]
-                });
-            for to in edges.chain(anywhere) {
-                prop_assert_eq!(table.lookup(to), scan(&connected, &routes, to), "to {:#x}", to);
-                let port = scan(&connected, &[], to).map(|hop| hop.interface);
-                prop_assert_eq!(table.connected_interface(to), port);
-            }
+            agrees_with_scan(&connected, &routes, anywhere)?;
         }
+
+        #[test]
+        fn in_ipv6_too(
+            connected in any_networks::<V6>(),
+            routes in prop::collection::vec(any_route::<V6>(), 0..60),
+            anywhere in prop::collection::vec(any::<u128>(), 0..20),
+        ) {
+            agrees_with_scan(&connected, &routes, anywhere)?;
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_of_ipv6_wins_from_0_to_128() {
+        let ip = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap();
+        let network = |text, len| Prefix::<V6>::around(ip(text), len).unwrap();
+        let route = |text, len, via| Route {
+            destination: network(text, len),
+            via: ip(via),
+            interface: InterfaceId(1),
+        };
+        let table = RouteTable::<V6>::new(
+            [(InterfaceId(0), network("fd00::", 64))],
+            &[
+                route("::", 0, "fd00::fe"),
+                route("2001:db8::", 32, "fd00::1"),
+                route("2001:db8::7", 128, "fd00::2"),
+                route("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 128, "fd00::3"),
+            ],
+        );
+        let hop = |to| table.lookup(ip(to).to_bits()).map(|hop| (hop.interface.0, hop.ip()));
+        assert_eq!(hop("fd00::abcd"), Some((0, ip("fd00::abcd"))), "connected");
+        assert_eq!(hop("::"), Some((1, ip("fd00::fe"))));
+        assert_eq!(hop("2001:db8::6"), Some((1, ip("fd00::1"))));
+        assert_eq!(hop("2001:db8::7"), Some((1, ip("fd00::2"))));
+        assert_eq!(hop("2001:db8::8"), Some((1, ip("fd00::1"))));
+        assert_eq!(hop("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"), Some((1, ip("fd00::fe"))));
+        assert_eq!(hop("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), Some((1, ip("fd00::3"))));
+        assert!(!table.is_broadcast(ip("fd00::ffff:ffff:ffff:ffff").to_bits()));
+        assert!(!table.is_broadcast(ip("fd00::").to_bits()));
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The identity of a flow, and its keyed hash.
 
+use crate::family::{Family, V4};
 use crate::ids::WorkerId;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
-/// Addresses, L4 ports and protocol of a packet, in host order: to read and to decide by.
+/// Addresses (of a family, each an `A`), L4 ports and protocol of a packet, in host order: to read and to
+/// decide by.
+// Of addresses, not of a `Family`: where fields are an `F::Address`, rustc 1.95 fails ("broken MIR") at
+// closures that capture such a struct by its fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowKey {
+pub struct Flow<A> {
     /// Source address.
-    pub src: u32,
+    pub src: A,
     /// Destination address.
-    pub dst: u32,
+    pub dst: A,
     /// Source L4 port.
     pub src_port: u16,
     /// Destination L4 port.
@@ -21,49 +25,59 @@ pub struct FlowKey {
     pub protocol: u8,
 }
 
+/// A flow of IPv4.
+pub type FlowKey = Flow<u32>;
+
 /// The same as it stands in a packet, in network order: to match and to rewrite by, two words at a
 /// time and without turning bytes around.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tuple {
-    /// Source and destination address: the last eight bytes of the IPv4 header as they lie.
-    pub addresses: u64,
+pub struct FlowBytes<F: Family> {
+    /// Source and destination address: the last bytes of the IP header as they lie.
+    pub addresses: F::Pair,
     /// Source and destination L4 port: the first four bytes behind it as they lie.
     pub ports: u32,
     /// IP protocol number.
     pub protocol: u8,
 }
 
-impl Tuple {
-    /// The tuple of packets that go the other way.
+/// A flow of IPv4 as it stands in a packet.
+pub type Tuple = FlowBytes<V4>;
+
+impl<F: Family> FlowBytes<F> {
+    /// Those of packets that go the other way.
     #[inline(always)]
-    pub const fn reversed(self) -> Tuple {
-        Tuple {
-            addresses: self.addresses.rotate_left(32),
+    pub fn reversed(self) -> Self {
+        FlowBytes {
+            addresses: F::swap(self.addresses),
             ports: self.ports.rotate_left(16),
             protocol: self.protocol,
         }
     }
 }
 
-impl From<&FlowKey> for Tuple {
+impl<F: Family> From<&Flow<F::Address>> for FlowBytes<F> {
     #[inline]
-    fn from(key: &FlowKey) -> Tuple {
-        let addresses = u64::from(key.src) << 32 | u64::from(key.dst);
-        let ports = u32::from(key.src_port) << 16 | u32::from(key.dst_port);
-        Tuple { addresses: addresses.to_be(), ports: ports.to_be(), protocol: key.protocol }
+    fn from(flow: &Flow<F::Address>) -> Self {
+        let ports = u32::from(flow.src_port) << 16 | u32::from(flow.dst_port);
+        FlowBytes {
+            addresses: F::pair(flow.src, flow.dst),
+            ports: ports.to_be(),
+            protocol: flow.protocol,
+        }
     }
 }
 
-impl From<&Tuple> for FlowKey {
+impl<F: Family> From<&FlowBytes<F>> for Flow<F::Address> {
     #[inline]
-    fn from(tuple: &Tuple) -> FlowKey {
-        let (addresses, ports) = (u64::from_be(tuple.addresses), u32::from_be(tuple.ports));
-        FlowKey {
-            src: (addresses >> 32) as u32,
-            dst: addresses as u32,
+    fn from(bytes: &FlowBytes<F>) -> Self {
+        let (src, dst) = F::addresses(bytes.addresses);
+        let ports = u32::from_be(bytes.ports);
+        Flow {
+            src,
+            dst,
             src_port: (ports >> 16) as u16,
             dst_port: ports as u16,
-            protocol: tuple.protocol,
+            protocol: bytes.protocol,
         }
     }
 }
@@ -82,10 +96,10 @@ impl FlowHasher {
     /// The hash of a flow. Low bits choose the bucket, bits 32 to 47 the worker, the upper 16 are
     /// the tag.
     #[inline(always)]
-    pub fn hash(&self, tuple: &Tuple) -> u64 {
+    pub fn hash<F: Family>(&self, flow: &FlowBytes<F>) -> u64 {
         let mut hasher = self.0.build_hasher();
-        hasher.write_u64(tuple.addresses);
-        hasher.write_u64(u64::from(tuple.protocol) << 32 | u64::from(tuple.ports));
+        F::write(flow.addresses, &mut hasher);
+        hasher.write_u64(u64::from(flow.protocol) << 32 | u64::from(flow.ports));
         hasher.finish()
     }
 
@@ -99,6 +113,7 @@ impl FlowHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::V6;
 
     /// Flows that differ in little, as clients behind one router do, fill buckets like balls thrown
     /// at random: the variance of their number is their mean. (foldhash's fast variant: five times
@@ -160,5 +175,63 @@ mod tests {
             protocol: 6,
         };
         assert_eq!(FlowKey::from(&tuple.reversed()), back);
+    }
+
+    /// Whatever the family, a flow and its bytes say the same, and so do both directions.
+    fn turns_around<F: Family>(flow: Flow<F::Address>, lies: &[u8])
+    where
+        F::Pair: zerocopy::IntoBytes + zerocopy::Immutable,
+    {
+        use zerocopy::IntoBytes;
+        let bytes = FlowBytes::<F>::from(&flow);
+        assert_eq!(bytes.addresses.as_bytes(), lies);
+        assert_eq!(Flow::<F::Address>::from(&bytes), flow);
+        let back = Flow {
+            src: flow.dst,
+            dst: flow.src,
+            src_port: flow.dst_port,
+            dst_port: flow.src_port,
+            protocol: flow.protocol,
+        };
+        assert_eq!(Flow::<F::Address>::from(&bytes.reversed()), back);
+        assert_eq!(bytes.reversed().reversed(), bytes);
+        let hasher = FlowHasher::new(7);
+        assert_eq!(hasher.hash(&bytes), hasher.hash(&FlowBytes::<F>::from(&flow)));
+        assert_ne!(hasher.hash(&bytes), hasher.hash(&bytes.reversed()));
+    }
+
+    #[test]
+    fn flows_of_both_families_turn_around() {
+        let ports =
+            |src: u128, dst: u128| Flow { src, dst, src_port: 40_000, dst_port: 443, protocol: 6 };
+        let (a, b) = (u128::from_be_bytes(*b"0123456789abcdef"), u128::from_be_bytes([0xfd; 16]));
+        turns_around::<V6>(
+            ports(a, b),
+            b"0123456789abcdef\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd",
+        );
+        let flow = FlowKey { src: 1, dst: 2, src_port: 3, dst_port: 4, protocol: 17 };
+        turns_around::<V4>(flow, &[0, 0, 0, 1, 0, 0, 0, 2]);
+    }
+
+    /// Each part of a long address tells flows apart, and no bucket is preferred.
+    #[test]
+    fn flows_of_ipv6_spread_by_every_bit_of_their_addresses() {
+        const BUCKETS: usize = 256;
+        let hasher = FlowHasher::new(0x5eed);
+        let flow = |src, dst| Flow { src, dst, src_port: 40_000, dst_port: 80, protocol: 6 };
+        for shift in (0..128).step_by(16) {
+            let mut counts = [0_i64; BUCKETS];
+            for n in 0..16_384_u128 {
+                let (near, far) = (0xfd00 << 112 ^ n << shift, 0x2001_0db8 << 96);
+                for flow in [flow(near, far), flow(far, near)] {
+                    let hash = hasher.hash(&FlowBytes::<V6>::from(&flow));
+                    counts[hash as usize % BUCKETS] += 1;
+                }
+            }
+            let mean = 2 * 16_384 / BUCKETS as i64;
+            let variance = counts.iter().map(|c| (c - mean).pow(2)).sum::<i64>() as f64;
+            let ratio = variance / BUCKETS as f64 / mean as f64;
+            assert!((0.6..1.6).contains(&ratio), "{shift}: {ratio}");
+        }
     }
 }
