@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use sluice_api::read::{self, Spelling, in_toml};
+use sluice_api::schema::{Field, Resource};
 use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Problems, Refusal, Service};
 
 use crate::model::{Environment, State, check};
@@ -226,12 +227,17 @@ fn read_control(value: Value, config: &mut Config, problems: &mut Problems) {
             },
             "no_service" => match read::word(&value) {
                 Some(refusal) => config.no_service = refusal,
-                None => problems.push(wrong(read::REFUSAL)),
+                None => problems.push(wrong(&no_service_text())),
             },
             _ => problems
                 .push(wrong("a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service")),
         }
     }
+}
+
+/// What `no_service` may be: what a service's `no_backend` may.
+fn no_service_text() -> String {
+    Service::object().field("no_backend").map_or_else(String::new, Field::accepted)
 }
 
 /// A list of texts of a form.

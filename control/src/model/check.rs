@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use sluice_api::problems::label;
+use sluice_api::schema::range_text;
 use sluice_api::service::{
     HealthCheck, HealthCheckKind, INTERVAL_MS, MIN_TIMEOUT_MS, RISE_FALL, STATUS, Service,
 };
 use sluice_api::stats::Limits;
-use sluice_api::validate::{self, range_text};
+use sluice_api::validate;
 use sluice_api::{Problem, Problems, Refusal, Snapshot, SnapshotService};
 
 use super::State;
@@ -144,4 +145,68 @@ fn check_http(problems: &mut Problems, path: &str, check: &HealthCheck) {
 /// Whether a text can go into a request line or a header as it is: no blanks, no control bytes.
 fn is_text(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use sluice_api::read::{self, Spelling};
+    use sluice_api::schema::{Kind, Object, Resource};
+
+    fn good() -> Value {
+        json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "health_check": {"kind": "http", "expected_status": [200]}, "timeouts": {},
+            "backends": [{"address": "10.0.0.1", "port": 80}]
+        })
+    }
+
+    /// Which fields are wrong of a service, by its declaration or by the rules.
+    fn wrong(service: Value) -> Vec<String> {
+        let problems = match read::service(service, Spelling::Json, "web") {
+            Ok(service) => state(
+                &State { version: 0, services: vec![service], pools: vec![] },
+                &Environment::default(),
+            ),
+            Err(problems) => problems,
+        };
+        problems.iter().map(|problem| problem.field.clone()).collect()
+    }
+
+    /// Tries each end of each range that is declared, and what lies beyond.
+    fn try_ranges(object: &Object, at: &str, tried: &mut usize) {
+        for field in &object.fields {
+            let pointer = format!("{at}/{}", field.name);
+            match field.kind.element() {
+                Kind::Object(below) if matches!(field.kind, Kind::List(_)) => {
+                    try_ranges(below, &format!("{pointer}/0"), tried);
+                }
+                Kind::Object(below) => try_ranges(below, &pointer, tried),
+                Kind::Integer { least, most, .. } => {
+                    for beyond in [least.checked_sub(1), most.checked_add(1)].into_iter().flatten()
+                    {
+                        let mut service = good();
+                        let (parent, name) = pointer.rsplit_once('/').unwrap();
+                        let many = matches!(field.kind, Kind::List(_));
+                        service.pointer_mut(parent).unwrap()[name] =
+                            if many { json!([beyond]) } else { json!(beyond) };
+                        let wrong = wrong(service);
+                        let is_told = wrong.iter().any(|path| path.ends_with(&field.name));
+                        assert!(is_told, "{pointer} = {beyond}: {wrong:?}");
+                        *tried += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_range_that_is_declared_is_kept_to() {
+        assert_eq!(wrong(good()), [""; 0]);
+        let mut tried = 0;
+        try_ranges(Service::object(), "", &mut tried);
+        assert!(tried > 30, "{tried}");
+    }
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use sluice_api::problems::{and_more, cut};
+use sluice_api::schema::nearest;
 use sluice_api::{Problem, Problems};
 
 /// What kind of resource a problem is about.
@@ -98,27 +99,15 @@ impl ApiProblem {
     ) -> Self {
         const SHOWN: usize = 20;
         let id = cut(id.to_string(), 200);
-        let (mut shown, mut nearest) = (Vec::new(), None);
-        for name in known.map(|k| k.to_string()) {
-            // More than a third of it is another name.
-            let distance = strsim::damerau_levenshtein(&id, &name);
-            if distance <= (id.len() / 3).max(1)
-                && nearest.as_ref().is_none_or(|(d, _)| distance < *d)
-            {
-                nearest = Some((distance, name.clone()));
-            }
-            match shown.len() {
-                0..SHOWN => shown.push(name),
-                SHOWN => shown.push("…".to_owned()),
-                _ => {}
-            }
+        let known: Vec<String> = known.map(|known| known.to_string()).collect();
+        let mut shown = known[..known.len().min(SHOWN)].join(", ");
+        if known.len() > SHOWN {
+            shown += ", …";
         }
-        let known = match (shown.is_empty(), nearest) {
-            (true, _) => format!("there are no {kind}s yet"),
-            (false, None) => format!("expected one of {}", shown.join(", ")),
-            (false, Some((_, nearest))) => {
-                format!("did you mean {nearest}? expected one of {}", shown.join(", "))
-            }
+        let known = match nearest(&id, &known) {
+            _ if known.is_empty() => format!("there are no {kind}s yet"),
+            None => format!("expected one of {shown}"),
+            Some(nearest) => format!("did you mean {nearest}? expected one of {shown}"),
         };
         ApiProblem::NotFound { kind, id, known }
     }

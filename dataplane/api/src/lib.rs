@@ -15,6 +15,7 @@ pub mod event_limit;
 pub mod message;
 pub mod problems;
 pub mod read;
+pub mod schema;
 pub mod service;
 pub mod snapshot;
 pub mod stats;

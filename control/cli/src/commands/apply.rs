@@ -10,7 +10,7 @@ use std::path::Path;
 use hyper::Method;
 use serde_json::Value;
 use sluice_api::read::{self, Spelling, in_toml};
-use sluice_api::{FieldChange, Problem, Problems};
+use sluice_api::{Backend, FieldChange, Pool, Problem, Problems, Service};
 
 use crate::Context;
 use crate::client::path;
@@ -66,7 +66,7 @@ fn parse(file: &Path) -> Result<(Value, Spelling), CliError> {
 
 /// Everything that is wrong with the file by itself.
 fn check(value: Value, spelling: Spelling) -> Result<(), Problems> {
-    let (pools, services) = (spelling.pools(), spelling.services());
+    let (pools, services) = (spelling.list_of::<Pool>(), spelling.list_of::<Service>());
     let Value::Object(map) = value else {
         let expected = format!("an object with the lists {pools:?} and {services:?}");
         return Err(Problem::new("(the file)", read::shown(&value), expected).into());
@@ -116,11 +116,11 @@ fn list<T>(
 /// The file's value with the API's names of lists.
 fn in_json(mut value: Value, spelling: Spelling) -> Value {
     let json = Spelling::Json;
-    rename(&mut value, spelling.pools(), json.pools());
-    rename(&mut value, spelling.services(), json.services());
-    let services = value.get_mut(json.services()).and_then(Value::as_array_mut);
+    rename(&mut value, spelling.list_of::<Pool>(), json.list_of::<Pool>());
+    rename(&mut value, spelling.list_of::<Service>(), json.list_of::<Service>());
+    let services = value.get_mut(json.list_of::<Service>()).and_then(Value::as_array_mut);
     for service in services.into_iter().flatten() {
-        rename(service, spelling.backends(), json.backends());
+        rename(service, spelling.list_of::<Backend>(), json.list_of::<Backend>());
     }
     value
 }

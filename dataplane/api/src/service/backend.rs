@@ -4,8 +4,12 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::schema::{Object, Resource};
 
 /// A backend's identity within its service, written `address:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,12 +39,14 @@ impl FromStr for BackendId {
 }
 
 /// A real server within a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-observed" = "health"))]
 pub struct Backend {
     /// Its address.
     pub address: Ipv4Addr,
     /// Its L4 port, 1 to 65,535. In DR it must be the service's port.
+    #[schemars(range(min = 1))]
     pub port: u16,
     /// Its share relative to the service's other backends: 0 (no new conns) to 65,535.
     #[serde(default = "default_weight")]
@@ -57,6 +63,32 @@ pub struct Backend {
     pub state: AdminState,
 }
 
+/// Another share of new conns for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewWeight {
+    /// Its share relative to the service's other backends: 0 (no new conns) to 65,535.
+    pub weight: u16,
+}
+
+impl Resource for Backend {
+    const MANY: &str = "backends";
+    const ONE: &str = "backend";
+
+    fn object() -> &'static Object {
+        static OBJECT: LazyLock<Object> = LazyLock::new(|| Object::of::<Backend>(&[]));
+        &OBJECT
+    }
+}
+
+impl NewWeight {
+    /// Its fields.
+    pub fn object() -> &'static Object {
+        static OBJECT: LazyLock<Object> = LazyLock::new(|| Object::of::<NewWeight>(&[]));
+        &OBJECT
+    }
+}
+
 /// Weight of a backend that names none.
 pub const fn default_weight() -> u16 {
     100
@@ -70,7 +102,7 @@ impl Backend {
 }
 
 /// What the operator wants a backend to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// Takes new conns while healthy.

@@ -9,16 +9,29 @@ mod timeouts;
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use backend::{AdminState, Backend, BackendId, default_weight};
+use crate::schema::{Object, Resource, fields_of, range_text};
+
+pub use backend::{AdminState, Backend, BackendId, NewWeight, default_weight};
 pub use health_check::{
     CheckClose, HealthCheck, HealthCheckKind, INTERVAL_MS, MIN_TIMEOUT_MS, RISE_FALL, STATUS,
 };
 pub use policy::{HashOn, Mode, NoConn, Protocol, Refusal, Scheduler};
 pub use pool::Pool;
-pub use timeouts::Timeouts;
+pub use timeouts::{TIMEOUT_MS, Timeouts};
+
+/// Sizes of a Maglev table.
+pub const MAGLEV_SLOTS: RangeInclusive<u32> = 251..=655_373;
+
+/// What is accepted as a size of a Maglev table.
+pub fn prime_in(range: &RangeInclusive<u32>) -> String {
+    format!("a prime from {}", range_text(range))
+}
 
 /// Maglev slots of a service that names none (the paper's small table, a prime).
 pub const fn default_maglev_slots() -> u32 {
@@ -26,7 +39,7 @@ pub const fn default_maglev_slots() -> u32 {
 }
 
 /// A virtual service: what clients connect to, and the backends behind it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// Its name: 1 to 63 of `a-z`, `0-9`, `-`, `.`, `_`; unique.
@@ -34,6 +47,7 @@ pub struct Service {
     /// The address clients connect to.
     pub vip: Ipv4Addr,
     /// The L4 port clients connect to, 1 to 65,535.
+    #[schemars(range(min = 1))]
     pub port: u16,
     /// Its protocol.
     pub protocol: Protocol,
@@ -47,6 +61,10 @@ pub struct Service {
     pub hash_on: HashOn,
     /// Slots of the Maglev table: a prime from 251 to 655,373.
     #[serde(default = "default_maglev_slots")]
+    #[schemars(
+        range(min = *MAGLEV_SLOTS.start(), max = *MAGLEV_SLOTS.end()),
+        extend("x-accepted" = prime_in(&MAGLEV_SLOTS)),
+    )]
     pub maglev_slots: u32,
     /// Most conns that it may have at a time, over all backends and workers, 1 to 4,294,967,295;
     /// new ones beyond are dropped. Absent: no limit.
@@ -54,6 +72,7 @@ pub struct Service {
     pub max_conns: Option<NonZeroU32>,
     /// The pool of local addresses; full-NAT needs one, DR takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-accepted" = "the name of a pool"))]
     pub pool: Option<String>,
     /// What TCP segments to it are answered with that belong to no conn. Absent: by its mode,
     /// `reset` in full-NAT and `drop` in DR. UDP has no such segments.
@@ -71,4 +90,18 @@ pub struct Service {
     /// Its backends; each address:port once.
     #[serde(default)]
     pub backends: Vec<Backend>,
+}
+
+impl Resource for Service {
+    const MANY: &str = "services";
+    const ONE: &str = "service";
+
+    fn object() -> &'static Object {
+        static OBJECT: LazyLock<Object> = LazyLock::new(|| {
+            let below =
+                [fields_of::<Timeouts>(), fields_of::<HealthCheck>(), fields_of::<Backend>()];
+            Object::of::<Service>(&below)
+        });
+        &OBJECT
+    }
 }

@@ -3,10 +3,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Transport protocol of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP, RFC 9293.
@@ -35,7 +38,7 @@ impl fmt::Display for Protocol {
 }
 
 /// How packets reach a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Source and destination are rewritten; replies come back through Sluice. Needs a pool.
@@ -55,7 +58,7 @@ impl fmt::Display for Mode {
 }
 
 /// How a new conn chooses its backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheduler {
     /// Maglev consistent hashing (Eisenbud et al., NSDI 2016), weighted.
@@ -81,7 +84,7 @@ impl fmt::Display for Scheduler {
 }
 
 /// What Maglev hashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub enum HashOn {
     /// The client address alone: all conns of a client go to one backend.
     #[serde(rename = "source")]
@@ -93,7 +96,7 @@ pub enum HashOn {
 }
 
 /// What a TCP segment of a conn that is not there is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NoConn {
     /// RST, as by a host that knows no such connection (RFC 9293, 3.10.7.1).
@@ -123,7 +126,7 @@ impl fmt::Display for NoConn {
 }
 
 /// What a client is answered with that nobody serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Refusal {
     /// TCP: RST, "connection refused". UDP, which has none: ICMP port unreachable.

@@ -1,11 +1,15 @@
 //! Local pools: the source addresses of full-NAT.
 
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::{Object, Resource};
+
 /// A named set of local addresses: the source addresses of full-NAT towards backends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Its name, by the rules of a service's name.
@@ -15,6 +19,16 @@ pub struct Pool {
     /// Those of them that new conns do not use; running ones go on. Never all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<Ipv4Addr>,
+}
+
+impl Resource for Pool {
+    const MANY: &str = "pools";
+    const ONE: &str = "pool";
+
+    fn object() -> &'static Object {
+        static OBJECT: LazyLock<Object> = LazyLock::new(|| Object::of::<Pool>(&[]));
+        &OBJECT
+    }
 }
 
 impl Pool {

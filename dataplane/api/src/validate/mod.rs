@@ -14,8 +14,7 @@ use crate::stats::Limits;
 
 pub use backend::MAX_SERVICE_BACKENDS;
 pub use pool::MAX_POOL_ADDRESSES;
-pub use service::{MAGLEV_SLOTS, MAX_TIMEOUT_MS};
-pub use value::{is_host, is_name, range_text};
+pub use value::{is_host, is_name};
 
 /// Everything that is wrong with a snapshot; empty when it can be applied. `port_addresses` are
 /// the data plane's own, when they are known.
@@ -54,7 +53,7 @@ fn limit(problems: &mut Problems, field: &str, count: usize, most: u32) {
 mod tests {
     use super::*;
     use crate::service::{AdminState, HashOn, NoConn, Protocol, Refusal, Scheduler};
-    use crate::service::{Mode, Pool, Timeouts};
+    use crate::service::{Mode, Pool, TIMEOUT_MS, Timeouts};
     use crate::snapshot::SnapshotBackend;
     use crate::snapshot::SnapshotService;
 
@@ -168,7 +167,7 @@ mod tests {
         });
         fine(|s| s.services[0].maglev_slots = 251);
         fine(|s| s.services[0].maglev_slots = 655_373);
-        fine(|s| s.services[0].timeouts.tcp_established_ms = MAX_TIMEOUT_MS);
+        fine(|s| s.services[0].timeouts.tcp_established_ms = *TIMEOUT_MS.end());
         fine(|s| s.services[0].timeouts.udp_one_way_ms = 1);
         fine(|s| s.services[0].name = format!("{}0-._", "a".repeat(59)));
         fine(|s| s.pools.push(pool("unused", &[[10, 0, 0, 12]])));

@@ -2,18 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 
 use super::backend::{self, OwnAddresses};
 use super::value::{check_name, check_port, escaped, is_host, is_prime, quoted};
 use crate::problems::{Problem, Problems, label};
-use crate::service::{Mode, Timeouts};
+use crate::schema::range_text;
+use crate::service::{MAGLEV_SLOTS, Mode, TIMEOUT_MS, Timeouts, prime_in};
 use crate::snapshot::{Snapshot, SnapshotService};
-
-/// Longest timeout, in ms: 7 days.
-pub const MAX_TIMEOUT_MS: u32 = 7 * 24 * 3_600 * 1_000;
-/// Sizes of a Maglev table.
-pub const MAGLEV_SLOTS: RangeInclusive<u32> = 251..=655_373;
 
 /// Adds what is wrong with the services of a snapshot, and with their backends.
 pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
@@ -55,7 +50,7 @@ pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses
 
 fn check_scheduler(problems: &mut Problems, path: &str, service: &SnapshotService) {
     if !MAGLEV_SLOTS.contains(&service.maglev_slots) || !is_prime(service.maglev_slots) {
-        let expected = format!("a prime from {} to {}", MAGLEV_SLOTS.start(), MAGLEV_SLOTS.end());
+        let expected = prime_in(&MAGLEV_SLOTS);
         problems.push(Problem::new(format!("{path}.maglev_slots"), service.maglev_slots, expected));
     }
 }
@@ -119,8 +114,8 @@ fn check_timeouts(problems: &mut Problems, path: &str, timeouts: &Timeouts) {
         ("udp_two_way_ms", timeouts.udp_two_way_ms),
     ];
     for (name, value) in fields {
-        if !(1..=MAX_TIMEOUT_MS).contains(&value) {
-            let expected = format!("1 to {MAX_TIMEOUT_MS} ms");
+        if !TIMEOUT_MS.contains(&value) {
+            let expected = format!("{} ms", range_text(&TIMEOUT_MS));
             problems.push(Problem::new(format!("{path}.timeouts.{name}"), value, expected));
         }
     }

@@ -1,14 +1,8 @@
 //! Names, addresses and numbers: each by itself.
 
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 
 use crate::problems::{Problem, Problems};
-
-/// An inclusive range in words.
-pub fn range_text<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
-    format!("{} to {}", range.start(), range.end())
-}
 
 /// Whether a name is 1 to 63 of `a-z`, `0-9`, `-`, `.`, `_`: it goes into paths and metrics as it is.
 pub fn is_name(name: &str) -> bool {
