@@ -23,6 +23,8 @@ use serde::Serialize;
 use sluice_api::event_limit::{EventLimits, Kept, Rate, and_before, last_of};
 use sluice_api::{BackendId, Severity};
 
+use crate::actor::Actor;
+
 use sluice_api::clock::now_ms;
 
 /// The source of events that the data plane tells.
@@ -48,6 +50,9 @@ pub struct Event {
     pub kind: String,
     /// How much it matters.
     pub severity: Severity,
+    /// Who made it happen; absent when nobody did, or control itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
     /// The service it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
@@ -56,6 +61,36 @@ pub struct Event {
     pub backend: Option<String>,
     /// A sentence for people.
     pub message: String,
+}
+
+impl Event {
+    /// Something that happened in control just now.
+    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+        Event {
+            seq: 0,
+            at_ms: now_ms(),
+            source: "control",
+            kind: kind.to_owned(),
+            severity: Severity::of(kind),
+            actor: None,
+            service: None,
+            backend: None,
+            message: message.into(),
+        }
+    }
+
+    /// To a service, or a backend of it.
+    #[must_use]
+    pub fn about(self, service: Option<&str>, backend: Option<BackendId>) -> Self {
+        let service = service.map(str::to_owned);
+        Event { service, backend: backend.map(|id| id.to_string()), ..self }
+    }
+
+    /// And who made it happen.
+    #[must_use]
+    pub fn by(self, actor: &Actor) -> Self {
+        Event { actor: Some(actor.clone()), ..self }
+    }
 }
 
 /// The event log.
@@ -101,29 +136,9 @@ impl EventLog {
         log
     }
 
-    /// Note that something happened in control.
+    /// Note that something happened in control that nobody else made.
     pub fn note(&self, kind: &str, message: impl Into<String>) {
-        self.note_about(kind, None, None, message);
-    }
-
-    /// Note that something happened to a service or a backend.
-    pub fn note_about(
-        &self,
-        kind: &str,
-        service: Option<&str>,
-        backend: Option<BackendId>,
-        message: impl Into<String>,
-    ) {
-        self.push(Event {
-            seq: 0,
-            at_ms: now_ms(),
-            source: "control",
-            kind: kind.to_owned(),
-            severity: Severity::of(kind),
-            service: service.map(str::to_owned),
-            backend: backend.map(|b| b.to_string()),
-            message: message.into(),
-        });
+        self.push(Event::new(kind, message));
     }
 
     /// Append an event, unless its subject had too many of its kind: these are counted. It gets the
@@ -197,6 +212,7 @@ impl Ring {
         self.last_seq += 1;
         event.seq = self.last_seq;
         // The level of a line is part of where it is made.
+        let actor = event.actor.as_ref().map(Actor::to_string);
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
@@ -204,6 +220,7 @@ impl Ring {
                     kind = event.kind,
                     service = event.service,
                     backend = event.backend,
+                    actor,
                     "{}",
                     event.message
                 )
@@ -228,16 +245,7 @@ mod tests {
         service: Option<&str>,
         message: impl Into<String>,
     ) -> Event {
-        Event {
-            seq: 0,
-            at_ms: 0,
-            source,
-            kind: kind.to_owned(),
-            severity: Severity::of(kind),
-            service: service.map(str::to_owned),
-            backend: None,
-            message: message.into(),
-        }
+        Event { at_ms: 0, source, ..Event::new(kind, message) }.about(service, None)
     }
 
     /// A backend that flaps ten times a second for an hour is told of every 10 s, and hides nothing.

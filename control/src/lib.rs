@@ -8,6 +8,7 @@
 //! was observed is never stored.
 #![forbid(unsafe_code)]
 
+pub mod actor;
 pub mod args;
 pub mod compose;
 pub mod config;

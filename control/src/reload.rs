@@ -1,7 +1,9 @@
 //! SIGHUP: the TOML file is read again, and what is new in it is taken over in one change, by the
 //! same merge as at a start. A file that is wrong changes nothing.
 
+use crate::actor::{Actor, ReadOn};
 use crate::config::{Config, ConfigError};
+use crate::events::Event;
 use crate::model::ApiProblem;
 use crate::model::diff::Difference;
 use crate::origin::FileRecord;
@@ -13,8 +15,10 @@ impl Server {
     /// taken over.
     pub async fn reload(&self, read: Result<Config, ConfigError>) {
         let events = self.manager.events();
+        let actor = Actor::File { read: ReadOn::Signal };
         let refuse = |why: String| {
-            events.note("file-refused", format!("the TOML file changes nothing: {why}"));
+            let message = format!("the TOML file changes nothing: {why}");
+            events.push(Event::new("file-refused", message).by(&actor));
         };
         let config = match read {
             Ok(config) => config,
@@ -34,7 +38,7 @@ impl Server {
             Err(error) => return refuse(format!("internal error: {error}")),
         };
         for field in fixed {
-            events.note("file-needs-restart", field);
+            events.push(Event::new("file-needs-restart", field).by(&actor));
         }
         let lines = changes.iter().flat_map(Difference::lines).count();
         let outcome =
@@ -50,6 +54,6 @@ impl Server {
                 .to_owned(),
             _ => format!("the TOML file was read again: {lines} changes, {became}"),
         };
-        events.note("file-read", message);
+        events.push(Event::new("file-read", message).by(&actor));
     }
 }

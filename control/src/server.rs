@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::actor::{Actor, ReadOn};
 use crate::config::Config;
-use crate::events::EventLog;
+use crate::events::{Event, EventLog};
 use crate::health::Checker;
 use crate::http::{self, App, Guard};
 use crate::manager::Manager;
@@ -86,8 +87,8 @@ struct Beginning {
     damaged: bool,
     /// Whether the state file is to be written.
     write: Write,
-    /// What to tell: kind and message of events.
-    notes: Vec<(&'static str, String)>,
+    /// What to tell.
+    notes: Vec<Event>,
 }
 
 /// Bring together what is stored and what the file says; see `docs/adr/0003-file-and-api-state.md`.
@@ -99,13 +100,13 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
         Loaded::Nothing => {
             let state =
                 State { version: 1, services: file.services.clone(), pools: file.pools.clone() };
-            notes.push(("state-initial", "no state file: starting from the TOML file".to_owned()));
+            notes.push(Event::new("state-initial", "no state file: starting from the TOML file"));
             let content = Content { state, file, generation: 0, unconfirmed: true };
             return Ok(Beginning { content, damaged, write: Write::Must, notes });
         }
         Loaded::Good(content) => content,
         Loaded::Previous { content, reason } => {
-            notes.push((
+            notes.push(Event::new(
                 "state-damaged",
                 format!(
                     "state file {}: {reason}; going on with the copy before the last change, \
@@ -120,7 +121,7 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
     };
     let merged = origin::merge(stored.state, &stored.file, &file);
     for line in merged.changes.iter().flat_map(Difference::lines) {
-        notes.push(("file-changed", line));
+        notes.push(Event::new("file-changed", line).by(&Actor::File { read: ReadOn::Start }));
     }
     let problems = match merged.takes_all_away(&stored.file, &file) {
         Some(problem) => problem.into(),
@@ -150,7 +151,7 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let beginning = begin(config, store::read(&config.state_file)?)?;
     let Content { state, file, .. } = &beginning.content;
-    let notes = beginning.notes.into_iter().map(|(_, message)| message);
+    let notes = beginning.notes.into_iter().map(|event| event.message);
     Ok(notes.chain(origin::kept(state, file)).collect())
 }
 
@@ -194,8 +195,8 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
         "control-started",
         format!("control started with state version {}", content.state.version),
     );
-    for (kind, message) in notes {
-        events.note(kind, message);
+    for event in notes {
+        events.push(event);
     }
     if !api.ip().is_loopback() {
         tracing::warn!(
@@ -204,7 +205,8 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
     }
     let Content { state, file, generation, unconfirmed } = content;
     let no_service = config.no_service;
-    let world = World { no_service, unconfirmed, generation, ..World::new(state, now_ms()) };
+    let node = rustix::system::uname().nodename().to_string_lossy().into();
+    let world = World { node, no_service, unconfirmed, generation, ..World::new(state, now_ms()) };
     let manager = Arc::new(Manager::new(store, world, file, events));
     if let Some(saved) = saved {
         // The manager has told of a failure; a start that needs the write has ended above.

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::compose;
 use crate::derived::{ServiceState, Told};
-use crate::events::EventLog;
+use crate::events::{Event, EventLog};
 use crate::manager::Manager;
 use crate::world::World;
 
@@ -52,6 +52,6 @@ fn tell_news(world: &World, told: &mut Told, events: &EventLog) {
         if let Some(reason) = &derived.reason {
             message += &format!(": {reason}");
         }
-        events.note_about(kind, Some(&service.name), None, message);
+        events.push(Event::new(kind, message).about(Some(&service.name), None));
     }
 }

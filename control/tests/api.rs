@@ -802,3 +802,124 @@ async fn numbers_are_read_as_they_are_meant_also_by_readers_of_doubles() {
     assert_eq!(api.get("/stats").await.ok(200)["boot_id"], (1_u64 << 53) - 1);
     server.stop().await;
 }
+
+/// VIPs are there while services have them, and fare as these do.
+#[tokio::test]
+async fn vips_fare_as_their_services_do() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let alone = api.get("/vips/198.51.100.1").await;
+    let tag = alone.header("etag").to_owned();
+    let alone = alone.ok(200);
+    assert_eq!((&alone["address"], &alone["services"]), (&json!("198.51.100.1"), &json!(["web"])));
+    assert_eq!(alone["observed"]["announced"], Value::Null, "nobody has told");
+
+    let fake = FakeDataplane::start(&lab.socket());
+    api.ready(200).await;
+    let announced = async |address: &str| {
+        let vip = api.get(&format!("/vips/{address}")).await.ok(200);
+        vip["observed"]["announced"].as_bool()
+    };
+    for _ in 0..100 {
+        if announced("198.51.100.1").await == Some(true) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(announced("198.51.100.1").await, Some(true));
+    fake.with(|m| m.keeps_announcements = true);
+    let mut idle = dr("dns", "198.51.100.1");
+    idle["backends"] = json!([]);
+    api.send("POST", "/services", idle).await.ok(201);
+    api.send("POST", "/services", dr("ntp", "198.51.100.9")).await.ok(201);
+    assert_eq!(announced("198.51.100.9").await, Some(false));
+
+    let list = api.get("/vips").await;
+    assert_eq!(list.header("etag"), "\"3\"", "the state's version");
+    let list = list.ok(200);
+    let vip = &list["vips"][0];
+    assert_eq!(vip["services"], json!(["web", "dns"]));
+    assert_eq!(vip["observed"]["state"], "degraded");
+    let reason = vip["observed"]["reason"].as_str().unwrap();
+    assert!(reason.contains("service dns is down: it has no backends"), "{reason}");
+    assert_eq!(list["vips"][1]["address"], "198.51.100.9");
+    assert_ne!(api.get("/vips/198.51.100.1").await.header("etag"), tag);
+
+    api.delete("/services/ntp").await.ok(200);
+    let problem = api.get("/vips/198.51.100.9").await.problem(404);
+    assert!(problem.contains("there is no VIP 198.51.100.9: "), "{problem}");
+    let problem = api.get("/vips/web").await.problem(400);
+    assert!(problem.contains("address is \"web\": expected an IPv4 address"), "{problem}");
+    let problem = api.get("/vips?limit=1").await.problem(400);
+    assert!(problem.contains("expected no parameters here"), "{problem}");
+    api.delete("/vips/198.51.100.1").await.problem(405);
+    server.stop().await;
+}
+
+/// The node tells what runs on it, and nothing that it does not know.
+#[tokio::test]
+async fn a_node_tells_what_runs_on_it() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let nodes = api.get("/nodes").await.ok(200);
+    let [node] = nodes["nodes"].as_array().unwrap().as_slice() else { panic!("{nodes}") };
+    let path = format!("/nodes/{}", node["name"].as_str().unwrap());
+    let observed = &node["observed"];
+    assert_eq!(observed["ready"], false);
+    assert!(observed["reason"].as_str().unwrap().contains("dataplane unreachable"), "{observed}");
+    assert_eq!(observed["control"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(observed["dataplane"], json!({"connected": false}), "it has not told");
+
+    let _fake = FakeDataplane::start(&lab.socket());
+    api.ready(200).await;
+    let node = api.get(&path).await;
+    assert!(!node.header("etag").is_empty());
+    let node = node.ok(200);
+    let dataplane = &node["observed"]["dataplane"];
+    assert_eq!((&node["observed"]["ready"], &dataplane["connected"]), (&json!(true), &json!(true)));
+    assert_eq!(dataplane["workers"][0]["cpu"], 1);
+    let port = dataplane["ports"][0].as_object().unwrap();
+    assert_eq!(port.keys().collect::<Vec<_>>(), ["addresses", "link_up", "name"]);
+    assert!(dataplane["generation_applied"].as_u64().unwrap() > 0, "{dataplane}");
+
+    let problem = api.get("/nodes/nobody").await.problem(404);
+    assert!(problem.contains("there is no node nobody: expected one of "), "{problem}");
+    api.send("PUT", &path, json!({})).await.problem(405);
+    server.stop().await;
+}
+
+/// What somebody has changed says who it was.
+#[tokio::test]
+async fn events_of_changes_say_who_made_them() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(201);
+    api.delete("/services/dns").await.ok(200);
+    api.send("POST", "/apply", json!({"services": [dr("a", "198.51.100.3")]})).await.ok(200);
+    fake.with(|m| {
+        m.events.push(sluice_api::stats::DataplaneEvent {
+            seq: 1,
+            at_ms: 1,
+            kind: "link-down".into(),
+            severity: sluice_api::Severity::of("link-down"),
+            message: "port p0 has no link".into(),
+        });
+    });
+    api.event("link-down").await;
+    let events = api.get("/events").await.ok(200);
+    let actor = |kind: &str| {
+        let events = events["events"].as_array().unwrap();
+        events.iter().find(|event| event["kind"] == kind).unwrap()["actor"].clone()
+    };
+    let nameless = json!({"kind": "api", "address": "127.0.0.1"});
+    assert_eq!(actor("service-created"), nameless);
+    let named = json!({"kind": "api", "address": "127.0.0.1", "client": CLIENT.1});
+    assert_eq!(actor("service-deleted"), named);
+    assert_eq!(actor("link-down"), json!({"kind": "dataplane"}));
+    assert_eq!(actor("control-started"), Value::Null, "nobody else");
+    let of_batch = events["events"].as_array().unwrap().iter();
+    let of_batch = of_batch.filter(|event| event["message"] == "service a created, applied");
+    assert_eq!(of_batch.map(|event| &event["actor"]).collect::<Vec<_>>(), [&nameless]);
+    server.stop().await;
+}

@@ -204,6 +204,10 @@ const SLUICE: &[Example] = &[
     Example { line: "sluice pool up lan 10.20.0.200", does: "New conns again:" },
     Example { line: "sluice pool remove-address lan 10.20.0.200", does: "One address less:" },
     Example { line: "sluice pool delete lan", does: "No such pool any more:" },
+    Example { line: "sluice vip list", does: "All VIPs, and how they fare:" },
+    Example { line: "sluice vip show 10.10.0.100", does: "One of them, and why:" },
+    Example { line: "sluice node list", does: "The node, and what runs on it:" },
+    Example { line: "sluice node show lb1", does: "Its workers and ports:" },
     Example {
         line: "sluice port show --rates 2",
         does: "Packets per second of each port, over 2 s:",

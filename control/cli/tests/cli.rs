@@ -640,6 +640,32 @@ fn ports_show_how_their_packets_are_steered() {
     assert!(rates.contains("PACKETS/s"), "{rates}");
 }
 
+#[test]
+fn vips_and_nodes_show_how_they_fare() {
+    let lab = Lab::start().with_web();
+    let until = Instant::now() + Duration::from_secs(10);
+    while lab.run("port show").code != 0 {
+        assert!(Instant::now() < until, "control reaches the data plane");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let address = lab.json("service show web")["vip"].as_str().unwrap().to_owned();
+    let listed = lab.ok("vip list");
+    let cells = row(&listed, &address);
+    assert_eq!((cells[1], cells[3]), ("serving", "web"), "{listed}");
+    let one = lab.json(&format!("vip show {address}"));
+    assert_eq!((&one["services"], &one["observed"]["state"]), (&json!(["web"]), &json!("serving")));
+    assert!(lab.ok(&format!("vip show {address}")).contains("services   web"));
+    let nobody = lab.run("vip show 203.0.113.77");
+    assert!(nobody.code == 4 && nobody.stderr.contains(&address), "{}", nobody.stderr);
+
+    let name = lab.json("node list")["nodes"][0]["name"].as_str().unwrap().to_owned();
+    assert!(lab.ok("node list").contains(&name));
+    let node = lab.ok(&format!("node show {name}"));
+    assert!(node.contains("p0 down") && node.contains("WORKER"), "{node}");
+    let nobody = lab.run("node show nobody");
+    assert!(nobody.code == 4 && nobody.stderr.contains(&name), "{}", nobody.stderr);
+}
+
 const FILE: &str = r#"
 [[pool]]
 name = "local"

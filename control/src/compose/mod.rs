@@ -6,6 +6,7 @@
 //! or one that is called from here, with a table of cases.
 
 mod spare;
+mod vip;
 mod withheld;
 
 use sluice_api::{Backend, Service, Snapshot, SnapshotService};
@@ -13,6 +14,7 @@ use sluice_api::{Backend, Service, Snapshot, SnapshotService};
 use crate::derived::{self, Derived, Taking};
 use crate::world::World;
 
+pub use vip::{Vip, vip, vips};
 pub use withheld::withheld;
 
 /// What the data plane shall forward by, less what it would not take; its generation is 0, as only

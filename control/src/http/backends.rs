@@ -1,137 +1,103 @@
 //! `/services/{name}/backends` and all below it.
 
+use std::str::FromStr;
+
+use axum::Router;
 use axum::extract::State as Shared;
-use axum::response::Response;
-use serde_json::json;
-use sluice_api::{AdminState, BackendId};
+use axum::routing::{post, put};
+use sluice_api::{AdminState, Backend, BackendId, Problem, read};
 
 use super::body::{Body, aside};
-use super::extract::{BackendPath, Segments, Terms};
-use super::{App, HttpProblem, view};
-use crate::model::{Action, ApiProblem, find_backend, tag_of};
-use sluice_api::read::{self, identity_fields, set_identity};
+use super::extract::Terms;
+use super::resource::{Answer, One, Shown, change, edited};
+use super::view::{self, BackendView};
+use super::{App, HttpProblem};
+use crate::model::resource::{BackendSetting, Change, Key, OfService};
+use crate::model::{ApiProblem, tag_of};
+use crate::world::World;
 
-type Answer = Result<Response, HttpProblem>;
+impl Shown for Backend {
+    const ALL: &'static str = "/services/{name}/backends";
+    const ONE: &'static str = "/services/{name}/backends/{id}";
+    const LIST: &'static str = "backends";
+    type Of = OfService;
+    type Name = BackendId;
+    type View<'w> = BackendView<'w>;
 
-/// All backends of a service.
-pub async fn list(Shared(app): Shared<App>, Segments(service): Segments<String>) -> Answer {
-    let world = app.manager.world();
-    let state = &world.state;
-    let service = state.find_service(&service)?;
-    let backends = view::backends(&world, service);
-    Ok(view::found(tag_of(service), json!({ "backends": backends })))
-}
-
-/// One backend.
-pub async fn read(Shared(app): Shared<App>, BackendPath { service, id }: BackendPath) -> Answer {
-    let world = app.manager.world();
-    let state = &world.state;
-    let service = state.find_service(&service)?;
-    let backend = find_backend(service, id)?;
-    Ok(view::found(tag_of(backend), view::backend(&world, service, backend)))
-}
-
-/// Make a backend.
-pub async fn create(
-    Shared(app): Shared<App>,
-    Segments(service): Segments<String>,
-    terms: Terms,
-    Body(body): Body,
-) -> Answer {
-    app.manager.world().state.find_service(&service)?;
-    let backend = aside(|| read::backend(body, &service, "new")).map_err(ApiProblem::Invalid)?;
-    let id = backend.id();
-    let action = Action::CreateBackend { service: service.clone(), backend };
-    let done = app.commit(action, terms).await?;
-    let location = format!("/api/v1/services/{service}/backends/{id}");
-    let service = done.world.state.find_service(&service)?;
-    let backend = find_backend(service, id)?;
-    let view = view::backend(&done.world, service, backend);
-    view::created(&done, tag_of(backend), location, view)
-}
-
-/// Put another definition in the place of a backend.
-pub async fn replace(
-    Shared(app): Shared<App>,
-    BackendPath { service, id }: BackendPath,
-    terms: Terms,
-    Body(mut body): Body,
-) -> Answer {
-    let world = app.manager.world();
-    find_backend(world.state.find_service(&service)?, id)?;
-    for (field, value) in identity_fields(id) {
-        set_identity(&mut body, &format!("services[{service}].backends[{id}]"), field, value)
-            .map_err(ApiProblem::invalid)?;
+    fn of(path: Vec<String>) -> OfService {
+        OfService(path.into_iter().next().unwrap_or_default())
     }
-    let backend =
-        aside(|| read::backend(body, &service, &id.to_string())).map_err(ApiProblem::Invalid)?;
-    let action = Action::ReplaceBackend { service: service.clone(), backend };
-    changed(&app, &service, id, action, terms).await
+
+    fn name(text: String) -> Result<BackendId, HttpProblem> {
+        BackendId::from_str(&text).map_err(|_| {
+            let expected = "ADDRESS:PORT, as in 10.0.0.1:80";
+            HttpProblem::BadRequest(Problem::new("backend", format!("{text:?}"), expected))
+        })
+    }
+
+    fn list<'w>(
+        world: &'w World,
+        service: &OfService,
+    ) -> Result<(String, Vec<BackendView<'w>>), HttpProblem> {
+        let service = world.state.find_service(&service.0)?;
+        Ok((tag_of(service), view::backends(world, service)))
+    }
+
+    fn one<'w>(
+        world: &'w World,
+        service: &OfService,
+        id: &BackendId,
+    ) -> Result<(String, BackendView<'w>), HttpProblem> {
+        let backend = Key { holder: service.clone(), id: *id }.find(&world.state)?;
+        let service = world.state.find_service(&service.0)?;
+        Ok((tag_of(backend), view::backend(world, service, backend)))
+    }
 }
 
-/// Change some fields of a backend.
-pub async fn patch(
-    Shared(app): Shared<App>,
-    BackendPath { service, id }: BackendPath,
-    terms: Terms,
-    Body(patch): Body,
-) -> Answer {
-    let action = Action::PatchBackend { service: service.clone(), id, patch };
-    changed(&app, &service, id, action, terms).await
-}
-
-/// Delete a backend; its conns run out.
-pub async fn delete(
-    Shared(app): Shared<App>,
-    BackendPath { service, id }: BackendPath,
-    terms: Terms,
-) -> Answer {
-    let done = app.commit(Action::DeleteBackend { service, id }, terms).await?;
-    view::gone(&done)
+/// Paths of backends, and of what operators set of them by itself.
+pub fn routes() -> Router<App> {
+    let below = |what: &str| format!("{}/{what}", Backend::ONE);
+    edited::<Backend>()
+        .route(&below("weight"), put(set_weight))
+        .route(&below("drain"), post(drain))
+        .route(&below("up"), post(up))
+        .route(&below("down"), post(down))
 }
 
 /// Set a backend's weight.
-pub async fn set_weight(
+async fn set_weight(
     Shared(app): Shared<App>,
-    BackendPath { service, id }: BackendPath,
+    one: One<Backend>,
     terms: Terms,
     Body(body): Body,
 ) -> Answer {
-    let world = app.manager.world();
-    find_backend(world.state.find_service(&service)?, id)?;
-    let weight = aside(|| read::weight(body, &service, id)).map_err(ApiProblem::Invalid)?;
-    let action = Action::SetWeight { service: service.clone(), id, weight };
-    changed(&app, &service, id, action, terms).await
+    let key = one.key();
+    key.find(&app.manager.world().state)?;
+    let weight = aside(|| read::weight(body, &key.holder.0, key.id));
+    let weight = weight.map_err(ApiProblem::Invalid)?;
+    change(app, Change::Set(key, BackendSetting::Weight(weight)), terms).await
 }
 
 /// Let a backend keep its conns and take no new ones.
-pub async fn drain(app: Shared<App>, path: BackendPath, terms: Terms) -> Answer {
-    set_state(app, path, terms, AdminState::Drain).await
+async fn drain(app: Shared<App>, one: One<Backend>, terms: Terms) -> Answer {
+    set_state(app, one, terms, AdminState::Drain).await
 }
 
 /// Let a backend take new conns.
-pub async fn up(app: Shared<App>, path: BackendPath, terms: Terms) -> Answer {
-    set_state(app, path, terms, AdminState::Up).await
+async fn up(app: Shared<App>, one: One<Backend>, terms: Terms) -> Answer {
+    set_state(app, one, terms, AdminState::Up).await
 }
 
 /// Take a backend out of service.
-pub async fn down(app: Shared<App>, path: BackendPath, terms: Terms) -> Answer {
-    set_state(app, path, terms, AdminState::Down).await
+async fn down(app: Shared<App>, one: One<Backend>, terms: Terms) -> Answer {
+    set_state(app, one, terms, AdminState::Down).await
 }
 
 async fn set_state(
     Shared(app): Shared<App>,
-    BackendPath { service, id }: BackendPath,
+    one: One<Backend>,
     terms: Terms,
     state: AdminState,
 ) -> Answer {
-    let action = Action::SetBackendState { service: service.clone(), id, state };
-    changed(&app, &service, id, action, terms).await
-}
-
-async fn changed(app: &App, service: &str, id: BackendId, action: Action, terms: Terms) -> Answer {
-    let done = app.commit(action, terms).await?;
-    let service = done.world.state.find_service(service)?;
-    let backend = find_backend(service, id)?;
-    view::changed(&done, tag_of(backend), view::backend(&done.world, service, backend))
+    change(app, Change::Set(one.key(), BackendSetting::State(state)), terms).await
 }

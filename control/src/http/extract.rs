@@ -1,19 +1,23 @@
 //! The parts of a request beside its body, with errors in our words.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::header;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use sluice_api::{BackendId, MAX_WAIT_MS, Problem};
+use sluice_api::problems::cut;
+use sluice_api::{MAX_WAIT_MS, Problem};
 
 use super::HttpProblem;
+use crate::actor::Actor;
 use crate::model::Precondition;
 use crate::publish::Patience;
+
+/// Most bytes of what a client calls itself that events tell.
+const MAX_CLIENT: usize = 64;
 
 /// The variable parts of the path.
 pub struct Segments<T>(pub T);
@@ -27,28 +31,6 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
             let expected = format!("a path that can be decoded ({})", e.body_text());
             HttpProblem::BadRequest(Problem::new("path", path, expected))
         })
-    }
-}
-
-/// A backend within a service, from `{name}` and `{id}` of the path.
-pub struct BackendPath {
-    /// Name of the service.
-    pub service: String,
-    /// The backend.
-    pub id: BackendId,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
-    type Rejection = HttpProblem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
-        let Segments((service, id)) =
-            Segments::<(String, String)>::from_request_parts(parts, state).await?;
-        let id = BackendId::from_str(&id).map_err(|_| {
-            let expected = "ADDRESS:PORT, as in 10.0.0.1:80";
-            HttpProblem::BadRequest(Problem::new("backend", format!("{id:?}"), expected))
-        })?;
-        Ok(BackendPath { service, id })
     }
 }
 
@@ -106,6 +88,8 @@ pub struct Terms {
     pub wanted: Option<Precondition>,
     /// How long it waits to learn what became of the change: `wait_ms`.
     pub patience: Patience,
+    /// Who makes the change.
+    pub actor: Actor,
     /// Whether the change shall only be told of: `dry_run`, where the path takes it.
     pub dry_run: bool,
 }
@@ -115,7 +99,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
         let IfMatch(wanted) = IfMatch::from_request_parts(parts, state).await?;
-        let mut terms = Terms { wanted, patience: Patience::default(), dry_run: false };
+        let actor = actor(parts)?;
+        let mut terms = Terms { wanted, patience: Patience::default(), actor, dry_run: false };
         for (name, value) in query(parts, state, "wait_ms=N").await? {
             let wrong = |expected| {
                 HttpProblem::BadRequest(Problem::new(&name, format!("{value:?}"), expected))
@@ -135,6 +120,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
         }
         Ok(terms)
     }
+}
+
+/// Who sends a request: from where, and what it calls itself.
+fn actor(parts: &Parts) -> Result<Actor, HttpProblem> {
+    let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else {
+        return Err(HttpProblem::Internal("nobody knows who has connected".to_owned()));
+    };
+    let client = parts.headers.get(&super::CLIENT).and_then(|value| value.to_str().ok());
+    let client = client.map(|name| cut(name.to_owned(), MAX_CLIENT));
+    Ok(Actor::Api { address: peer.ip().to_canonical(), client })
 }
 
 /// The query's parameters; `form` says which there may be.

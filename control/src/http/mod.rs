@@ -11,6 +11,8 @@
 //! | `/services/{name}/backends/{address:port}/drain`, `…/up`, `…/down` | POST, no body |
 //! | `/pools` | GET `{"pools": [..]}`, POST |
 //! | `/pools/{name}` | GET, PUT, PATCH, DELETE |
+//! | `/vips`, `/vips/{address}` | GET `{"vips": [..]}` |
+//! | `/nodes`, `/nodes/{name}` | GET `{"nodes": [..]}` |
 //! | `/stats`, `/stats/services/{name}` | GET |
 //! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: N that follow on SEQ, without it the newest |
 //! | `/ports`, `/ports/{name}` | GET |
@@ -35,30 +37,37 @@ mod extract;
 mod guard;
 mod json;
 mod metrics;
+mod nodes;
 mod observe;
 mod pools;
 mod problem_json;
 mod query;
+mod resource;
 mod serve;
 mod services;
 mod state;
 mod view;
+mod vips;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{HeaderValue, Method, Uri, header};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Router, middleware};
+use sluice_api::Service;
 use tower_http::cors::CorsLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::manager::{Committed, Manager};
-use crate::model::{Action, ApiProblem};
+use crate::model::ApiProblem;
+use crate::model::resource::{Change, Resource, Subject};
 use crate::publish::{Dataplane, Outcome, Patience};
 use crate::world::World;
 
 use extract::Terms;
+use nodes::Nodes;
+use vips::Vips;
 
 pub use body::MAX_BODY;
 pub use guard::{CLIENT, Guard};
@@ -89,10 +98,14 @@ struct Done {
 impl App {
     /// Make a change durable, off the async threads, and learn what became of it. It is seen
     /// through even when the client goes.
-    async fn commit(&self, action: Action, terms: Terms) -> Result<Done, HttpProblem> {
-        let Terms { wanted, patience, .. } = terms;
-        let (service, backend) = action.subject();
-        let commit = move |manager: &Manager| manager.commit(action, wanted.as_ref());
+    async fn commit<R: Resource>(
+        &self,
+        change: Change<R>,
+        terms: Terms,
+    ) -> Result<Done, HttpProblem> {
+        let Terms { wanted, patience, actor, .. } = terms;
+        let Subject { service, backend } = R::subject(&change.key());
+        let commit = move |manager: &Manager| manager.commit(change, wanted.as_ref(), &actor);
         let mut done = self.done(self.blocking(commit).await?, patience).await;
         if let Some(service) = service.filter(|name| done.world.state.service(name).is_some()) {
             done.outcome.unless(done.world.left_out.part(&service, backend));
@@ -123,35 +136,12 @@ impl App {
 
 /// The whole API, for those whom `guard` lets in.
 pub fn router(app: App, guard: Guard) -> Router {
-    let backend = "/services/{name}/backends/{id}";
     let api = Router::new()
-        .route("/services", get(services::list).post(services::create))
-        .route(
-            "/services/{name}",
-            get(services::read)
-                .put(services::replace)
-                .patch(services::patch)
-                .delete(services::delete),
-        )
-        .route("/services/{name}/backends", get(backends::list).post(backends::create))
-        .route(
-            backend,
-            get(backends::read)
-                .put(backends::replace)
-                .patch(backends::patch)
-                .delete(backends::delete),
-        )
-        .route(&format!("{backend}/weight"), put(backends::set_weight))
-        .route(&format!("{backend}/drain"), post(backends::drain))
-        .route(&format!("{backend}/up"), post(backends::up))
-        .route(&format!("{backend}/down"), post(backends::down))
-        .route("/pools", get(pools::list).post(pools::create))
-        .route(
-            "/pools/{name}",
-            get(pools::read).put(pools::replace).patch(pools::patch).delete(pools::delete),
-        )
-        .route("/pools/{name}/addresses/{address}/drain", post(pools::drain))
-        .route("/pools/{name}/addresses/{address}/up", post(pools::up))
+        .merge(resource::edited::<Service>())
+        .merge(backends::routes())
+        .merge(pools::routes())
+        .merge(resource::shown::<Vips>())
+        .merge(resource::shown::<Nodes>())
         .route("/stats", get(observe::stats))
         .route("/stats/services/{name}", get(observe::service_stats))
         .route("/ports", get(observe::ports))

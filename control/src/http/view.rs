@@ -60,6 +60,9 @@ pub struct PoolObservation<'a> {
     reason: Option<String>,
 }
 
+/// A pool and who uses it.
+pub type PoolView<'a> = View<'a, Pool, PoolObservation<'a>>;
+
 /// A backend of a service as it is read.
 pub fn backend<'a>(world: &World, service: &Service, backend: &'a Backend) -> BackendView<'a> {
     let health = world.observed.of(service, backend);
@@ -102,7 +105,7 @@ impl BackendView<'_> {
 }
 
 /// A pool as it is read.
-pub fn pool<'a>(world: &'a World, pool: &'a Pool) -> View<'a, Pool, PoolObservation<'a>> {
+pub fn pool<'a>(world: &'a World, pool: &'a Pool) -> PoolView<'a> {
     let users = world.state.services.iter().filter(|s| s.pool.as_ref() == Some(&pool.name));
     let used_by = users.map(|s| s.name.as_str()).collect();
     let reason = world.left_out.pool(&pool.name).map(str::to_owned);

@@ -1,6 +1,7 @@
 //! What the health checks are told, and what they tell.
 
-use crate::events::EventLog;
+use crate::actor::Actor;
+use crate::events::{Event, EventLog};
 use crate::health::{Checker, Contact, HealthChange};
 use crate::observed::Observed;
 
@@ -76,5 +77,6 @@ fn tell(events: &EventLog, change: &HealthChange) {
     };
     let HealthChange { service, backend, reason, .. } = change;
     let message = format!("backend {backend} of {service} is {word}: {reason}");
-    events.note_about(kind, Some(service), Some(*backend), message);
+    let event = Event::new(kind, message).about(Some(service), Some(*backend));
+    events.push(event.by(&Actor::HealthCheck));
 }

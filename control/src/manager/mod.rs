@@ -18,10 +18,12 @@ use sluice_api::clock::now_ms;
 use sluice_api::{FieldChange, Refusal};
 use tokio::sync::watch;
 
-use crate::events::EventLog;
+use crate::actor::{Actor, ReadOn};
+use crate::events::{Event, EventLog};
 use crate::health::Checker;
-use crate::model::diff::{Change, Difference};
-use crate::model::{self, Action, ApiProblem, Batch, Precondition, State};
+use crate::model::diff::{self, Difference};
+use crate::model::resource::{Change, Resource, Subject};
+use crate::model::{self, ApiProblem, Batch, Precondition, State};
 use crate::origin::{self, FileRecord, Merged};
 use crate::store::{Content, Saved, Store, StoreError};
 use crate::world::{World, WorldCell};
@@ -84,27 +86,29 @@ impl Manager {
     }
 
     /// Do what a request asks for, durably, or nothing at all. `wanted` is what the client believes
-    /// to be there, if it says so. Blocks while the disk does.
+    /// to be there, if it says so; `actor` is who asks. Blocks while the disk does.
     ///
     /// # Errors
     /// [`ApiProblem`]; the state is as before then.
-    pub fn commit(
+    pub fn commit<R: Resource>(
         &self,
-        action: Action,
+        change: Change<R>,
         wanted: Option<&Precondition>,
+        actor: &Actor,
     ) -> Result<Committed, ApiProblem> {
         let mut disk = lock(&self.disk);
         let world = self.world();
-        let old = &world.state;
+        let key = change.key();
         if let Some(wanted) = wanted {
-            wanted.check(&action, old)?;
+            wanted.check(&key, &world.state)?;
         }
-        let (kind, message) = action.describe();
-        let (service, backend) = action.subject();
-        let next = model::apply(old, action, &world.environment)?;
+        let (kind, message) = change.describe();
+        let next = change.apply(&world.state, &world.environment)?;
         let committed = self.change(&mut disk, &world, next, None, world.no_service)?;
-        if committed.state.version != old.version {
-            self.events.note_about(kind, service.as_deref(), backend, message);
+        if committed.state.version != world.state.version {
+            let Subject { service, backend } = R::subject(&key);
+            let event = Event::new(&kind, message).about(service.as_deref(), backend);
+            self.events.push(event.by(actor));
         }
         Ok(committed)
     }
@@ -119,21 +123,21 @@ impl Manager {
         batch: Batch,
         wanted: Option<&Precondition>,
         dry_run: bool,
+        actor: &Actor,
     ) -> Result<(Vec<Difference>, Option<Committed>), ApiProblem> {
         let mut disk = lock(&self.disk);
         let world = self.world();
         let old = &world.state;
-        let action = Action::Apply(batch.clone());
         if let Some(wanted) = wanted {
-            wanted.check(&action, old)?;
+            wanted.check_state(old)?;
         }
-        let next = model::apply(old, action, &world.environment)?;
+        let next = batch.apply(old, &world.environment)?;
         let effect = batch.effect(old, &next);
         if dry_run {
             return Ok((effect, None));
         }
         let committed = self.change(&mut disk, &world, next, None, world.no_service)?;
-        self.tell(&effect, "applied");
+        self.tell(&effect, actor);
         Ok((effect, Some(committed)))
     }
 
@@ -157,13 +161,15 @@ impl Manager {
         let Merged { state: next, changes } = merged;
         model::check_next(old, &next, &world.environment)?;
         let file = (disk.file != file).then_some(file);
+        let actor = Actor::File { read: ReadOn::Signal };
         let is_other = world.no_service != no_service;
         let committed = self.change(&mut disk, &world, next, file, no_service)?;
         if is_other {
-            self.events.note("file-changed", format!("control.no_service is {no_service} now"));
+            let message = format!("control.no_service is {no_service} now");
+            self.events.push(Event::new("file-changed", message).by(&actor));
         }
         for line in changes.iter().flat_map(Difference::lines) {
-            self.events.note("file-changed", line);
+            self.events.push(Event::new("file-changed", line).by(&actor));
         }
         Ok((changes, committed))
     }
@@ -204,15 +210,16 @@ impl Manager {
     }
 
     /// An event for each resource that changed.
-    fn tell(&self, effect: &[Difference], how: &str) {
-        for difference in effect.iter().filter(|d| d.change != Change::Unchanged) {
+    fn tell(&self, effect: &[Difference], actor: &Actor) {
+        for difference in effect.iter().filter(|d| d.change != diff::Change::Unchanged) {
             let Difference { kind, name, change, fields } = difference;
             let fields: Vec<String> = fields.iter().map(FieldChange::to_string).collect();
             let what =
                 if fields.is_empty() { String::new() } else { format!(": {}", fields.join("; ")) };
-            let message = format!("{kind} {name} {change}, {how}{what}");
+            let message = format!("{kind} {name} {change}, applied{what}");
             let service = (*kind == "service").then_some(name.as_str());
-            self.events.note_about(&format!("{kind}-{change}"), service, None, message);
+            let event = Event::new(&format!("{kind}-{change}"), message).about(service, None);
+            self.events.push(event.by(actor));
         }
     }
 
@@ -262,7 +269,11 @@ impl Manager {
     ///
     /// # Errors
     /// [`ApiProblem::NotStored`] and [`ApiProblem::VersionMismatch`]; nothing is confirmed then.
-    pub fn confirm(&self, wanted: Option<&Precondition>) -> Result<Committed, ApiProblem> {
+    pub fn confirm(
+        &self,
+        wanted: Option<&Precondition>,
+        actor: &Actor,
+    ) -> Result<Committed, ApiProblem> {
         let mut disk = lock(&self.disk);
         let world = self.world();
         let state = world.state.clone();
@@ -279,7 +290,7 @@ impl Manager {
             world.revision += 1;
         });
         let message = format!("state version {} may be published as it is", state.version);
-        self.events.note("state-confirmed", message);
+        self.events.push(Event::new("state-confirmed", message).by(actor));
         Ok(Committed { state, revision: world.revision })
     }
 
@@ -303,9 +314,10 @@ mod tests {
     use super::*;
     use crate::compose;
     use crate::health::HealthChange;
+    use crate::model::resource::Key;
     use crate::observed::Observed;
     use serde_json::json;
-    use sluice_api::{AdminState, Snapshot};
+    use sluice_api::{AdminState, Service, Snapshot};
 
     fn snapshot(manager: &Manager) -> Snapshot {
         compose::snapshot(&manager.world())
@@ -385,8 +397,9 @@ mod tests {
         // Its own health is what checks say, and stays so over a restart of control.
         states(&[2]);
         let checked = json!({"health_check": {}});
-        let action = Action::PatchService { name: "web".into(), patch: checked };
-        let state = manager.commit(action, None).unwrap().state;
+        let key = Key::<Service> { holder: (), id: "web".into() };
+        let state =
+            manager.commit(Change::Patch(key, checked), None, &Actor::Dataplane).unwrap().state;
         let mut observed = Observed::default();
         observed.retarget(&State::default(), &state, 2);
         assert!(observed.seed(&snapshot(&manager), 3));
@@ -428,6 +441,7 @@ mod tests {
             let event = manager.events().page(None, 1).events.remove(0);
             assert_eq!((event.kind.as_str(), event.service.as_deref()), (kind, Some("web")));
             assert_eq!(event.backend.as_deref(), Some("10.0.0.1:80"));
+            assert_eq!(event.actor, Some(Actor::HealthCheck));
             assert!(event.message.ends_with("the reason"), "{}", event.message);
         }
         changes.mark_unchanged();

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 use sluice_api::{Backend, Pool, Problem, Problems, Service};
 
-use super::State;
 use super::diff::{Difference, as_value, compare, id_of};
+use super::{ApiProblem, Environment, State, check_next};
 use sluice_api::read::{self, NOT_CONFIGURED, Spelling};
 
 /// Pools and services as they were sent, each an object that is not read yet. What it leaves out is
@@ -47,13 +47,23 @@ impl Batch {
         if problems.is_empty() { Ok(batch) } else { Err(problems) }
     }
 
+    /// The state after it, with the version of the old one.
+    ///
+    /// # Errors
+    /// [`ApiProblem::Invalid`] with everything that is wrong.
+    pub fn apply(&self, state: &State, environment: &Environment) -> Result<State, ApiProblem> {
+        let next = self.clone().put(state.clone()).map_err(ApiProblem::Invalid)?;
+        check_next(state, &next, environment)?;
+        Ok(next)
+    }
+
     /// The state with these resources. What operators set at run time (weight and state of a
     /// backend, addresses of a pool that are drained) stays where the batch does not name it; all
     /// other fields that are left out get their defaults. What the batch does not name at all stays.
     ///
     /// # Errors
     /// Everything that is wrong with its resources by themselves.
-    pub(super) fn put(self, mut state: State) -> Result<State, Problems> {
+    fn put(self, mut state: State) -> Result<State, Problems> {
         let mut problems = Problems::default();
         let pools = put_list(
             self.pools,

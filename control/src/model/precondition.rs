@@ -7,7 +7,8 @@
 
 use serde::Serialize;
 
-use super::{Action, ApiProblem, State};
+use super::resource::{Key, Resource};
+use super::{ApiProblem, State};
 
 /// What a client believes to be there (RFC 9110, 13.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,28 +31,6 @@ pub fn tag_of<T: Serialize>(resource: &T) -> String {
     format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&json))
 }
 
-/// What an action changes, in words, and the tags that it has now: its own first.
-pub fn tags(action: &Action, state: &State) -> (String, Vec<String>) {
-    let mut tags = Vec::new();
-    let mut what = "the state".to_owned();
-    let (service, backend) = action.subject();
-    if let Some(service) = service.as_deref().and_then(|name| state.service(name)) {
-        what = format!("service {}", service.name);
-        let held = backend.and_then(|id| service.backends.iter().find(|b| b.id() == id));
-        if let Some(backend) = held {
-            what = format!("backend {} of {what}", backend.id());
-            tags.push(tag_of(backend));
-        }
-        tags.push(tag_of(service));
-    }
-    if let Some(pool) = action.pool().and_then(|name| state.pool(name)) {
-        what = format!("pool {}", pool.name);
-        tags.push(tag_of(pool));
-    }
-    tags.push(state_tag(state));
-    (what, tags)
-}
-
 impl Precondition {
     /// From a header's value; `None` when it is no list of entity tags.
     pub fn parse(text: &str) -> Option<Precondition> {
@@ -67,17 +46,17 @@ impl Precondition {
         Some(Precondition::OneOf(text.split(',').map(tag).collect::<Option<_>>()?))
     }
 
-    /// Whether what an action changes is what the client believes. Weak tags never match (RFC 9110,
+    /// Whether what a change is about is what the client believes. Weak tags never match (RFC 9110,
     /// 8.8.3.2).
     ///
     /// # Errors
     /// [`ApiProblem::VersionMismatch`].
-    pub fn check(&self, action: &Action, state: &State) -> Result<(), ApiProblem> {
-        let (what, tags) = tags(action, state);
+    pub fn check<R: Resource>(&self, key: &Key<R>, state: &State) -> Result<(), ApiProblem> {
+        let (what, tags) = key.tags(state);
         self.check_tags(what, tags)
     }
 
-    /// The same for what concerns the state as a whole and changes nothing in it.
+    /// The same for what concerns the state as a whole.
     ///
     /// # Errors
     /// [`ApiProblem::VersionMismatch`].
@@ -97,7 +76,9 @@ impl Precondition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::resource::OfService;
     use super::*;
+    use sluice_api::{Backend, Pool};
 
     #[test]
     fn follows_rfc_9110() {
@@ -105,8 +86,8 @@ mod tests {
         assert_eq!(Precondition::parse("17"), None);
         assert_eq!(Precondition::parse(""), None);
         let state = State { version: 17, ..State::default() };
-        let action = Action::DeletePool { name: "p".to_owned() };
-        let check = |text: &str| Precondition::parse(text).unwrap().check(&action, &state);
+        let pool = Key::<Pool> { holder: (), id: "p".to_owned() };
+        let check = |text: &str| Precondition::parse(text).unwrap().check(&pool, &state);
         assert!(check("\"16\", \"17\"").is_ok() && check("*").is_ok());
         assert!(check("\"16\"").is_err() && check("W/\"17\"").is_err());
     }
@@ -123,13 +104,12 @@ mod tests {
         let services =
             vec![service("a", "198.51.100.1").unwrap(), service("b", "198.51.100.2").unwrap()];
         let mut state = State { version: 3, services, pools: vec![] };
-        let weight = |service: &str, last: u8, weight| Action::SetWeight {
-            service: service.to_owned(),
+        let backend = |service: &str, last: u8| Key::<Backend> {
+            holder: OfService(service.to_owned()),
             id: format!("10.0.0.{last}:80").parse().unwrap(),
-            weight,
         };
-        let tags_before = |action: &Action| tags(action, &state).1;
-        let (one, two, other) = (weight("a", 1, 5), weight("a", 2, 5), weight("b", 1, 5));
+        let tags_before = |key: &Key<Backend>| key.tags(&state).1;
+        let (one, two, other) = (backend("a", 1), backend("a", 2), backend("b", 1));
         let (of_one, of_two, of_other) =
             (tags_before(&one), tags_before(&two), tags_before(&other));
         assert_eq!((of_one.len(), of_one[1].as_str()), (3, of_two[1].as_str()));
@@ -139,8 +119,8 @@ mod tests {
         // The first backend of `a` is changed: what others have read of other resources holds.
         state.services[0].backends[0].weight = 5;
         state.version = 4;
-        let holds = |tag: &String, action: &Action| {
-            Precondition::OneOf(vec![tag.clone()]).check(action, &state).is_ok()
+        let holds = |tag: &String, key: &Key<Backend>| {
+            Precondition::OneOf(vec![tag.clone()]).check(key, &state).is_ok()
         };
         assert!(!holds(&of_one[0], &one) && !holds(&of_one[1], &one) && !holds(&of_one[2], &one));
         assert!(holds(&of_two[0], &two) && !holds(&of_two[1], &two) && !holds(&of_two[2], &two));

@@ -20,6 +20,10 @@ pub enum Kind {
     Address,
     /// A port of the data plane.
     Port,
+    /// A VIP.
+    Vip,
+    /// A node.
+    Node,
 }
 
 impl fmt::Display for Kind {
@@ -30,6 +34,8 @@ impl fmt::Display for Kind {
             Kind::Pool => "pool",
             Kind::Address => "address",
             Kind::Port => "port",
+            Kind::Vip => "VIP",
+            Kind::Node => "node",
         })
     }
 }

@@ -35,6 +35,8 @@ pub struct Writes {
 pub struct World {
     /// Grows whenever what is composed of this may differ.
     pub revision: u64,
+    /// Name of this node: its host's.
+    pub node: Arc<str>,
     /// What the operator wants.
     pub state: Arc<State>,
     /// What the TOML file says of VIPs where no service is.
@@ -70,6 +72,7 @@ impl World {
         let environment = Environment::default();
         World {
             revision: 1,
+            node: "localhost".into(),
             left_out: Arc::new(LeftOut::of(&state, &environment, &[])),
             state: Arc::new(state),
             no_service: Refusal::default(),

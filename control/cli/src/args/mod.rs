@@ -5,6 +5,7 @@ mod pool;
 mod service;
 mod value;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ Exit codes:
   1  the API refused the request: a field is wrong; doctor: something must be mended
   2  the command line, or a file given on it, is wrong
   3  the API cannot be reached
-  4  there is no such service, backend, pool or port
+  4  there is no such service, backend, pool, VIP, node or port
   5  conflict: it exists already, is in use, or was changed meanwhile
   6  server error, or the data plane cannot be reached
   7  the change is stored, but not applied: packets are not treated by it yet
@@ -68,6 +69,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PoolCommand,
     },
+    /// VIPs: the addresses of services.
+    Vip {
+        #[command(subcommand)]
+        command: VipCommand,
+    },
+    /// Nodes: the hosts that forward.
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
     /// Ports of the data plane.
     Port {
         #[command(subcommand)]
@@ -110,6 +121,28 @@ pub(crate) enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VipCommand {
+    /// All VIPs, with the services of each and how they fare on this node.
+    List,
+    /// One VIP.
+    Show {
+        /// Its address.
+        address: Ipv4Addr,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes that control knows of: its own.
+    List,
+    /// One node: versions, workers and ports.
+    Show {
+        /// Its name.
+        name: String,
     },
 }
 

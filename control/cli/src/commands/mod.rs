@@ -4,11 +4,13 @@ mod apply;
 mod backend;
 mod doctor;
 mod events;
+mod node;
 mod pool;
 mod port;
 mod service;
 mod stats;
 mod status;
+mod vip;
 
 use crate::Context;
 use crate::args::Command;
@@ -22,6 +24,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), CliEr
         Command::Service { command } => service::run(context, command).await,
         Command::Backend { command } => backend::run(context, command).await,
         Command::Pool { command } => pool::run(context, command).await,
+        Command::Vip { command } => vip::run(context, command).await,
+        Command::Node { command } => node::run(context, command).await,
         Command::Port { command } => port::run(context, command).await,
         Command::Stats(args) => stats::run(context, args).await,
         Command::Events(args) => events::run(context, args).await,

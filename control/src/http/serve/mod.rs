@@ -8,12 +8,14 @@ mod connections;
 mod refusals;
 mod wire;
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -66,7 +68,7 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let Some(entry) = connections.enter() else {
                     refusals.refuse(stream, &mut tasks);
                     continue;
@@ -74,7 +76,7 @@ pub async fn serve(
                 let (router, stopped) = (router.clone(), stopped.clone());
                 let connections = connections.clone();
                 tasks.spawn(async move {
-                    converse(stream, router, &entry, patience, stopped).await;
+                    converse(stream, peer, router, &entry, patience, stopped).await;
                     connections.leave(&entry);
                 });
             }
@@ -91,6 +93,7 @@ pub async fn serve(
 
 async fn converse(
     stream: TcpStream,
+    peer: SocketAddr,
     router: Router,
     entry: &Arc<Entry>,
     patience: Patience,
@@ -99,7 +102,8 @@ async fn converse(
     // An answer in two parts would wait for the client's delayed ACK.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
-    let answer = service_fn(|request: Request<Incoming>| {
+    let answer = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.call(request.map(|body| Watched::new(body, entry.clone())));
         async {
             let answer = answer.await;

@@ -5,7 +5,9 @@ use sluice_api::snapshot::MAX_GENERATION;
 use sluice_api::{Problem, Snapshot};
 
 use super::{SOON, Session, SessionError};
+use crate::actor::Actor;
 use crate::compose;
+use crate::events::Event;
 use crate::publish::addresses;
 
 impl Session<'_> {
@@ -87,7 +89,8 @@ impl Session<'_> {
     fn tell_rejected(&self, generation: u64, problems: &[Problem]) {
         for problem in problems {
             let message = format!("the data plane refused generation {generation}: {problem}");
-            self.publisher.manager.events().note("snapshot-rejected", message);
+            let event = Event::new("snapshot-rejected", message).by(&Actor::Dataplane);
+            self.publisher.manager.events().push(event);
         }
     }
 

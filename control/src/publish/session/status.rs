@@ -6,6 +6,7 @@ use sluice_api::message::{Request, Response};
 use sluice_api::stats::DataplaneStatus;
 
 use super::{Session, SessionError};
+use crate::actor::Actor;
 use crate::derived::Surroundings;
 use crate::events::{self, Event};
 use crate::health::{Contact, PortInterface};
@@ -72,6 +73,7 @@ impl Session<'_> {
                 source: events::DATAPLANE,
                 kind: event.kind,
                 severity: event.severity,
+                actor: Some(Actor::Dataplane),
                 service: None,
                 backend: None,
                 message: event.message,

@@ -1,0 +1,173 @@
+//! What the desired state is made of: one trait for all kinds, and one way to change any of them.
+//!
+//! A new kind is a file here, which says where it is kept, how it is read and what else can be set; its
+//! paths are a file in `http`.
+
+mod backend;
+mod change;
+mod pool;
+mod service;
+
+use std::fmt::Display;
+
+use serde::Serialize;
+use serde_json::Value;
+use sluice_api::{BackendId, Problems};
+
+use super::{ApiProblem, Kind, State, state_tag, tag_of};
+
+pub use backend::{BackendSetting, OfService};
+pub use change::{Change, check_next};
+pub use pool::PoolSetting;
+
+/// A kind of thing that operators make, change and delete.
+pub trait Resource: Clone + PartialEq + Serialize + Send + Sync + Sized + 'static {
+    /// Its kind.
+    const KIND: Kind;
+    /// What it is a part of: `()` for the state itself.
+    type Holder: Holder;
+    /// What names one within its holder.
+    type Id: Display + Clone + Send + 'static;
+    /// What can be set beside its fields, by a request of its own.
+    type Setting: Send + 'static;
+
+    /// Its name within its holder.
+    fn id(&self) -> Self::Id;
+
+    /// Whether that is its name.
+    fn is(&self, id: &Self::Id) -> bool;
+
+    /// All that a holder has, oldest first.
+    ///
+    /// # Errors
+    /// [`ApiProblem::NotFound`] when there is no such holder.
+    fn all<'s>(state: &'s State, holder: &Self::Holder) -> Result<&'s Vec<Self>, ApiProblem>;
+
+    /// The same, to be changed.
+    ///
+    /// # Errors
+    /// As [`Resource::all`].
+    fn all_mut<'s>(
+        state: &'s mut State,
+        holder: &Self::Holder,
+    ) -> Result<&'s mut Vec<Self>, ApiProblem>;
+
+    /// From a JSON body; problems call it `label`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it by itself.
+    fn read(body: Value, holder: &Self::Holder, label: &str) -> Result<Self, Problems>;
+
+    /// Where it stands in the state, as problems name it: `services[web]`.
+    fn field(key: &Key<Self>) -> String;
+
+    /// The fields that are its name, which no change of it can change.
+    fn identity(id: &Self::Id) -> Vec<(&'static str, Value)>;
+
+    /// Set what has a request of its own.
+    ///
+    /// # Errors
+    /// [`ApiProblem`], when that cannot be set.
+    fn set(&mut self, setting: Self::Setting) -> Result<(), ApiProblem>;
+
+    /// What is told of that: a word for programs and a sentence for people.
+    fn tell_set(key: &Key<Self>, setting: &Self::Setting) -> (String, String);
+
+    /// Whether it may be deleted.
+    ///
+    /// # Errors
+    /// [`ApiProblem`] that says who still needs it.
+    fn may_go(_state: &State, _id: &Self::Id) -> Result<(), ApiProblem> {
+        Ok(())
+    }
+
+    /// Whom an event about it is about.
+    fn subject(_key: &Key<Self>) -> Subject {
+        Subject::default()
+    }
+}
+
+/// What a resource is a part of.
+pub trait Holder: Clone + Send + Sync + 'static {
+    /// Its name, if it is not the state.
+    fn name(&self) -> Option<&str>;
+
+    /// What it is in words, and its entity tag, if it is there and not the state.
+    fn tag(&self, state: &State) -> Option<(String, String)>;
+}
+
+impl Holder for () {
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    fn tag(&self, _: &State) -> Option<(String, String)> {
+        None
+    }
+}
+
+/// Names one resource in the whole state.
+#[derive(Clone)]
+pub struct Key<R: Resource> {
+    /// What it is a part of.
+    pub holder: R::Holder,
+    /// Its name there.
+    pub id: R::Id,
+}
+
+impl<R: Resource> Key<R> {
+    /// The resource, or the problem that says which there are.
+    ///
+    /// # Errors
+    /// [`ApiProblem::NotFound`].
+    pub fn find<'s>(&self, state: &'s State) -> Result<&'s R, ApiProblem> {
+        let all = R::all(state, &self.holder)?;
+        all.iter().find(|one| one.is(&self.id)).ok_or_else(|| self.not_found(all))
+    }
+
+    fn find_mut<'s>(&self, state: &'s mut State) -> Result<&'s mut R, ApiProblem> {
+        let all = R::all_mut(state, &self.holder)?;
+        match all.iter().position(|one| one.is(&self.id)) {
+            Some(index) => Ok(&mut all[index]),
+            None => Err(self.not_found(all)),
+        }
+    }
+
+    fn not_found(&self, all: &[R]) -> ApiProblem {
+        ApiProblem::not_found(R::KIND, &self.id, all.iter().map(R::id))
+    }
+
+    /// As events name it: `backend 10.0.0.1:80 of web`.
+    fn in_words(&self) -> String {
+        match self.holder.name() {
+            None => format!("{} {}", R::KIND, self.id),
+            Some(holder) => format!("{} {} of {holder}", R::KIND, self.id),
+        }
+    }
+
+    /// What a change of it changes, in words, and the entity tags that this has now: its own first, then
+    /// those of all that it is a part of.
+    pub fn tags(&self, state: &State) -> (String, Vec<String>) {
+        let (mut what, mut tags) = ("the state".to_owned(), vec![state_tag(state)]);
+        let holder = self.holder.tag(state);
+        let of = holder.as_ref().map(|(name, _)| format!(" of {name}")).unwrap_or_default();
+        if let Some((name, tag)) = holder {
+            what = name;
+            tags.insert(0, tag);
+        }
+        if let Ok(found) = self.find(state) {
+            what = format!("{} {}{of}", R::KIND, self.id);
+            tags.insert(0, tag_of(found));
+        }
+        (what, tags)
+    }
+}
+
+/// Whom an event is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The service.
+    pub service: Option<String>,
+    /// The backend of that service.
+    pub backend: Option<BackendId>,
+}
