@@ -6,7 +6,7 @@
 //! is due.
 //!
 //! One task ([`scheduler`]) keeps a heap of due times; only a check that is running has a task of
-//! its own. [`machine`] counts rise and fall, [`phase`] spreads the checks in time, [`probe`] asks, [`head`] reads answers.
+//! its own. [`machine`] counts rise and fall, [`phase`] spreads the checks in time, [`probe`] asks.
 //!
 //! # "Cannot ask" is not "does not answer"
 //! A check that this host cannot make, or whose answer it may have lost, is undecided: it leaves
@@ -28,7 +28,6 @@
 //! (`LimitNOFILE=`) raises the bound.
 
 mod doubt;
-mod head;
 mod kernel;
 pub mod machine;
 pub mod phase;
