@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Answer, CLIENT, FakeDataplane, Lab, WEB};
+use common::{Answer, Api, CLIENT, FakeDataplane, Lab, WEB};
 use serde_json::{Value, json};
 use sluice_api::stats::Limits;
 
@@ -265,12 +265,73 @@ async fn concurrent_updates_have_one_winner() {
     server.stop().await;
 }
 
+/// Method, path and body of a request, and what its answer says is wrong.
+type Wrong = (&'static str, &'static str, Value, Vec<String>);
+
+async fn refused(api: &Api, cases: Vec<Wrong>) {
+    for (method, path, body, expected) in cases {
+        let problem = api.send(method, path, body.clone()).await.problem(422);
+        for expected in expected {
+            assert!(
+                problem.contains(&expected),
+                "{method} {path} {body}: no {expected:?} in\n{problem}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn invalid_weights_are_refused_and_change_nothing() {
+    let lab = Lab::new();
+    let (server, api) = lab.start(WEB).await;
+    let before = api.get("/services").await;
+    let in_web = "services[web].backends[10.0.0.1:8080]";
+    let cases: Vec<Wrong> = vec![
+        (
+            "PUT",
+            WEIGHT,
+            json!({"weight": 65_536}),
+            vec![format!("{in_web}.weight is 65536: expected 0 to 65535")],
+        ),
+        (
+            "PUT",
+            WEIGHT,
+            json!({"weight": "-1"}),
+            vec![format!("{in_web}.weight is \"-1\": expected 0 to 65535")],
+        ),
+        (
+            "PUT",
+            WEIGHT,
+            json!({"weight": -1}),
+            vec![format!("{in_web}.weight is -1: expected 0 to 65535")],
+        ),
+        (
+            "PUT",
+            WEIGHT,
+            json!({"weight": 1.5}),
+            vec![format!("{in_web}.weight is 1.5: expected 0 to 65535")],
+        ),
+        ("PUT", WEIGHT, json!({}), vec![format!("{in_web}.weight is absent: expected 0 to 65535")]),
+        ("PUT", WEIGHT, json!([1]), vec![format!("{in_web} is [1]: expected an object")]),
+        (
+            "PUT",
+            WEIGHT,
+            json!({"weight": 1, "wait": 2}),
+            vec![format!("{in_web}.wait is 2: expected a known field: weight")],
+        ),
+    ];
+    refused(&api, cases).await;
+    let after = api.get("/services").await;
+    assert_eq!(before.header("etag"), after.header("etag"));
+    assert_eq!(before.body, after.body);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() {
     let lab = Lab::new();
     let (server, api) = lab.start(WEB).await;
     let before = api.get("/services").await;
-    let weight = "/services/web/backends/10.0.0.1:8080/weight";
     let mut twice = dr("x", "198.51.100.9");
     twice["backends"] =
         json!([{"address": "10.0.0.1", "port": 53}, {"address": "10.0.0.1", "port": 53}]);
@@ -286,14 +347,7 @@ async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() 
         "name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"
     });
     let in_web = "services[web].backends[10.0.0.1:8080]";
-    let cases: Vec<(&str, &str, Value, Vec<String>)> = vec![
-        ("PUT", weight, json!({"weight": 65_536}), vec![format!("{in_web}.weight is 65536: expected 0 to 65535")]),
-        ("PUT", weight, json!({"weight": "-1"}), vec![format!("{in_web}.weight is \"-1\": expected 0 to 65535")]),
-        ("PUT", weight, json!({"weight": -1}), vec![format!("{in_web}.weight is -1: expected 0 to 65535")]),
-        ("PUT", weight, json!({"weight": 1.5}), vec![format!("{in_web}.weight is 1.5: expected 0 to 65535")]),
-        ("PUT", weight, json!({}), vec![format!("{in_web}.weight is absent: expected 0 to 65535")]),
-        ("PUT", weight, json!([1]), vec![format!("{in_web} is [1]: expected an object")]),
-        ("PUT", weight, json!({"weight": 1, "wait": 2}), vec![format!("{in_web}.wait is 2: expected a known field: weight")]),
+    let cases: Vec<Wrong> = vec![
         ("POST", "/services", same, vec!["services[x].port is 198.51.100.1:80/tcp: expected a VIP, port and protocol that no other service has; web has these".into()]),
         ("POST", "/services", twice, vec!["services[x].backends[10.0.0.1:53] is listed twice".into()]),
         ("POST", "/services", no_pool, vec!["services[x].pool is absent: expected the name of a pool".into()]),
@@ -323,15 +377,7 @@ async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() 
         ("PATCH", "/services/web/backends/10.0.0.1:8080", json!({"health": "healthy"}), vec![format!("{in_web}.health is \"healthy\": expected no such field: health is observed")]),
         ("PATCH", "/services/web/backends/10.0.0.1:8080", json!({"port": 81}), vec![format!("{in_web}.port is 81: expected 8080, as in the URL")]),
     ];
-    for (method, path, body, expected) in cases {
-        let problem = api.send(method, path, body.clone()).await.problem(422);
-        for expected in expected {
-            assert!(
-                problem.contains(&expected),
-                "{method} {path} {body}: no {expected:?} in\n{problem}"
-            );
-        }
-    }
+    refused(&api, cases).await;
     let after = api.get("/services").await;
     assert_eq!(before.header("etag"), after.header("etag"));
     assert_eq!(before.body, after.body);
@@ -613,97 +659,114 @@ async fn apply_is_all_or_nothing() {
 
 const WEIGHT: &str = "/services/web/backends/10.0.0.1:8080/weight";
 
+/// Set a weight; the answer, and after how many ms it came.
+async fn set(api: &Api, weight: u16, query: &str) -> (Answer, u128) {
+    let began = Instant::now();
+    let answer = api.send("PUT", &format!("{WEIGHT}{query}"), json!({ "weight": weight })).await;
+    (answer, began.elapsed().as_millis())
+}
+
+/// Status of an answer, and outcome, generation and reason of its change.
+fn outcome(answer: &Answer) -> (u16, String, Option<u64>, String) {
+    let change = &answer.body["change"];
+    let text = |key: &str| change[key].as_str().unwrap_or_default().to_owned();
+    (answer.status.as_u16(), text("outcome"), change["generation"].as_u64(), text("reason"))
+}
+
 /// Every change says whether packets are treated by it, and why not.
 #[tokio::test]
 async fn a_change_says_what_became_of_it() {
     let lab = Lab::new();
-    let mut fake = FakeDataplane::start(&lab.socket());
+    let fake = FakeDataplane::start(&lab.socket());
     let (server, api) = lab.start(WEB).await;
-    let set = |weight: u16, query: &str| {
-        let path = format!("{WEIGHT}{query}");
-        let api = &api;
-        async move {
-            let began = Instant::now();
-            let body = api.send("PUT", &path, json!({ "weight": weight })).await;
-            (body, began.elapsed().as_millis())
-        }
-    };
-    let outcome = |answer: &Answer| {
-        let change = &answer.body["change"];
-        let text = |key: &str| change[key].as_str().unwrap_or_default().to_owned();
-        (answer.status.as_u16(), text("outcome"), change["generation"].as_u64(), text("reason"))
-    };
     let applied = |status, generation| (status, "applied".to_owned(), generation, String::new());
 
-    let (answer, took) = set(7, "").await;
+    let (answer, took) = set(&api, 7, "").await;
     assert_eq!(outcome(&answer), applied(200, Some(2)));
     assert_eq!(answer.body["weight"], 7);
     assert!(took < 1_000, "{took} ms");
     assert_eq!(fake.with(|m| m.snapshot.as_ref().unwrap().generation), 2);
-    let (answer, _) = set(7, "?wait_ms=0").await;
+    let (answer, _) = set(&api, 7, "?wait_ms=0").await;
     assert_eq!(outcome(&answer), applied(200, Some(2)), "what changes nothing is in force");
     let made = api.send("POST", "/services", dr("dns", "198.51.100.2")).await;
     assert_eq!(outcome(&made), applied(201, Some(3)));
 
     // It takes its time: waited for, or not.
     fake.with(|m| m.apply_takes = Duration::from_millis(400));
-    let (answer, took) = set(8, "?wait_ms=100").await;
+    let (answer, took) = set(&api, 8, "?wait_ms=100").await;
     let late = "the data plane has not taken it over within 100 ms";
     assert_eq!(outcome(&answer), (202, "stored".to_owned(), Some(3), late.to_owned()));
     assert!((100..380).contains(&took), "{took} ms");
-    let (answer, took) = set(9, "").await;
+    let (answer, took) = set(&api, 9, "").await;
     assert_eq!(outcome(&answer), applied(200, Some(5)));
     assert!((400..1_800).contains(&took), "{took} ms");
     fake.with(|m| m.apply_takes = Duration::ZERO);
-
-    // It refuses.
-    fake.with(|m| m.limits.backends = 1);
-    let (answer, took) = set(10, "").await;
-    let (status, word, _, reason) = outcome(&answer);
-    assert_eq!((status, word.as_str()), (202, "stored"));
-    assert!(reason.contains("refused the last snapshot: services[].backends is "), "{reason}");
-    assert!(took < 1_000, "{took} ms: that is known at once");
-    fake.with(|m| m.limits = Limits::default());
-    assert_eq!(outcome(&set(11, "").await.0).0, 200);
-
-    // It does not take this service, and all else.
-    fake.with(|m| m.port_address = Some([198, 51, 100, 1].into()));
-    let (status, word, _, reason) = outcome(&set(10, "").await.0);
-    assert_eq!((status, word.as_str()), (202, "stored"));
-    assert!(reason.starts_with("the data plane does not take it: services[web].vip"), "{reason}");
-    // It tells its addresses each 250 ms.
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    fake.with(|m| m.port_address = None);
-    fake.snapshot_where("web again", |s| s.services[0].name == "web").await;
-    assert_eq!(outcome(&set(11, "").await.0).0, 200);
-
-    // It is gone: not waited for, unless asked to.
-    fake.kill().await;
-    api.ready(503).await;
-    let (answer, took) = set(12, "").await;
-    let (status, word, _, reason) = outcome(&answer);
-    assert_eq!((status, word.as_str()), (202, "stored"));
-    assert!(reason.starts_with("dataplane unreachable: "), "{reason}");
-    assert!(took < 1_000, "{took} ms");
-    let (_, took) = set(13, "?wait_ms=700").await;
-    assert!((700..1_500).contains(&took), "{took} ms");
-    let gone = api.delete("/services/dns").await;
-    assert_eq!((gone.status.as_u16(), outcome(&gone).1.as_str()), (202, "stored"));
-    let (answer, ()) = tokio::join!(set(14, "?wait_ms=5000"), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        fake.restart();
-    });
-    assert_eq!(outcome(&answer.0).0, 200);
-    assert_eq!(fake.with(|m| m.snapshot.as_ref().unwrap().services[0].backends[0].weight), 14);
 
     for (query, expected) in [
         ("?wait_ms=60001", "wait_ms is \"60001\": expected 0 to 60000"),
         ("?wait_ms=-1", "wait_ms is \"-1\": expected 0 to 60000"),
         ("?wait=1", "wait is \"1\": expected a known parameter: wait_ms"),
     ] {
-        let problem = set(15, query).await.0.problem(400);
+        let problem = set(&api, 15, query).await.0.problem(400);
         assert!(problem.contains(expected), "{problem}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_the_data_plane_does_not_take_says_why() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(201);
+    // It refuses.
+    fake.with(|m| m.limits.backends = 1);
+    let (answer, took) = set(&api, 10, "").await;
+    let (status, word, _, reason) = outcome(&answer);
+    assert_eq!((status, word.as_str()), (202, "stored"));
+    assert!(reason.contains("refused the last snapshot: services[].backends is "), "{reason}");
+    assert!(took < 1_000, "{took} ms: that is known at once");
+    fake.with(|m| m.limits = Limits::default());
+    assert_eq!(outcome(&set(&api, 11, "").await.0).0, 200);
+
+    // It does not take this service, and all else.
+    fake.with(|m| m.port_address = Some([198, 51, 100, 1].into()));
+    let (status, word, _, reason) = outcome(&set(&api, 10, "").await.0);
+    assert_eq!((status, word.as_str()), (202, "stored"));
+    assert!(reason.starts_with("the data plane does not take it: services[web].vip"), "{reason}");
+    // It tells its addresses each 250 ms.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    fake.with(|m| m.port_address = None);
+    fake.snapshot_where("web again", |s| s.services[0].name == "web").await;
+    assert_eq!(outcome(&set(&api, 11, "").await.0).0, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_waits_for_nobody_unless_asked_to() {
+    let lab = Lab::new();
+    let mut fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    api.send("POST", "/services", dr("dns", "198.51.100.2")).await.ok(201);
+    // It is gone: not waited for, unless asked to.
+    fake.kill().await;
+    api.ready(503).await;
+    let (answer, took) = set(&api, 12, "").await;
+    let (status, word, _, reason) = outcome(&answer);
+    assert_eq!((status, word.as_str()), (202, "stored"));
+    assert!(reason.starts_with("dataplane unreachable: "), "{reason}");
+    assert!(took < 1_000, "{took} ms");
+    let (_, took) = set(&api, 13, "?wait_ms=700").await;
+    assert!((700..1_500).contains(&took), "{took} ms");
+    let gone = api.delete("/services/dns").await;
+    assert_eq!((gone.status.as_u16(), outcome(&gone).1.as_str()), (202, "stored"));
+    let (answer, ()) = tokio::join!(set(&api, 14, "?wait_ms=5000"), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        fake.restart();
+    });
+    assert_eq!(outcome(&answer.0).0, 200);
+    assert_eq!(fake.with(|m| m.snapshot.as_ref().unwrap().services[0].backends[0].weight), 14);
     assert_eq!(api.get(&WEIGHT.replace("/weight", "")).await.body["weight"], 14);
     server.stop().await;
 }
@@ -729,6 +792,9 @@ async fn unknown_parameters_are_refused_everywhere() {
         "/events",
         "/status",
         "/neighbours",
+        "/vips",
+        "/vips/198.51.100.1",
+        "/nodes",
         "//healthz",
         "//readyz",
         "//metrics",
@@ -870,7 +936,8 @@ async fn a_node_tells_what_runs_on_it() {
     assert_eq!(observed["control"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(observed["dataplane"], json!({"connected": false}), "it has not told");
 
-    let _fake = FakeDataplane::start(&lab.socket());
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| m.port_address = Some([10, 20, 0, 1].into()));
     api.ready(200).await;
     let node = api.get(&path).await;
     assert!(!node.header("etag").is_empty());

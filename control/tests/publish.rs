@@ -218,11 +218,15 @@ fn dr(name: &str, vip: &str, backends: &[&str], check: &str) -> String {
     )
 }
 
-/// Control cannot know the ports of a data plane that it has not met.
-#[tokio::test]
-async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
-    let lab = Lab::new();
-    let fake = FakeDataplane::start(&lab.socket());
+/// Why the data plane does not take this.
+fn not_taken(what: &str) -> String {
+    let expected = "expected an address that no port of the data plane has";
+    format!("the data plane does not take it: {what}: {expected}")
+}
+
+/// Services of which a data plane with the ports 10.20.0.1 and 10.20.1.1 takes `web`, `alone` without its
+/// backend, and `host` without one of two.
+fn half_taken(fake: &FakeDataplane) -> String {
     fake.with(|m| {
         m.port_address = Some(Ipv4Addr::new(10, 20, 0, 1));
         m.other_port_address = Some(Ipv4Addr::new(10, 20, 1, 1));
@@ -235,7 +239,15 @@ async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
         dr("port", "10.20.1.1", &["10.0.0.4"], check),
         dr("alone", "198.51.100.3", &["10.20.0.1"], ""),
     ];
-    let (server, api) = lab.start(&resources.concat()).await;
+    resources.concat()
+}
+
+/// Control cannot know the ports of a data plane that it has not met.
+#[tokio::test]
+async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(&half_taken(&fake)).await;
     let first = fake.snapshot_where("the first", |_| true).await;
     let names = |s: &Snapshot| s.services.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
     assert_eq!(
@@ -246,45 +258,6 @@ async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
     assert_eq!(counts, [2, 1, 0]);
     assert_eq!(api.events("snapshot-rejected").await, [""; 0]);
 
-    let reason = |what: &str| {
-        let expected = "expected an address that no port of the data plane has";
-        format!("the data plane does not take it: {what}: {expected}")
-    };
-    let observed = async |path: &str| api.get(path).await.ok(200)["observed"].clone();
-    let web = api.get("/services/web/backends").await.ok(200);
-    for n in [0, 1] {
-        assert_eq!(web["backends"][n]["observed"]["takes_new_conns"], true, "{web}");
-    }
-    let host = observed("/services/host").await;
-    assert_eq!(host["state"], "degraded");
-    let why = "1 of 2 backends take no new conns: 1 not taken by the data plane";
-    assert_eq!(host["reason"], why);
-    let bad = observed("/services/host/backends/10.20.0.1:80").await;
-    assert_eq!(bad["takes_new_conns"], false);
-    assert_eq!(bad["reason"], reason("services[host].backends[10.20.0.1:80].address is 10.20.0.1"));
-    assert_eq!(observed("/services/host/backends/10.20.0.3:80").await["takes_new_conns"], true);
-    assert_eq!(observed("/services/alone").await["state"], "down");
-    let port = observed("/services/port").await;
-    assert_eq!(
-        (&port["state"], &port["reason"]),
-        (&json!("down"), &json!(reason("services[port].vip is 10.20.1.1")))
-    );
-    let backend = observed("/services/port/backends/10.0.0.4:80").await;
-    assert_eq!((&backend["takes_new_conns"], &backend["reason"]), (&json!(false), &port["reason"]));
-    let warnings = api.ready(200).await.ok(200)["warnings"].to_string();
-    assert!(
-        warnings.contains(&format!(
-            "service port is down: {}",
-            reason("services[port].vip is 10.20.1.1")
-        ))
-    );
-    let metrics = api.get("//metrics").await.ok(200).to_string();
-    for line in [
-        r#"sluice_service_state{service=\"port\",state=\"down\"} 1"#,
-        r#"sluice_backend_takes_new_conns{service=\"host\",backend=\"10.20.0.1:80\"} 0"#,
-    ] {
-        assert!(metrics.contains(line), "{line}: {metrics}");
-    }
     eventually("told", || fake.with(|m| (m.announced.len() == 4).then_some(()))).await;
     let told = api.event("service-down").await;
     assert!(
@@ -299,12 +272,62 @@ async fn what_the_data_plane_would_not_take_keeps_nothing_else_from_it() {
     assert_eq!(fake.with(|m| m.applies.len()), 2, "no further generations");
     // A change of it is on disk only.
     let patched = api.send("PATCH", "/services/port", json!({"scheduler": "wrr"})).await.ok(202);
-    assert_eq!(patched["change"]["reason"], reason("services[port].vip is 10.20.1.1"), "{patched}");
+    assert_eq!(
+        patched["change"]["reason"],
+        not_taken("services[port].vip is 10.20.1.1"),
+        "{patched}"
+    );
     // Mended.
     let mended = json!({"vip": "198.51.100.4"});
     api.send("PATCH", "/services/port", mended).await.ok(200);
     fake.snapshot_where("all", |s| s.services.len() == 4).await;
     assert_eq!(api.events("snapshot-rejected").await, [""; 0]);
+    server.stop().await;
+}
+
+/// And what stays out is told wherever it is looked for.
+#[tokio::test]
+async fn what_the_data_plane_would_not_take_is_told() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(&half_taken(&fake)).await;
+    fake.snapshot_where("the first", |_| true).await;
+    let observed = async |path: &str| api.get(path).await.ok(200)["observed"].clone();
+    let web = api.get("/services/web/backends").await.ok(200);
+    for n in [0, 1] {
+        assert_eq!(web["backends"][n]["observed"]["takes_new_conns"], true, "{web}");
+    }
+    let host = observed("/services/host").await;
+    assert_eq!(host["state"], "degraded");
+    let why = "1 of 2 backends take no new conns: 1 not taken by the data plane";
+    assert_eq!(host["reason"], why);
+    let bad = observed("/services/host/backends/10.20.0.1:80").await;
+    assert_eq!(bad["takes_new_conns"], false);
+    assert_eq!(
+        bad["reason"],
+        not_taken("services[host].backends[10.20.0.1:80].address is 10.20.0.1")
+    );
+    assert_eq!(observed("/services/host/backends/10.20.0.3:80").await["takes_new_conns"], true);
+    assert_eq!(observed("/services/alone").await["state"], "down");
+    let port = observed("/services/port").await;
+    assert_eq!(
+        (&port["state"], &port["reason"]),
+        (&json!("down"), &json!(not_taken("services[port].vip is 10.20.1.1")))
+    );
+    let backend = observed("/services/port/backends/10.0.0.4:80").await;
+    assert_eq!((&backend["takes_new_conns"], &backend["reason"]), (&json!(false), &port["reason"]));
+    let warnings = api.ready(200).await.ok(200)["warnings"].to_string();
+    assert!(warnings.contains(&format!(
+        "service port is down: {}",
+        not_taken("services[port].vip is 10.20.1.1")
+    )));
+    let metrics = api.get("//metrics").await.ok(200).to_string();
+    for line in [
+        r#"sluice_service_state{service=\"port\",state=\"down\"} 1"#,
+        r#"sluice_backend_takes_new_conns{service=\"host\",backend=\"10.20.0.1:80\"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
     server.stop().await;
 }
 

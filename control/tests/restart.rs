@@ -265,7 +265,20 @@ async fn signals_end_it_cleanly() {
     }
 }
 
-/// SIGHUP takes over what is new in the file, in one change; a wrong file changes nothing.
+impl Running {
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+}
+
+/// The file that control has started with, changed in five ways.
+fn changed() -> String {
+    let third = "[[service.backend]]\naddress = \"10.0.0.3\"\nport = 8080\n";
+    WEB.replace("weight = 50", "weight = 51").replace("\"local\"", "\"lan\"") + third
+}
+
+/// SIGHUP takes over what is new in the file, in one change.
 #[tokio::test]
 async fn a_hangup_reads_the_file_again() {
     let lab = Lab::new();
@@ -276,16 +289,10 @@ async fn a_hangup_reads_the_file_again() {
     running.api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
     running.api.post_empty(&format!("{two}/drain")).await.ok(200);
     let applies = fake.with(|m| m.applies.len());
-    let pid = running.child.id().to_string();
-    let signal = |signal: &str| {
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    };
 
-    let third = "[[service.backend]]\naddress = \"10.0.0.3\"\nport = 8080\n";
-    let changed = WEB.replace("weight = 50", "weight = 51").replace("\"local\"", "\"lan\"") + third;
-    let toml = lab.toml(&changed).replace("[control]\n", "[control]\nno_service = \"drop\"\n");
+    let toml = lab.toml(&changed()).replace("[control]\n", "[control]\nno_service = \"drop\"\n");
     write_config(&lab, &toml.replace("127.0.0.1:0", "127.0.0.1:1"));
-    signal("-HUP");
+    running.signal("-HUP");
     let told = running.api.event("file-read").await;
     assert!(told.contains("5 changes, applied as generation "), "{told}");
     let snapshot = fake.with(|m| m.snapshot.clone().unwrap());
@@ -311,13 +318,37 @@ async fn a_hangup_reads_the_file_again() {
     );
     let fixed = running.api.event("file-needs-restart").await;
     assert!(fixed.contains("control.api_listen stays 127.0.0.1:0 until a restart"), "{fixed}");
+    let events = running.api.get("/events").await.ok(200);
+    let of_file = events["events"].as_array().unwrap().iter();
+    let of_file: Vec<_> =
+        of_file.filter(|e| e["kind"].as_str().unwrap().contains("file-")).collect();
+    assert_eq!(of_file.len(), 8);
+    for event in of_file {
+        assert_eq!(event["actor"], json!({"kind": "file", "read": "signal"}), "{event}");
+    }
 
-    // Wrong files: not TOML, against the rules, against the state; and signals that ask for nothing.
-    running
-        .api
-        .send("POST", "/pools", json!({"name": "p", "addresses": ["10.0.0.9"]}))
-        .await
-        .ok(201);
+    // What was taken over is taken over once: a restart finds nothing new.
+    write_config(&lab, &toml);
+    running.signal("-HUP");
+    running.signal("-TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    let (code, out, error) = run(&lab, &toml, &["--check"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(!out.contains("->") && !out.contains("added"), "{out}");
+}
+
+/// A wrong file changes nothing at a SIGHUP, and other signals ask for nothing.
+#[tokio::test]
+async fn a_wrong_file_is_refused_at_a_hangup() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let mut running = spawn(&lab, &lab.toml(WEB));
+    fake.snapshot_where("web", |s| s.services.len() == 1).await;
+    running.api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(200);
+    // Wrong files: not TOML, against the rules, against the state.
+    let pool = json!({"name": "p", "addresses": ["10.0.0.9"]});
+    running.api.send("POST", "/pools", pool).await.ok(201);
+    let changed = changed();
     let clash = format!("{changed}[[pool]]\nname = \"q\"\naddresses = [\"10.0.0.9\"]\n");
     let wrong = [
         ("[[pool\n".to_owned(), "line 1, column"),
@@ -329,7 +360,7 @@ async fn a_hangup_reads_the_file_again() {
     ];
     for (n, (toml, expected)) in wrong.into_iter().enumerate() {
         write_config(&lab, &toml);
-        signal("-HUP");
+        running.signal("-HUP");
         let end = Instant::now() + Duration::from_secs(5);
         while running.api.events("file-refused").await.len() == n {
             assert!(Instant::now() < end, "not refused: {expected}");
@@ -338,21 +369,12 @@ async fn a_hangup_reads_the_file_again() {
         let told = running.api.events("file-refused").await.pop().unwrap();
         assert!(told.contains(expected), "no {expected} in {told}");
     }
-    signal("-USR1");
-    signal("-USR2");
+    running.signal("-USR1");
+    running.signal("-USR2");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(running.child.try_wait().unwrap(), None, "it goes on");
     assert_eq!(running.api.get(ONE).await.ok(200)["weight"], 7);
-    assert_eq!(running.api.events("file-read").await.len(), 1);
-
-    // What was taken over is taken over once: a restart finds nothing new.
-    write_config(&lab, &toml);
-    signal("-HUP");
-    signal("-TERM");
-    assert_eq!(running.child.wait().unwrap().code(), Some(0));
-    let (code, out, error) = run(&lab, &toml, &["--check"]);
-    assert_eq!((code, error.as_str()), (Some(0), ""));
-    assert!(!out.contains("->") && !out.contains("added"), "{out}");
+    assert_eq!(running.api.events("file-read").await, [""; 0]);
 }
 
 /// The supervisor's watchdog is fed while control gets on, also while the data plane hangs; a process
@@ -500,13 +522,20 @@ fn check_warns_of_what_cannot_work_with_the_data_planes_file() {
     assert_eq!(run(&lab, &far, &named[1..]).0, Some(2), "only with --check");
 }
 
+/// Each file is refused for its reason, by name.
+fn refused<const N: usize>(lab: &Lab, cases: [(String, &str); N]) {
+    for (toml, expected) in cases {
+        let (code, out, error) = run(lab, &toml, &["--check"]);
+        assert_eq!((code, out.as_str()), (Some(78), ""), "{expected}");
+        assert!(error.contains(expected), "no {expected:?} in:\n{error}");
+        assert!(error.contains("control.toml"), "{error}");
+    }
+}
+
 #[test]
-fn files_that_are_wrong_are_refused_with_every_reason() {
+fn files_with_wrong_fields_are_refused_with_every_reason() {
     let lab = Lab::new();
     let web = lab.toml(WEB);
-    let twice = "[[service.backend]]\naddress = \"10.0.0.1\"\nport = 8080\n";
-    let same = "[[service]]\nname = \"two\"\nvip = \"198.51.100.1\"\nport = 80\n\
-                protocol = \"tcp\"\nmode = \"dr\"\n";
     let cases = [
         (
             web.replace("weight = 50", "weight = 65536"),
@@ -533,23 +562,6 @@ fn files_that_are_wrong_are_refused_with_every_reason() {
             "service[web].port is \"1979-05-27\": expected 1 to 65535",
         ),
         (
-            web.replace("api_listen = \"127.0.0.1:0\"", "api_listen = \"localhost\""),
-            "control.api_listen is \"localhost\": expected ADDRESS:PORT",
-        ),
-        (
-            web.replace("api_listen", "listen"),
-            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service",
-        ),
-        (
-            format!("colour = 1\n{web}"),
-            "colour is 1: expected a known table: [control], [[pool]], [[service]]",
-        ),
-        (format!("{web}{twice}"), "service[web].backend[10.0.0.1:8080] is listed twice"),
-        (
-            format!("{web}{same}"),
-            "service[two].port is 198.51.100.1:80/tcp: expected a VIP, port and protocol that no other service has; web has these",
-        ),
-        (
             web.replace("[\"10.0.0.250\"]", "[\"198.51.100.1\"]"),
             "pool[local].addresses is 198.51.100.1: expected an address that is no VIP",
         ),
@@ -570,17 +582,41 @@ fn files_that_are_wrong_are_refused_with_every_reason() {
         (web.replace("port = 80\n", "port = 80\nport = 81\n"), "line 14, column 1"),
         (web.replace("port = 80\n", "port = \n"), "line 13, column 8"),
     ];
-    for (toml, expected) in cases {
-        let (code, out, error) = run(&lab, &toml, &["--check"]);
-        assert_eq!((code, out.as_str()), (Some(78), ""), "{expected}");
-        assert!(error.contains(expected), "no {expected:?} in:\n{error}");
-        assert!(error.contains("control.toml"), "{error}");
-    }
+    refused(&lab, cases);
     let two = web.replace("weight = 50", "weight = 65536").replace("port = 80\n", "port = 0.5\n");
     let (_, _, error) = run(&lab, &two, &["--check"]);
     assert!(error.contains("port is 0.5") && error.contains("weight is 65536"), "{error}");
     assert_eq!(run(&lab, &two, &[]).0, Some(78), "it does not start either");
     assert!(!lab.path("state.json").exists());
+}
+
+#[test]
+fn files_that_are_wrong_as_a_whole_are_refused() {
+    let lab = Lab::new();
+    let web = lab.toml(WEB);
+    let twice = "[[service.backend]]\naddress = \"10.0.0.1\"\nport = 8080\n";
+    let same = "[[service]]\nname = \"two\"\nvip = \"198.51.100.1\"\nport = 80\n\
+                protocol = \"tcp\"\nmode = \"dr\"\n";
+    let cases = [
+        (
+            web.replace("api_listen = \"127.0.0.1:0\"", "api_listen = \"localhost\""),
+            "control.api_listen is \"localhost\": expected ADDRESS:PORT",
+        ),
+        (
+            web.replace("api_listen", "listen"),
+            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service",
+        ),
+        (
+            format!("colour = 1\n{web}"),
+            "colour is 1: expected a known table: [control], [[pool]], [[service]]",
+        ),
+        (format!("{web}{twice}"), "service[web].backend[10.0.0.1:8080] is listed twice"),
+        (
+            format!("{web}{same}"),
+            "service[two].port is 198.51.100.1:80/tcp: expected a VIP, port and protocol that no other service has; web has these",
+        ),
+    ];
+    refused(&lab, cases);
 }
 
 #[test]

@@ -358,50 +358,72 @@ mod tests {
         }
     }
 
+    /// A service with these backends of this health fares so, in these surroundings.
+    fn check(
+        (backends, letters): (&str, &str),
+        around: &Surroundings,
+        state: ServiceState,
+        reason: Option<&str>,
+    ) {
+        let service = service(backends, None);
+        let derived = derive(&service, None, &health(letters), around, &LeftOut::default());
+        let found = (derived.state, derived.reason.as_deref());
+        assert_eq!(found, (state, reason), "{backends} {letters}");
+        assert_eq!(derived.warnings, [""; 0]);
+        assert_eq!(derived.is_settling, letters.contains('?'), "{backends} {letters}");
+    }
+
+    fn near() -> Surroundings {
+        around(&["10.0.0.254/24", "198.51.100.254/24"], &[])
+    }
+
     #[test]
-    fn states_of_services() {
-        let told = around(&["10.0.0.254/24", "198.51.100.254/24"], &[]);
-        let silent = |to: &[&str]| {
-            let to: Vec<_> = to.iter().map(|to| (*to, Some("10.0.0.9"))).collect();
-            Surroundings { unreachable: around(&[], &to).unreachable, ..told.clone() }
-        };
-        let no_route = Surroundings {
-            unreachable: around(&[], &[("10.0.0.1", None), ("10.0.0.2", None)]).unreachable,
-            ..told.clone()
-        };
+    fn a_service_fares_as_operators_and_checks_have_it() {
         let cases = [
-            ("uu", "++", &told, Serving, None),
-            ("uu", "nn", &told, Serving, None),
+            ("uu", "++", Serving, None),
+            ("uu", "nn", Serving, None),
             // An operator's will, and the first moment, are no trouble while others serve.
-            ("udx0", "+++n", &told, Serving, None),
-            ("uu", "+?", &told, Serving, None),
-            ("", "", &told, Down, Some("it has no backends")),
-            ("dd", "++", &told, Down, Some("none of 2 backends takes new conns: 2 draining")),
-            ("00", "++", &told, Down, Some("none of 2 backends takes new conns: 2 of weight 0")),
-            ("xx", "nn", &told, Down, Some("none of 2 backends takes new conns: 2 down")),
-            ("uu", "--", &told, Down, Some("none of 2 backends takes new conns: 2 unhealthy")),
+            ("udx0", "+++n", Serving, None),
+            ("uu", "+?", Serving, None),
+            ("", "", Down, Some("it has no backends")),
+            ("dd", "++", Down, Some("none of 2 backends takes new conns: 2 draining")),
+            ("00", "++", Down, Some("none of 2 backends takes new conns: 2 of weight 0")),
+            ("xx", "nn", Down, Some("none of 2 backends takes new conns: 2 down")),
+            ("uu", "--", Down, Some("none of 2 backends takes new conns: 2 unhealthy")),
             (
                 "uu",
                 "??",
-                &told,
                 Down,
                 Some("none of 2 backends takes new conns: 2 waiting for the first check"),
             ),
             (
                 "xdu",
                 "n+-",
-                &told,
                 Down,
                 Some("none of 3 backends takes new conns: 1 down, 1 draining, 1 unhealthy"),
             ),
-            ("uuu", "++-", &told, Degraded, Some("1 of 3 backends take no new conns: 1 unhealthy")),
+            ("uuu", "++-", Degraded, Some("1 of 3 backends take no new conns: 1 unhealthy")),
             (
                 "ud-",
                 "++-",
-                &told,
                 Degraded,
                 Some("2 of 3 backends take no new conns: 1 draining, 1 unhealthy"),
             ),
+        ];
+        for (backends, letters, state, reason) in cases {
+            check((backends, letters), &near(), state, reason);
+        }
+    }
+
+    #[test]
+    fn a_service_fares_as_the_ways_to_its_backends_are() {
+        let lost = |to: &[&str], hop: Option<&str>| {
+            let to: Vec<_> = to.iter().map(|to| (*to, hop)).collect();
+            Surroundings { unreachable: around(&[], &to).unreachable, ..near() }
+        };
+        let silent = |to: &[&str]| lost(to, Some("10.0.0.9"));
+        let no_route = lost(&["10.0.0.1", "10.0.0.2"], None);
+        let cases = [
             (
                 "uu",
                 "++",
@@ -445,15 +467,7 @@ mod tests {
             ("uu", "++", &Surroundings::default(), Serving, None),
         ];
         for (backends, letters, around, state, reason) in cases {
-            let service = service(backends, None);
-            let derived = derive(&service, None, &health(letters), around, &LeftOut::default());
-            assert_eq!(
-                (derived.state, derived.reason.as_deref()),
-                (state, reason),
-                "{backends} {letters}"
-            );
-            assert_eq!(derived.warnings, [""; 0]);
-            assert_eq!(derived.is_settling, letters.contains('?'), "{backends} {letters}");
+            check((backends, letters), around, state, reason);
         }
     }
 

@@ -57,106 +57,92 @@ type Parts = (StatusCode, &'static str, &'static str, String, Problems);
 impl HttpProblem {
     /// Status, a word for programs, a title, the detail, and the fields.
     fn parts(self) -> Parts {
-        let none = Problems::default();
-        match self {
-            HttpProblem::Api(problem) => api_parts(problem),
-            HttpProblem::BadJson(detail) => {
-                (StatusCode::BAD_REQUEST, "bad-json", "The body is not JSON", detail, none)
+        let (status, kind, title) = match &self {
+            HttpProblem::Api(problem) => api_kind(problem),
+            HttpProblem::BadJson(_) => {
+                (StatusCode::BAD_REQUEST, "bad-json", "The body is not JSON")
             }
-            HttpProblem::BadRequest(problem) => (
-                StatusCode::BAD_REQUEST,
-                "bad-request",
-                "The request cannot be read",
-                problem.to_string(),
-                problem.into(),
-            ),
+            HttpProblem::BadRequest(_) => {
+                (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
+            }
+            HttpProblem::MediaType(_) => {
+                let title = "The body is not declared as JSON";
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", title)
+            }
+            HttpProblem::TooLarge(_) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long")
+            }
+            HttpProblem::Foreign(_) => {
+                (StatusCode::FORBIDDEN, "foreign", "The request may be another site's")
+            }
+            HttpProblem::Slow => {
+                (StatusCode::REQUEST_TIMEOUT, "slow", "The body did not come in time")
+            }
+            HttpProblem::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many large requests at a time")
+            }
+            HttpProblem::NoRoute(_) => (StatusCode::NOT_FOUND, "no-route", "No such path"),
+            HttpProblem::WrongMethod { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
+            }
+            HttpProblem::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
+            HttpProblem::Internal(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error")
+            }
+        };
+        let (detail, problems) = self.detail();
+        (status, kind, title, detail, problems)
+    }
+
+    /// What is wrong in a sentence, and by field.
+    fn detail(self) -> (String, Problems) {
+        let detail = match self {
+            HttpProblem::Api(ApiProblem::Invalid(problems)) => {
+                return (problems.to_string(), problems);
+            }
+            HttpProblem::Api(problem) => problem.to_string(),
+            HttpProblem::BadRequest(problem) | HttpProblem::Foreign(problem) => {
+                return (problem.to_string(), problem.into());
+            }
             HttpProblem::MediaType(given) => {
-                let expected = "application/json";
-                let problem = Problem::new("Content-Type", given, expected);
-                (
-                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                    "media-type",
-                    "The body is not declared as JSON",
-                    problem.to_string(),
-                    problem.into(),
-                )
+                let problem = Problem::new("Content-Type", given, "application/json");
+                return (problem.to_string(), problem.into());
             }
-            HttpProblem::TooLarge(detail) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long", detail, none)
+            HttpProblem::BadJson(detail)
+            | HttpProblem::TooLarge(detail)
+            | HttpProblem::NotReady(detail)
+            | HttpProblem::Internal(detail) => detail,
+            HttpProblem::Slow => "no byte for 10 s, or not the last one within 60 s".to_owned(),
+            HttpProblem::Busy => "other requests have long bodies now: try again".to_owned(),
+            HttpProblem::NoRoute(path) => {
+                format!("there is nothing at {path}: the API is under /api/v1")
             }
-            HttpProblem::Foreign(problem) => (
-                StatusCode::FORBIDDEN,
-                "foreign",
-                "The request may be another site's",
-                problem.to_string(),
-                problem.into(),
-            ),
-            HttpProblem::Slow => (
-                StatusCode::REQUEST_TIMEOUT,
-                "slow",
-                "The body did not come in time",
-                "no byte for 10 s, or not the last one within 60 s".to_owned(),
-                none,
-            ),
-            HttpProblem::Busy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "Too many large requests at a time",
-                "other requests have long bodies now: try again".to_owned(),
-                none,
-            ),
-            HttpProblem::NoRoute(path) => (
-                StatusCode::NOT_FOUND,
-                "no-route",
-                "No such path",
-                format!("there is nothing at {path}: the API is under /api/v1"),
-                none,
-            ),
-            HttpProblem::WrongMethod { method, path } => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "Method not allowed",
-                format!("{path} does not take {method}: the Allow header tells what it takes"),
-                none,
-            ),
-            HttpProblem::NotReady(detail) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", detail, none)
+            HttpProblem::WrongMethod { method, path } => {
+                format!("{path} does not take {method}: the Allow header tells what it takes")
             }
-            HttpProblem::Internal(detail) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail, none)
-            }
-        }
+        };
+        (detail, Problems::default())
     }
 }
 
-fn api_parts(problem: ApiProblem) -> Parts {
-    let none = Problems::default();
-    let detail = problem.to_string();
-    let (status, kind, title, problems) = match problem {
-        ApiProblem::NotFound { .. } => {
-            (StatusCode::NOT_FOUND, "not-found", "No such resource", none)
-        }
-        ApiProblem::Exists { .. } => (StatusCode::CONFLICT, "exists", "Exists already", none),
-        ApiProblem::PoolInUse { .. } => {
-            (StatusCode::CONFLICT, "pool-in-use", "The pool is in use", none)
-        }
+fn api_kind(problem: &ApiProblem) -> (StatusCode, &'static str, &'static str) {
+    match problem {
+        ApiProblem::NotFound { .. } => (StatusCode::NOT_FOUND, "not-found", "No such resource"),
+        ApiProblem::Exists { .. } => (StatusCode::CONFLICT, "exists", "Exists already"),
+        ApiProblem::PoolInUse { .. } => (StatusCode::CONFLICT, "pool-in-use", "The pool is in use"),
         ApiProblem::VersionMismatch { .. } => {
-            (StatusCode::PRECONDITION_FAILED, "version-mismatch", "Changed meanwhile", none)
+            (StatusCode::PRECONDITION_FAILED, "version-mismatch", "Changed meanwhile")
         }
-        ApiProblem::Invalid(problems) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", problems)
-        }
+        ApiProblem::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
         ApiProblem::NotStored(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "not-stored", "Change not stored", none)
+            (StatusCode::INTERNAL_SERVER_ERROR, "not-stored", "Change not stored")
         }
         ApiProblem::DataplaneUnreachable(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "dataplane-unreachable",
             "The data plane does not answer",
-            none,
         ),
-    };
-    (status, kind, title, detail, problems)
+    }
 }
 
 impl IntoResponse for HttpProblem {
