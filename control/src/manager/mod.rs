@@ -313,11 +313,13 @@ mod tests {
 
     use super::*;
     use crate::compose;
+    use crate::health::Contact;
     use crate::health::HealthChange;
-    use crate::model::resource::Key;
+    use crate::model::Environment;
+    use crate::model::resource::{BackendSetting, Key, OfService};
     use crate::observed::Observed;
     use serde_json::json;
-    use sluice_api::{AdminState, Service, Snapshot};
+    use sluice_api::{AdminState, Backend, Service, Snapshot};
 
     fn snapshot(manager: &Manager) -> Snapshot {
         compose::snapshot(&manager.world())
@@ -447,5 +449,82 @@ mod tests {
         changes.mark_unchanged();
         note(true, "10.0.0.2:80");
         assert!(!changes.has_changed().unwrap(), "nobody checks this backend any more");
+    }
+
+    /// Operators, checks, the publisher and readers, all at once: nobody waits for another for ever, and
+    /// no change is lost.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn everybody_changes_the_world_at_once() {
+        const ROUNDS: u64 = 100;
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("state.json")).unwrap();
+        let service = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
+        });
+        let services = vec![serde_json::from_value(service).unwrap()];
+        let world = World::new(State { version: 1, services, pools: vec![] }, 0);
+        let events = Arc::new(EventLog::default());
+        let manager = Manager::new(store, world, FileRecord::default(), events);
+        let runtime = tokio::runtime::Handle::current();
+        let key = || Key::<Backend> {
+            holder: OfService("web".to_owned()),
+            id: "10.0.0.1:80".parse().unwrap(),
+        };
+        let is_over = AtomicBool::new(false);
+        tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let operators = scope.spawn(|| {
+                    for weight in 1..=ROUNDS as u16 {
+                        let change = Change::Set(key(), BackendSetting::Weight(weight));
+                        manager.commit(change, None, &Actor::HealthCheck).unwrap();
+                    }
+                });
+                let checks = scope.spawn(|| {
+                    for round in 0..ROUNDS {
+                        let (service, reason) = ("web".to_owned(), "told".to_owned());
+                        let (backend, healthy) = (key().id, Some(round % 2 == 1));
+                        let change = HealthChange { service, backend, healthy, reason, at_ms: 1 };
+                        manager.note_health(&[change]);
+                    }
+                });
+                let publisher = scope.spawn(|| {
+                    for round in 0..ROUNDS {
+                        // The backend's, and none.
+                        let port_addresses = vec![key().id.address; (round % 2) as usize];
+                        let other = Environment { port_addresses, ..Environment::default() };
+                        manager.set_environment(other);
+                        manager.update_link(|link| link.published = round + 1);
+                        manager.dataplane_is(Contact::Answers(vec![]));
+                    }
+                });
+                let checker = scope.spawn(|| {
+                    let _inside = runtime.enter();
+                    for _ in 0..ROUNDS {
+                        let (changes, _) = tokio::sync::mpsc::unbounded_channel();
+                        manager.start_checks(Checker::start(changes));
+                        manager.stop_checks();
+                    }
+                });
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        manager.probe();
+                        let world = manager.world();
+                        let weight = world.state.services[0].backends[0].weight;
+                        let version = world.state.version;
+                        assert!(version == 1 || u64::from(weight) == version - 1, "{version}");
+                    }
+                });
+                for thread in [operators, checks, publisher, checker] {
+                    thread.join().unwrap();
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+        });
+        let world = manager.world();
+        assert_eq!((world.state.version, world.link.published), (1 + ROUNDS, ROUNDS));
+        assert!(world.revision > 2 * ROUNDS, "{}", world.revision);
+        let service = &world.state.services[0];
+        assert!(world.observed.is_healthy(service, &service.backends[0]), "the last that was told");
     }
 }

@@ -53,3 +53,32 @@ impl WorldCell {
         next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::State;
+
+    #[test]
+    fn changes_come_one_after_another_and_wait_for_no_reader() {
+        let cell = WorldCell::new(World::new(State::default(), 0));
+        let (first, mut worlds) = (cell.get(), cell.watch());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let made = cell.change(|world| world.generation += 1);
+                        assert!(cell.get().generation >= made.generation);
+                    }
+                });
+            }
+        });
+        assert_eq!((cell.get().generation, first.generation), (2_000, 0), "none was lost");
+        assert!(worlds.has_changed().unwrap());
+        worlds.mark_unchanged();
+        assert!(!cell.change_if(|_| false));
+        assert!(!worlds.has_changed().unwrap(), "no news");
+        assert!(cell.change_if(|world| !std::mem::replace(&mut world.unconfirmed, true)));
+        assert!(worlds.has_changed().unwrap() && cell.get().unconfirmed);
+    }
+}

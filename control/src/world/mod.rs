@@ -183,3 +183,73 @@ impl World {
         has_changed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn world() -> World {
+        let service = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
+        });
+        let services = vec![serde_json::from_value(service).unwrap()];
+        World::new(State { version: 3, services, pools: vec![] }, 0)
+    }
+
+    /// What the data plane has, tells and forgets leaves parts out and brings them back, each with a
+    /// revision; what is no news makes none.
+    #[test]
+    fn what_the_data_plane_tells_is_news_once() {
+        let mut world = world();
+        let mut revision = world.revision;
+        let mut grown =
+            |world: &World| std::mem::replace(&mut revision, world.revision) < world.revision;
+        let port =
+            Environment { port_addresses: vec![[10, 0, 0, 1].into()], ..Environment::default() };
+        let id = "10.0.0.1:80".parse().unwrap();
+        for (environment, is_out) in [(port, true), (Environment::default(), false)] {
+            assert!(world.set_environment(environment.clone()) && grown(&world));
+            assert_eq!(world.left_out.backend("web", id).is_some(), is_out);
+            assert!(!world.set_environment(environment) && !grown(&world), "the same");
+        }
+        let problems = [Problem::new("services[web].scheduler", "new", "one of old")];
+        assert!(!world.leave_out(2, &problems), "of a state that is mended already");
+        assert!(world.leave_out(3, &problems) && grown(&world));
+        assert!(world.left_out.service("web").is_some());
+        assert!(!world.leave_out(3, &problems) && !grown(&world), "nothing less than before");
+        assert_eq!(world.told_problems.len(), 1);
+        assert!(world.forget_told_problems() && grown(&world));
+        assert_eq!(world.left_out.service("web"), None);
+        assert!(!world.forget_told_problems() && !grown(&world));
+
+        let lost =
+            |around: &mut Surroundings| around.unreachable.extend([([10, 0, 0, 1].into(), None)]);
+        assert!(world.set_surroundings(lost) && grown(&world));
+        assert!(!world.set_surroundings(lost) && !grown(&world));
+    }
+
+    #[test]
+    fn a_changed_state_is_judged_anew_and_keeps_what_was_seen() {
+        let mut world = world();
+        let change = |last: u8| HealthChange {
+            service: "web".to_owned(),
+            backend: format!("10.0.0.{last}:80").parse().unwrap(),
+            healthy: Some(true),
+            reason: "told".to_owned(),
+            at_ms: 1,
+        };
+        assert!(world.note_health(&change(1)) && !world.note_health(&change(2)));
+        assert!(world.leave_out(3, &[Problem::new("services[web].mode", "x", "y")]));
+        let before = world.clone();
+        let mut next = State::clone(&world.state);
+        next.version = 4;
+        world.adopt(Arc::new(next), Refusal::Drop, 2);
+        assert_eq!(world.left_out.service("web"), None, "it may be mended");
+        assert_eq!((world.no_service, world.revision), (Refusal::Drop, before.revision + 1));
+        let service = &world.state.services[0];
+        assert!(world.observed.is_healthy(service, &service.backends[0]));
+        assert!(before.left_out.service("web").is_some(), "a world that was read stays as it was");
+    }
+}
