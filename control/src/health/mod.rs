@@ -11,9 +11,9 @@
 //! # "Cannot ask" is not "does not answer"
 //! A check that this host cannot make, or whose answer it may have lost, is undecided: it leaves
 //! health as it was. [`way`] tells which checks depend on the data plane and whether it carries them
-//! now, by what [`kernel`] says and [`watch`] looks at; [`doubt`] keeps the times in which silence tells nothing. What silence
-//! has decided in such a time is taken back. As soon as a way is open again, who could not be asked
-//! is asked, as if all were new.
+//! now, by what [`kernel`] says and [`watch`] looks at; [`doubt`] keeps the times in which silence tells
+//! nothing. What silence has decided in such a time is taken back. As soon as a way is open again, who
+//! could not be asked is asked, as if all were new.
 //!
 //! # How fast a failure is seen
 //! A check ends before the next one of its backend is due, a fifth of the interval (at most 100 ms)

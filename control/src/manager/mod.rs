@@ -467,58 +467,29 @@ mod tests {
         let events = Arc::new(EventLog::default());
         let manager = Manager::new(store, world, FileRecord::default(), events);
         let runtime = tokio::runtime::Handle::current();
-        let key = || Key::<Backend> {
-            holder: OfService("web".to_owned()),
-            id: "10.0.0.1:80".parse().unwrap(),
-        };
         let is_over = AtomicBool::new(false);
+        let read = || {
+            while !is_over.load(Ordering::Relaxed) {
+                manager.probe();
+                let world = manager.world();
+                let weight = u64::from(world.state.services[0].backends[0].weight);
+                assert!(world.state.version == 1 || weight == world.state.version - 1);
+            }
+        };
+        let work: [fn(&Manager, u64); 4] = [operate, check, publish, restart_checks];
         tokio::task::block_in_place(|| {
             std::thread::scope(|scope| {
-                let operators = scope.spawn(|| {
-                    for weight in 1..=ROUNDS as u16 {
-                        let change = Change::Set(key(), BackendSetting::Weight(weight));
-                        manager.commit(change, None, &Actor::HealthCheck).unwrap();
-                    }
+                scope.spawn(read);
+                let (manager, runtime) = (&manager, &runtime);
+                let threads = work.map(|work| {
+                    scope.spawn(move || {
+                        let _inside = runtime.enter();
+                        (1..=ROUNDS).for_each(|round| work(manager, round));
+                    })
                 });
-                let checks = scope.spawn(|| {
-                    for round in 0..ROUNDS {
-                        let (service, reason) = ("web".to_owned(), "told".to_owned());
-                        let (backend, healthy) = (key().id, Some(round % 2 == 1));
-                        let change = HealthChange { service, backend, healthy, reason, at_ms: 1 };
-                        manager.note_health(&[change]);
-                    }
-                });
-                let publisher = scope.spawn(|| {
-                    for round in 0..ROUNDS {
-                        // The backend's, and none.
-                        let port_addresses = vec![key().id.address; (round % 2) as usize];
-                        let other = Environment { port_addresses, ..Environment::default() };
-                        manager.set_environment(other);
-                        manager.update_link(|link| link.published = round + 1);
-                        manager.dataplane_is(Contact::Answers(vec![]));
-                    }
-                });
-                let checker = scope.spawn(|| {
-                    let _inside = runtime.enter();
-                    for _ in 0..ROUNDS {
-                        let (changes, _) = tokio::sync::mpsc::unbounded_channel();
-                        manager.start_checks(Checker::start(changes));
-                        manager.stop_checks();
-                    }
-                });
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
-                        manager.probe();
-                        let world = manager.world();
-                        let weight = world.state.services[0].backends[0].weight;
-                        let version = world.state.version;
-                        assert!(version == 1 || u64::from(weight) == version - 1, "{version}");
-                    }
-                });
-                for thread in [operators, checks, publisher, checker] {
-                    thread.join().unwrap();
-                }
+                let done = threads.map(|thread| thread.join());
                 is_over.store(true, Ordering::Relaxed);
+                assert!(done.iter().all(Result::is_ok));
             });
         });
         let world = manager.world();
@@ -526,5 +497,41 @@ mod tests {
         assert!(world.revision > 2 * ROUNDS, "{}", world.revision);
         let service = &world.state.services[0];
         assert!(world.observed.is_healthy(service, &service.backends[0]), "the last that was told");
+    }
+
+    fn web() -> Key<Backend> {
+        let holder = OfService("web".to_owned());
+        Key { holder, id: "10.0.0.1:80".parse().unwrap() }
+    }
+
+    fn operate(manager: &Manager, round: u64) {
+        let change = Change::Set(web(), BackendSetting::Weight(round as u16));
+        manager.commit(change, None, &Actor::HealthCheck).unwrap();
+    }
+
+    fn check(manager: &Manager, round: u64) {
+        let (service, reason) = ("web".to_owned(), "told".to_owned());
+        let healthy = Some(round.is_multiple_of(2));
+        manager.note_health(&[HealthChange {
+            service,
+            backend: web().id,
+            healthy,
+            reason,
+            at_ms: 1,
+        }]);
+    }
+
+    fn publish(manager: &Manager, round: u64) {
+        // The backend's address, and none.
+        let port_addresses = vec![web().id.address; (round % 2) as usize];
+        manager.set_environment(Environment { port_addresses, ..Environment::default() });
+        manager.update_link(|link| link.published = round);
+        manager.dataplane_is(Contact::Answers(vec![]));
+    }
+
+    fn restart_checks(manager: &Manager, _: u64) {
+        let (changes, _) = tokio::sync::mpsc::unbounded_channel();
+        manager.start_checks(Checker::start(changes));
+        manager.stop_checks();
     }
 }
