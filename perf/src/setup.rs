@@ -16,6 +16,8 @@ use sluice_path::tally::WorkerView;
 use sluice_path::testkit;
 use sluice_path::time::Millis;
 
+use crate::traffic::wide_conn;
+
 /// Local addresses of the pool: enough local ports for 16 million conns to four backends.
 const LOCAL_ADDRESSES: u32 = 64;
 /// Backends of the service.
@@ -45,19 +47,33 @@ impl<F: Frame> Setup<F> {
         Self::new(vec![web(mode)], conns)
     }
 
+    /// The same, with so many wide conns in the table beside: IPv6 on both sides.
+    pub fn beside_wide(mode: Mode, conns: u32, wide: u32) -> Self {
+        let worker = (WorkerId(0), 1);
+        let mut setup =
+            Self::worker(vec![web(mode)], [conns, wide], worker, Steering::by_handover(1));
+        let (table, timeouts) = (setup.pipeline.conns_mut(), &setup.compiled.timeouts);
+        for i in 0..wide {
+            let new = wide_conn(i);
+            let hash = table.hash_wide(&new.from_client);
+            table.insert_wide(&new, hash, setup.now, timeouts).expect("there is room");
+        }
+        setup
+    }
+
     /// The pipeline of worker number so of so many, for one service in full-NAT with Maglev.
     pub fn one_of(worker: (WorkerId, u16), steering: Steering, conns: u32) -> Self {
-        Self::worker(vec![web(Mode::FullNat)], conns, worker, steering)
+        Self::worker(vec![web(Mode::FullNat)], [conns, 0], worker, steering)
     }
 
     /// A pipeline for `conns` conns and these services.
     pub fn new(services: Vec<SnapshotService>, conns: u32) -> Self {
-        Self::worker(services, conns, (WorkerId(0), 1), Steering::by_handover(1))
+        Self::worker(services, [conns, 0], (WorkerId(0), 1), Steering::by_handover(1))
     }
 
     fn worker(
         services: Vec<SnapshotService>,
-        conns: u32,
+        [conns, wide_conns]: [u32; 2],
         (worker, workers): (WorkerId, u16),
         steering: Steering,
     ) -> Self {
@@ -80,6 +96,7 @@ impl<F: Frame> Setup<F> {
             workers,
             steering,
             conns,
+            wide_conns,
             neighbours: 4_096,
             service_slots: slots::service_slots(limits.0) as usize,
             backend_slots,

@@ -1,13 +1,16 @@
 //! Clients, and the frames that they and the backends send.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sluice_api::Protocol;
-use sluice_path::flow::FlowKey;
+use sluice_path::flow::{FlowKey, WideTuple};
 use sluice_path::ids::InterfaceId;
-use sluice_path::testkit::{self, PORT_MACS, Random, VIP};
+use sluice_path::table::conn::NewWideConn;
+use sluice_path::table::conn::state::ConnState;
+use sluice_path::testkit::{self, CLIENT_PORT, PORT_MACS, Random, VIP};
 use sluice_wire::checksum::Delta;
 use sluice_wire::headers::Ipv4Frame;
+use sluice_wire::ipv4::PROTO_TCP;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::setup::SERVICE_PORT;
@@ -61,5 +64,29 @@ impl Template {
         }
         self.key = key;
         self.bytes.clone()
+    }
+}
+
+/// Wide conn number `i`: IPv6 on both sides, of four backends.
+pub fn wide_conn(i: u32) -> NewWideConn {
+    let of = |net: u16, low: u32, port: u16| {
+        let [high, low] = [(low >> 16) as u16, low as u16];
+        (Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, high, low).into(), port)
+    };
+    let backend = of(2, 1 + i % 4, 80);
+    NewWideConn {
+        from_client: WideTuple::between(of(1, i, 40_000), of(9, 1, 80), PROTO_TCP),
+        from_backend: Some(WideTuple::between(
+            backend,
+            of(3, i / 32_768, 1_024 + (i % 32_768) as u16),
+            PROTO_TCP,
+        )),
+        backend_address: backend.0,
+        treatment: 0,
+        service_slot: 0,
+        backend_slot: i % 4,
+        state: ConnState::Established,
+        interface: CLIENT_PORT,
+        seq: 0,
     }
 }

@@ -18,7 +18,7 @@ use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, Fins, StateTimeouts, state_timeouts};
 use sluice_path::table::conn::wheel::SLOT_MS;
-use sluice_path::table::conn::{Conn, ConnTable, InsertError, NewConn};
+use sluice_path::table::conn::{Conn, ConnTable, InsertError, Line, NewConn};
 use sluice_path::testkit::Random;
 use sluice_path::time::{Millis, at_or_after};
 
@@ -69,6 +69,12 @@ struct Seen {
 }
 
 type Flow = (u32, u32, u16, u16, u8);
+
+/// A plain conn's line: no others are made here.
+fn plain(line: Line<'_>) -> Conn {
+    let Line::Plain(conn) = line else { panic!("a wide conn") };
+    conn.clone()
+}
 
 fn flow(key: &FlowKey) -> Flow {
     (key.src, key.dst, key.src_port, key.dst_port, key.protocol)
@@ -280,7 +286,7 @@ impl Model {
             let mut gone: Vec<Conn> = Vec::new();
             let len = self.table.len();
             self.table
-                .expire(self.now, &self.timeouts, EXPIRE_PER_ROUND, |conn| gone.push(conn.clone()));
+                .expire(self.now, &self.timeouts, EXPIRE_PER_ROUND, |line| gone.push(plain(line)));
             assert!(gone.len() <= EXPIRE_PER_ROUND, "a step is bounded");
             assert_eq!(self.table.len(), len - gone.len());
             for conn in &gone {
@@ -316,7 +322,7 @@ impl Model {
         for _ in 0..most {
             let mut gone: Vec<Conn> = Vec::new();
             self.table
-                .expire(self.now, &self.timeouts, EXPIRE_PER_ROUND, |conn| gone.push(conn.clone()));
+                .expire(self.now, &self.timeouts, EXPIRE_PER_ROUND, |line| gone.push(plain(line)));
             for conn in &gone {
                 self.expired(conn);
             }

@@ -132,6 +132,8 @@ drop_reasons! {
     ConnTableFull = "conn_table_full",
     /// All local ports towards the chosen backend are in use.
     LocalPortsExhausted = "local_ports_exhausted",
+    /// What its conn wants done to its packets is unknown to this version.
+    NoTreatment = "no_treatment",
     /// No route to the next hop.
     NoRoute = "no_route",
     /// The next hop's MAC address is being resolved and the waiting room is full.

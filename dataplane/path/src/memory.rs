@@ -37,12 +37,15 @@ unsafe impl<T: Send> Send for TableMemory<T> {}
 unsafe impl<T: Sync> Sync for TableMemory<T> {}
 
 impl<T: Clone> TableMemory<T> {
-    /// Memory for `len` items, each a copy of `value`; at least one. Aborts when there is none
-    /// left, as every allocation does.
+    /// Memory for `len` items, each a copy of `value`. Aborts when there is none left, as every
+    /// allocation does.
     pub fn filled(len: usize, value: &T, pages: Pages) -> TableMemory<T> {
         const { assert!(!std::mem::needs_drop::<T>() && size_of::<T>() > 0) };
         const { assert!(align_of::<T>() <= 4_096) };
-        assert!(len > 0, "a table has items");
+        if len == 0 {
+            let (items, map) = (NonNull::dangling(), NonNull::dangling());
+            return TableMemory { items, len, map, map_bytes: 0 };
+        }
         let layout = Layout::array::<T>(len).expect("tables are smaller than the address space");
         let bytes = layout.size().next_multiple_of(HUGE_PAGE);
         let reserved = match pages {
@@ -98,14 +101,22 @@ impl<T> DerefMut for TableMemory<T> {
 
 impl<T> Drop for TableMemory<T> {
     fn drop(&mut self) {
-        // SAFETY: it is our own map, and our items, which need no drop, go with us.
-        unsafe { libc::munmap(self.map.as_ptr(), self.map_bytes) };
+        if self.map_bytes > 0 {
+            // SAFETY: it is our own map, and our items, which need no drop, go with us.
+            unsafe { libc::munmap(self.map.as_ptr(), self.map_bytes) };
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_without_items_takes_no_memory() {
+        let mut memory = TableMemory::filled(0, &7_u64, Pages::Reserved);
+        assert!(memory.is_empty() && memory.get_mut(0).is_none());
+    }
 
     #[test]
     fn items_are_written_aligned_and_one_s_own() {

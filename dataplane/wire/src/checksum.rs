@@ -8,6 +8,8 @@
 //! RFC 1624's equation 3 keeps that property, which RFC 1141's equation does not; UDP alone sends
 //! 0xffff, in place of the 0 that means "none" there (RFC 768).
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Ones-complement sum of two 64-bit words: the carry comes in again at the end.
 #[inline(always)]
 const fn add(a: u64, b: u64) -> u64 {
@@ -119,7 +121,9 @@ pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
 /// What changes of some words do to every checksum over them: the `~m + m'` of RFC 1624's
 /// equation 3, summed. A conn rewrites the same words in each packet, so one `Delta` per direction
 /// serves all its packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(transparent)]
 pub struct Delta(u16);
 

@@ -27,6 +27,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("full-nat-from-client", "packet", full_nat_from_client),
     ("full-nat-from-backend", "packet", full_nat_from_backend),
     ("full-nat-one-flow", "packet", full_nat_one_flow),
+    ("full-nat-beside-wide", "packet", full_nat_beside_wide),
     ("dr-established", "packet", dr_established),
     ("new-connection", "packet", new_connection),
     ("not-ours", "packet", not_ours),
@@ -60,6 +61,16 @@ fn from_client(mode: Mode, flows: u32) -> u64 {
 
 fn full_nat_from_client() -> u64 {
     from_client(Mode::FullNat, FLOWS)
+}
+
+/// With as many wide conns in the index beside: they are to cost the others nothing.
+fn full_nat_beside_wide() -> u64 {
+    let mut runner = Runner::beside_wide(Mode::FullNat, ROOM, FLOWS);
+    runner.bring_up(FLOWS);
+    let packets = runner.send(CLIENT_PORT, TcpFlags::ACK, order(1, FLOWS).map(client), true);
+    assert_eq!(runner.dropped(), 0, "all were forwarded");
+    assert_eq!(runner.setup.pipeline.conns().wide_len(), FLOWS as usize);
+    packets
 }
 
 fn full_nat_one_flow() -> u64 {

@@ -27,6 +27,11 @@ impl Runner {
         Self::over(Setup::one_service(mode, conns))
     }
 
+    /// The same beside so many wide conns.
+    pub fn beside_wide(mode: Mode, conns: u32, wide: u32) -> Self {
+        Self::over(Setup::beside_wide(mode, conns, wide))
+    }
+
     /// Worker number so of so many, with one service in full-NAT.
     pub fn one_of(worker: (WorkerId, u16), steering: Steering, conns: u32) -> Self {
         Self::over(Setup::one_of(worker, steering, conns))

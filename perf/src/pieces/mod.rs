@@ -32,6 +32,8 @@ pub const PIECES: &[Named] = &[
     ("conn-lookup-hit", tables::conn_lookup_hit),
     ("conn-lookup-miss", tables::conn_lookup_miss),
     ("conn-insert-remove", tables::conn_insert_remove),
+    ("wide-lookup-hit", tables::wide_lookup_hit),
+    ("wide-insert-remove", tables::wide_insert_remove),
     ("wheel-arm-disarm", tables::wheel_arm_disarm),
     ("wheel-arm-expire", tables::wheel_arm_expire),
     ("local-port-reserve", tables::local_port_reserve),

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
+use sluice_path::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
 use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
@@ -14,6 +14,7 @@ use sluice_path::table::port_space::PortSpace;
 use sluice_path::testkit::Random;
 
 use super::Piece;
+use crate::traffic::wide_conn;
 
 /// Conns in the table.
 const CONNS: u32 = 8_192;
@@ -90,6 +91,47 @@ pub fn conn_insert_remove() -> Piece {
     Piece::new("conn", TIMES, move || {
         for (hash, new) in &new {
             let made = table.insert(new, *hash, 0, &TIMEOUTS).expect("there is room");
+            table.remove(made);
+            table.end_burst();
+        }
+    })
+}
+
+/// A table with as many plain conns as wide ones, and room for as many more.
+fn mixed_table() -> ConnTable {
+    let hasher = FlowHasher::new(0x5eed);
+    let mut table = ConnTable::with_wide(2 * CONNS, 2 * CONNS, hasher, 0, Pages::Transparent);
+    for i in 0..CONNS {
+        let hash = table.hash(&Tuple::from(&from_client(i)));
+        table.insert(&conn(i), hash, 0, &TIMEOUTS).expect("there is room");
+        let new = wide_conn(i);
+        let hash = table.hash_wide(&new.from_client);
+        table.insert_wide(&new, hash, 0, &TIMEOUTS).expect("there is room");
+    }
+    table
+}
+
+/// The wide conn of a flow that has one.
+pub fn wide_lookup_hit() -> Piece {
+    let table = mixed_table();
+    let mut random = Random(4);
+    let keys = (0..TIMES).map(|_| wide_conn(random.below(CONNS as usize) as u32).from_client);
+    let keys: Vec<(u64, WideTuple)> = keys.map(|key| (table.hash_wide(&key), key)).collect();
+    Piece::new("lookup", TIMES, move || {
+        for (hash, key) in &keys {
+            assert!(black_box(table.find_wide(*hash, key)).is_wide());
+        }
+    })
+}
+
+/// A wide conn made and removed, both directions, timer and all.
+pub fn wide_insert_remove() -> Piece {
+    let mut table = mixed_table();
+    let new = (CONNS..CONNS + TIMES).map(wide_conn);
+    let new: Vec<_> = new.map(|new| (table.hash_wide(&new.from_client), new)).collect();
+    Piece::new("conn", TIMES, move || {
+        for (hash, new) in &new {
+            let made = table.insert_wide(new, *hash, 0, &TIMEOUTS).expect("there is room");
             table.remove(made);
             table.end_burst();
         }

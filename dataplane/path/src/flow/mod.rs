@@ -1,11 +1,16 @@
 //! The identity of a flow, and its keyed hash.
 
-use crate::family::{Family, V4};
-use crate::ids::WorkerId;
+mod wide;
+
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
+
+use crate::family::{Family, V4};
+use crate::ids::WorkerId;
+
+pub use wide::WideTuple;
 
 /// Addresses (of a family, each an `A`), L4 ports and protocol of a packet, in host order: to read and to
 /// decide by.

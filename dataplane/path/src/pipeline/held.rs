@@ -106,7 +106,7 @@ impl<F: Frame> Waiting<F> {
                 protocol: view.ip.protocol,
             };
             let conn = shared.conns.find_key(&key);
-            if !conn.is_none() && life::is_new(shared.conns.get(conn)) {
+            if !conn.is_none() && life::is_new(shared.conns.head(conn)) {
                 shared.take_back_conn(conn, config);
             }
         }

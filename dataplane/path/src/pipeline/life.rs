@@ -5,11 +5,11 @@ use crate::burst::Meta;
 use crate::counters::WorkerCounters;
 use crate::snapshot::Compiled;
 use crate::table::conn::state::ConnState;
-use crate::table::conn::{Conn, ConnRef};
+use crate::table::conn::{ConnRef, Head, Line};
 use crate::table::local_port::OwnPorts;
 
 /// Whether a conn may be one whose first packet has not left: later ones have led it further.
-pub fn is_new(line: &Conn) -> bool {
+pub fn is_new(line: &Head) -> bool {
     line.state().is_half_open() || line.state() == ConnState::UdpOneWay
 }
 
@@ -32,7 +32,7 @@ impl Shared {
     #[cold]
     pub fn take_back_conn(&mut self, conn: ConnRef, config: &Compiled) {
         // Before the line forgets its protocol.
-        forget(self.conns.get(conn), &self.counters, &self.local_ports, config);
+        forget(self.conns.line(conn), &self.counters, &self.local_ports, config);
         self.conns.remove(conn);
     }
 
@@ -61,17 +61,25 @@ impl Shared {
 }
 
 /// Account for a conn that is gone.
-pub fn forget(conn: &Conn, counters: &WorkerCounters, local_ports: &OwnPorts, config: &Compiled) {
+pub fn forget(
+    line: Line<'_>,
+    counters: &WorkerCounters,
+    local_ports: &OwnPorts,
+    config: &Compiled,
+) {
+    let (head, from_backend) = (line.head(), line.from_backend());
+    let rests = head.state() == ConnState::Resting;
     counters.conns.subtract(1);
-    if conn.state() == ConnState::Resting {
+    if rests {
         counters.resting.subtract(1);
-        counters.backend(conn.backend_slot()).resting.subtract(1);
-        config.port_spaces.end_rest(local_ports, &conn.from_backend());
+        counters.backend(head.backend_slot()).resting.subtract(1);
     } else {
-        counters.backend(conn.backend_slot()).conns.subtract(1);
-        counters.service(conn.service_slot()).conns.subtract(1);
+        counters.backend(head.backend_slot()).conns.subtract(1);
+        counters.service(head.service_slot()).conns.subtract(1);
     }
-    if conn.is_full_nat() {
-        config.port_spaces.release(local_ports, &conn.from_backend());
+    let Some(flow) = from_backend else { return };
+    if rests {
+        config.port_spaces.end_rest(local_ports, &flow);
     }
+    config.port_spaces.release(local_ports, &flow);
 }

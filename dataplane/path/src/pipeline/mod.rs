@@ -38,6 +38,8 @@ mod steer;
 mod tests;
 mod track;
 mod upkeep;
+#[cfg(test)]
+mod wide_tests;
 
 use std::sync::Arc;
 
@@ -135,11 +137,16 @@ impl<F: Frame> Pipeline<F> {
         &self.shared.conns
     }
 
+    /// The conns, to make wide ones: no stage does that yet.
+    pub fn conns_mut(&mut self) -> &mut ConnTable {
+        &mut self.shared.conns
+    }
+
     /// The flow in which the backend answers a client's flow, when that has a full-NAT conn.
     pub fn reply_flow(&self, from_client: &FlowKey) -> Option<FlowKey> {
         let conns = &self.shared.conns;
         let conn = conns.find_key(from_client);
-        (!conn.is_none() && conns.get(conn).is_full_nat()).then(|| conns.get(conn).from_backend())
+        if conn.is_none() { None } else { conns.line(conn).from_backend() }
     }
 
     /// Reach next hops by these routes from now on. What is under way goes by them as well.

@@ -96,6 +96,9 @@ impl Relate {
         if meta.conn.is_none() {
             return Verdict::Drop(DropReason::IcmpNoConn);
         }
+        if meta.conn.is_wide() {
+            return Verdict::Drop(DropReason::NoTreatment);
+        }
         let line = conns.get(meta.conn);
         if related.sequence.is_some_and(|seq| !is_under_way(line, meta.conn.direction() ^ 1, seq)) {
             return Verdict::Drop(DropReason::IcmpBadSequence);

@@ -61,12 +61,12 @@ impl Resets {
         let conns = &shared.conns;
         let found = space.find_resting(&shared.local_ports, |flow| {
             let conn = conns.find_key(&flow);
-            let rests = !conn.is_none() && conns.get(conn).state() == ConnState::Resting;
+            let rests = !conn.is_none() && conns.head(conn).state() == ConnState::Resting;
             rests.then_some((conn, flow))
         });
         let Some((conn, flow)) = found else { return false };
         if self.0.len() < BURST {
-            let seq = conns.get(conn).seqs().client_next();
+            let seq = conns.head(conn).seqs().client_next();
             self.0.push(Reset { flow, seq, out: None });
         }
         shared.end_conn(conn, config);

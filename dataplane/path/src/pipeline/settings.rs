@@ -55,8 +55,10 @@ pub struct PipelineConfig {
     pub workers: u16,
     /// How packets find the worker that owns their conn.
     pub steering: Steering,
-    /// Conns of this worker.
+    /// Plain conns of this worker.
     pub conns: u32,
+    /// Wide conns of this worker.
+    pub wide_conns: u32,
     /// Next hops.
     pub neighbours: u16,
     /// Slots of services.
@@ -86,7 +88,7 @@ impl<F: Frame> Pipeline<F> {
         view: Arc<WorkerView>,
         now: Millis,
     ) -> Self {
-        let PipelineConfig { seed, conns, .. } = config;
+        let PipelineConfig { seed, conns, wide_conns, .. } = config;
         let hasher = FlowHasher::new(seed);
         let whoami = (config.worker, config.workers);
         Pipeline {
@@ -101,7 +103,7 @@ impl<F: Frame> Pipeline<F> {
             waiting: Waiting::new(),
             upkeep: Upkeep::new(config.worker),
             shared: Shared {
-                conns: ConnTable::new(conns, hasher, now, config.pages),
+                conns: ConnTable::with_wide(conns, wide_conns, hasher, now, config.pages),
                 next_hops: NextHops::new(&config, now),
                 local_ports: config.steering.owners.own_ports(config.worker),
                 counters,

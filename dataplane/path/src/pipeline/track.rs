@@ -57,6 +57,9 @@ pub fn track<F: Frame>(frame: &F, meta: &mut Meta, shared: &mut Shared, cx: Cont
     if conn.is_none() {
         return Tracked::Nothing;
     }
+    if conn.is_wide() {
+        return Tracked::Refused(DropReason::NoTreatment);
+    }
     if !shared.conns.get(conn).comes_by(conn.direction(), meta.interface)
         && let Err(reason) = learn_port(meta, shared)
     {

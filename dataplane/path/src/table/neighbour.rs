@@ -16,6 +16,7 @@ use std::ops::RangeInclusive;
 use foldhash::fast::RandomState;
 use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::burst::Verdict;
 use crate::family::{Family, V4};
@@ -33,7 +34,8 @@ const NOT_READY: u32 = 1 << 31;
 const EPOCHS: RangeInclusive<u16> = 1..=0x7ffe;
 
 /// A conn's note of its next hop: a slot, and above it an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
 pub struct NextHopRef(u32);
 
 impl NextHopRef {

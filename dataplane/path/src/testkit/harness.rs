@@ -22,6 +22,9 @@ use crate::table::route::RouteTable;
 use crate::tally::WorkerView;
 use crate::time::Millis;
 
+/// Wide conns that a pipeline here has room for.
+const WIDE_CONNS: u32 = 64;
+
 /// What left a pipeline.
 #[derive(Debug, Default)]
 pub struct Out {
@@ -105,6 +108,7 @@ impl Harness {
             workers,
             steering,
             conns,
+            wide_conns: WIDE_CONNS,
             neighbours: 1_024,
             service_slots,
             backend_slots,

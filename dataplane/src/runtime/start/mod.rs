@@ -196,6 +196,8 @@ fn pipeline_config(
         workers: workers as u16,
         steering,
         conns: config.limits.connections.div_ceil(workers as u32),
+        // No stage makes any yet.
+        wide_conns: 0,
         neighbours: config.limits.neighbours as u16,
         service_slots: slots::service_slots(config.limits.services) as usize,
         backend_slots: slots::backend_slots(config.limits.backends) as usize,

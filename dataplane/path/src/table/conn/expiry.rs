@@ -1,7 +1,7 @@
 //! The end of idle conns, by the wheel; after timeouts were shortened, by a walk over all lines.
 
 use super::state::StateTimeouts;
-use super::{Conn, ConnTable};
+use super::{ConnRef, ConnTable, Line};
 use crate::time::{Millis, at_or_after};
 
 /// Conns that are removed together when they expire.
@@ -22,7 +22,7 @@ impl ConnTable {
         now: Millis,
         timeouts: &[StateTimeouts],
         most: usize,
-        mut gone: impl FnMut(&Conn),
+        mut gone: impl FnMut(Line<'_>),
     ) {
         let mut left = most;
         while left > 0 {
@@ -36,7 +36,7 @@ impl ConnTable {
                     left = 0;
                     break;
                 };
-                let line = &self.lines.0[number as usize];
+                let line = self.lines.get(number).head();
                 let timeout = timeouts[line.service_slot as usize][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
                 if at_or_after(now, deadline) {
@@ -50,7 +50,7 @@ impl ConnTable {
                 }
             }
             for (number, hashes) in &ended[..count] {
-                gone(&self.lines.0[*number as usize]);
+                gone(self.lines.get(*number));
                 self.unlink(*number, *hashes);
             }
         }
@@ -62,7 +62,7 @@ impl ConnTable {
 /// one that it stands in the wheel with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Walk {
-    /// The line that is next; the walk is over at the end of the table.
+    /// The line that is next, plain ones first; the walk is over at the end of the table.
     pub(super) next: usize,
 }
 
@@ -76,19 +76,24 @@ impl ConnTable {
     /// Whether a walk is under way.
     #[inline(always)]
     pub fn is_rearming(&self) -> bool {
-        self.walk.next < self.lines.0.len()
+        self.walk.next < self.lines.plain.len() + self.lines.wide.len()
     }
 
     /// Go on with the walk, over at most `most` lines: move the conns that are due sooner than they
     /// are armed for.
     pub fn rearm(&mut self, timeouts: &[StateTimeouts], most: usize) {
-        let end = (self.walk.next + most).min(self.lines.0.len());
-        for number in self.walk.next..end {
-            let line = &self.lines.0[number];
+        let plain = self.lines.plain.len();
+        let end = (self.walk.next + most).min(plain + self.lines.wide.len());
+        for place in self.walk.next..end {
+            let number = match place.checked_sub(plain) {
+                None => place as u32,
+                Some(place) => ConnRef::wide(place as u32),
+            };
+            let line = self.lines.get(number).head();
             if line.is_there() {
                 let timeout = timeouts[line.service_slot as usize][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
-                self.wheel.arm_sooner(&mut self.lines, number as u32, deadline);
+                self.wheel.arm_sooner(&mut self.lines, number, deadline);
             }
         }
         self.walk.next = end;

@@ -5,7 +5,8 @@
 
 use sluice_wire::ipv4::PROTO_TCP;
 
-use super::{Conn, ConnRef, ConnTable};
+use super::head::Head;
+use super::{ConnRef, ConnTable};
 use crate::time::{Millis, at_or_after};
 
 /// How long a half-open conn is left alone after its last packet, in ms: a handshake that is under
@@ -137,8 +138,8 @@ impl HalfOpen {
 
 impl Note {
     /// The conn that was noted, while it is half-open.
-    fn stands_for<'a>(&self, conns: &'a ConnTable) -> Option<&'a Conn> {
-        let line = conns.get(ConnRef::from_client(self.conn));
+    fn stands_for<'a>(&self, conns: &'a ConnTable) -> Option<&'a Head> {
+        let line = conns.head(ConnRef::from_client(self.conn));
         (line.is_there()
             && line.protocol() == PROTO_TCP
             && line.state().is_half_open()

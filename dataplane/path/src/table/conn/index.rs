@@ -16,8 +16,12 @@ const LANES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnRef(u32);
 
+/// Most conns of a kind, a power of two: more than limits allow.
+pub const MAX_CONNS: u32 = 1 << 28;
+
 impl ConnRef {
     const FROM_BACKEND: u32 = 1 << 31;
+    const WIDE: u32 = 1 << 30;
     /// No conn.
     pub const NONE: ConnRef = ConnRef(u32::MAX);
 
@@ -35,6 +39,22 @@ impl ConnRef {
     #[inline(always)]
     pub const fn conn(self) -> usize {
         (self.0 & !Self::FROM_BACKEND) as usize
+    }
+
+    /// Which number the wide conn of this place among them has: one that no plain conn has.
+    pub(super) const fn wide(place: u32) -> u32 {
+        place | Self::WIDE
+    }
+
+    /// Whether it is a wide conn.
+    #[inline(always)]
+    pub const fn is_wide(self) -> bool {
+        self.0 & Self::WIDE != 0 && !self.is_none()
+    }
+
+    /// A wide conn's place among them.
+    pub(super) const fn wide_number(self) -> usize {
+        (self.0 & !(Self::FROM_BACKEND | Self::WIDE)) as usize
     }
 
     /// Whether this flow comes from the backend.
@@ -310,5 +330,22 @@ mod tests {
         let conn = ConnRef::from_backend(0x7fff_fff0);
         assert_eq!((conn.conn(), conn.is_from_backend()), (0x7fff_fff0, true));
         assert!(!ConnRef::from_client(3).is_from_backend() && ConnRef::NONE.is_none());
+    }
+
+    /// So that it is out of bounds for their lines.
+    #[test]
+    fn no_wide_conn_has_the_number_of_a_plain_one() {
+        for place in [0, 7, MAX_CONNS - 1] {
+            for conn in [ConnRef::from_client, ConnRef::from_backend] {
+                let (plain, wide) = (conn(place), conn(ConnRef::wide(place)));
+                assert!(wide.is_wide() && !plain.is_wide() && !wide.is_none());
+                assert!(wide.conn() >= MAX_CONNS as usize && plain.conn() < MAX_CONNS as usize);
+                assert_eq!(
+                    (wide.wide_number(), wide.direction()),
+                    (place as usize, plain.direction())
+                );
+            }
+        }
+        assert!(!ConnRef::NONE.is_wide() && ConnRef::NONE.conn() >= MAX_CONNS as usize);
     }
 }

@@ -1,27 +1,38 @@
 //! Conns of one worker: one cache line each, found by either direction through the index.
 
 mod expiry;
+mod free;
 pub mod half_open;
+mod head;
 pub mod index;
+mod line;
 mod plain;
 pub mod resting;
 pub mod seq;
 pub mod state;
 pub mod wheel;
+mod wide;
 
-use crate::flow::{FlowHasher, FlowKey, Tuple};
-use crate::intrinsics::{prefetch_far, prefetch_index};
-use crate::memory::{Pages, TableMemory};
+use zerocopy::{transmute_mut, transmute_ref};
+
+use crate::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
+use crate::intrinsics::prefetch_far;
+use crate::memory::Pages;
 use crate::time::Millis;
 
 use expiry::Walk;
-use index::ConnIndex;
-use plain::Phase;
+use free::Free;
+use head::Phase;
+use index::{ConnIndex, MAX_CONNS};
+use line::{Lines, write_whole};
 use state::{ConnState, Fins, StateTimeouts};
-use wheel::{Link, Links, NIL, Wheel};
+use wheel::Wheel;
 
+pub use head::Head;
 pub use index::ConnRef;
+pub use line::Line;
 pub use plain::{Conn, NewConn, Rewrite};
+pub use wide::{NewWideConn, WideConn};
 
 /// Why a conn could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,31 +43,14 @@ pub enum InsertError {
     ReturnFlowTaken,
 }
 
-struct Lines(TableMemory<Conn>);
-
-impl Links for Lines {
-    #[inline(always)]
-    fn link(&mut self, index: u32) -> &mut Link {
-        &mut self.0[index as usize].link
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, index: u32) {
-        prefetch_index(&self.0, index as usize);
-    }
-}
-
 /// The conns of one worker.
 pub struct ConnTable {
     index: ConnIndex,
     lines: Lines,
     hasher: FlowHasher,
     wheel: Wheel,
-    /// Free conns, the last freed first: their lines are the likeliest to be in the cache.
-    free: Vec<u32>,
-    /// Conns freed while a burst is under way: packets of it may still refer to them, so they are
-    /// not used again before [`end_burst`](Self::end_burst).
-    freed_in_burst: Vec<u32>,
+    free: Free,
+    free_wide: Free,
     walk: Walk,
 }
 
@@ -65,34 +59,41 @@ impl ConnTable {
     #[cfg(test)]
     pub(crate) fn written(&self) -> Vec<std::ops::Range<usize>> {
         use crate::testkit::range_of;
-        vec![
-            range_of(&self.lines.0),
+        let mut all = vec![
+            range_of(&self.lines.plain),
+            range_of(&self.lines.wide),
             self.index.written(),
             self.wheel.written(),
-            range_of(&self.free),
-            self.freed_in_burst.as_ptr().addr()
-                ..self.freed_in_burst.as_ptr().addr() + 4 * self.freed_in_burst.capacity(),
-        ]
+        ];
+        all.extend(self.free.written());
+        all.extend(self.free_wide.written());
+        all
     }
 
-    /// A table of `capacity` conns (at most 2^31 - 2). All memory is taken and touched here.
+    /// A table of `capacity` plain conns (at most 2^28). All memory is taken and touched here.
     pub fn new(capacity: u32, hasher: FlowHasher, now: Millis, pages: Pages) -> Self {
-        assert!(capacity < NIL >> 1, "a conn's number is 31 bits");
+        Self::with_wide(capacity, 0, hasher, now, pages)
+    }
+
+    /// A table of so many plain and so many wide conns (at most 2^28 of each).
+    pub fn with_wide(plain: u32, wide: u32, hasher: FlowHasher, now: Millis, pages: Pages) -> Self {
+        assert!(plain.max(wide) <= MAX_CONNS, "a conn's number is 28 bits");
         ConnTable {
-            index: ConnIndex::new(capacity as usize * 2, pages),
-            lines: Lines(TableMemory::filled(capacity as usize, &Conn::FREE, pages)),
+            index: ConnIndex::new((plain + wide) as usize * 2, pages),
+            lines: Lines::free(plain, wide, pages),
             hasher,
             wheel: Wheel::new(now),
-            free: (0..capacity).rev().collect(),
-            freed_in_burst: Vec::with_capacity(1_024),
-            walk: Walk { next: capacity as usize },
+            free: Free::of((0..plain).rev()),
+            free_wide: Free::of((0..wide).rev().map(ConnRef::wide)),
+            walk: Walk { next: (plain + wide) as usize },
         }
     }
 
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
-        let free = (self.free.capacity() + self.freed_in_burst.capacity()) * size_of::<u32>();
-        self.index.bytes() + size_of_val(&*self.lines.0) + self.wheel.bytes() + free
+        let lines = size_of_val(&*self.lines.plain) + size_of_val(&*self.lines.wide);
+        let free = self.free.bytes() + self.free_wide.bytes();
+        self.index.bytes() + lines + self.wheel.bytes() + free
     }
 
     /// Of it, the index, in bytes.
@@ -100,19 +101,19 @@ impl ConnTable {
         self.index.bytes()
     }
 
-    /// Conns that there can be.
+    /// Plain conns that there can be.
     pub fn capacity(&self) -> usize {
-        self.lines.0.len()
+        self.lines.plain.len()
     }
 
-    /// Conns that there are.
+    /// Plain conns that there are.
     pub fn len(&self) -> usize {
-        self.capacity() - self.free.len() - self.freed_in_burst.len()
+        self.capacity() - self.free.len()
     }
 
-    /// Whether there is no conn.
+    /// Whether there is no conn of either kind.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.wide_len() == 0
     }
 
     /// Start loading what [`candidate`](Self::candidate) will read.
@@ -126,7 +127,7 @@ impl ConnTable {
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> ConnRef {
         let candidate = self.index.candidate(hash);
-        prefetch_far(&self.lines.0, candidate.conn());
+        prefetch_far(&self.lines.plain, candidate.conn());
         candidate
     }
 
@@ -134,22 +135,27 @@ impl ConnTable {
     /// of cases, where tags collide.
     #[inline(always)]
     pub fn confirm(&self, candidate: ConnRef, hash: u64, tuple: &Tuple) -> ConnRef {
-        match self.lines.0.get(candidate.conn()) {
+        match self.lines.plain.get(candidate.conn()) {
             Some(line) if line.is_flow(tuple, candidate) => candidate,
-            Some(_) => self.find(hash, tuple),
-            None => ConnRef::NONE,
+            None if candidate.is_none() => ConnRef::NONE,
+            _ => self.find(hash, tuple),
         }
     }
 
     /// The conn of a flow.
     #[inline(never)]
     pub fn find(&self, hash: u64, tuple: &Tuple) -> ConnRef {
-        self.index.find(hash, |conn| self.lines.0[conn.conn()].is_flow(tuple, conn))
+        self.index.find(hash, |conn| self.lines.is_flow(conn, tuple))
     }
 
     /// A flow's hash.
     pub fn hash(&self, tuple: &Tuple) -> u64 {
         self.hasher.hash(tuple)
+    }
+
+    /// That of one of any family.
+    pub fn hash_wide(&self, tuple: &WideTuple) -> u64 {
+        self.hasher.hash_wide(tuple)
     }
 
     /// The conn of a flow that has not been hashed.
@@ -158,22 +164,34 @@ impl ConnTable {
         self.find(self.hasher.hash(&tuple), &tuple)
     }
 
-    /// A conn's line.
+    /// A plain conn's line.
     #[inline(always)]
     pub fn get(&self, conn: ConnRef) -> &Conn {
-        &self.lines.0[conn.conn()]
+        &self.lines.plain[conn.conn()]
     }
 
-    /// A conn's line, to cache next hops in it.
+    /// A plain conn's line, to note what is found out about it.
     #[inline(always)]
     pub fn get_mut(&mut self, conn: ConnRef) -> &mut Conn {
-        &mut self.lines.0[conn.conn()]
+        &mut self.lines.plain[conn.conn()]
     }
 
-    /// All lines, by number, to note packets that change no state.
+    /// A conn's line, whichever kind it is.
+    #[inline(always)]
+    pub fn line(&self, conn: ConnRef) -> Line<'_> {
+        self.lines.get(conn.conn() as u32)
+    }
+
+    /// What the lines of both kinds have.
+    #[inline(always)]
+    pub fn head(&self, conn: ConnRef) -> &Head {
+        self.line(conn).head()
+    }
+
+    /// The lines of all plain conns, by number, to note packets that change no state.
     #[inline(always)]
     pub fn lines_mut(&mut self) -> &mut [Conn] {
-        &mut self.lines.0
+        &mut self.lines.plain
     }
 
     /// A packet of the conn was seen: note the time, and the state that it leads to.
@@ -186,7 +204,7 @@ impl ConnTable {
         now: Millis,
         timeouts: &[StateTimeouts],
     ) {
-        let line = &mut self.lines.0[conn.conn()];
+        let line = self.lines.head_mut(conn.conn() as u32);
         line.last_seen = now;
         let phase = Phase::new(state, fins);
         if line.phase == phase {
@@ -201,10 +219,10 @@ impl ConnTable {
         }
     }
 
-    /// Conns that can still be made.
+    /// Plain conns that can still be made, before the burst ends.
     #[inline(always)]
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.free.ready()
     }
 
     /// Start loading what [`insert`](Self::insert) will touch for this conn, when so many others
@@ -214,8 +232,8 @@ impl ConnTable {
         if let Some(back) = &new.from_backend {
             self.index.prefetch(self.hasher.hash(&Tuple::from(back)));
         }
-        if let Some(number) = self.free.iter().nth_back(before) {
-            prefetch_far(&self.lines.0, *number as usize);
+        if let Some(number) = self.free.nth(before) {
+            prefetch_far(&self.lines.plain, number as usize);
         }
     }
 
@@ -230,65 +248,84 @@ impl ConnTable {
         now: Millis,
         timeouts: &[StateTimeouts],
     ) -> Result<ConnRef, InsertError> {
-        let Some(&number) = self.free.last() else { return Err(InsertError::Full) };
-        let conn = ConnRef::from_client(number);
+        let Some(number) = self.free.next() else { return Err(InsertError::Full) };
+        let mut back_hash = None;
         if let Some(back) = &new.from_backend {
             let back = Tuple::from(back);
-            let back_hash = self.hasher.hash(&back);
-            if !self.find(back_hash, &back).is_none() {
+            let hash = self.hasher.hash(&back);
+            if !self.find(hash, &back).is_none() {
                 return Err(InsertError::ReturnFlowTaken);
             }
-            let back_ref = ConnRef::from_backend(number);
-            if !self.index.insert(back_hash, back_ref) {
-                return Err(InsertError::Full);
-            }
-            if !self.index.insert(hash, conn) {
-                self.index.remove(back_hash, back_ref);
-                return Err(InsertError::Full);
-            }
-        } else if !self.index.insert(hash, conn) {
+            back_hash = Some(hash);
+        }
+        if !self.enter(number, hash, back_hash) {
             return Err(InsertError::Full);
         }
-        self.free.pop();
-        self.lines.0[number as usize] = new.line(now);
+        self.free.take();
+        let line = new.line(now);
+        let memory: &mut [u64; 8] = transmute_mut!(&mut self.lines.plain[number as usize]);
+        write_whole::<8>(transmute_ref!(&line), |at, word| memory[at] = word);
         let timeout = timeouts[new.service_slot as usize][new.state as usize];
         self.wheel.arm(&mut self.lines, number, now.wrapping_add(timeout));
-        Ok(conn)
+        Ok(ConnRef::from_client(number))
+    }
+
+    /// Enter both directions of a conn into the index, or the only one; neither when there is no
+    /// room.
+    #[inline(always)]
+    fn enter(&mut self, number: u32, hash: u64, back_hash: Option<u64>) -> bool {
+        let back = ConnRef::from_backend(number);
+        if let Some(back_hash) = back_hash
+            && !self.index.insert(back_hash, back)
+        {
+            return false;
+        }
+        let is_entered = self.index.insert(hash, ConnRef::from_client(number));
+        if let (false, Some(back_hash)) = (is_entered, back_hash) {
+            self.index.remove(back_hash, back);
+        }
+        is_entered
     }
 
     /// Remove a conn. Its line keeps its contents until the burst ends.
     pub fn remove(&mut self, conn: ConnRef) {
         let number = conn.conn() as u32;
-        assert!(self.lines.0[number as usize].protocol != 0, "a conn is removed once");
+        assert!(self.head(conn).is_there(), "a conn is removed once");
         let hashes = self.hashes(number);
         self.wheel.disarm(&mut self.lines, number);
         self.unlink(number, hashes);
     }
 
-    /// The hashes of a conn's flows; the second one counts in full-NAT only.
+    /// The hashes of a conn's flows; the second one counts when the backend's packets pass here.
+    #[inline(always)]
     fn hashes(&self, number: u32) -> [u64; 2] {
-        let line = &self.lines.0[number as usize];
-        [0, 1].map(|direction| self.hasher.hash(&line.tuple(direction)))
+        match self.lines.get(number) {
+            Line::Plain(line) => [0, 1].map(|direction| self.hasher.hash(&line.tuple(direction))),
+            Line::Wide(line) => self.wide_hashes(line),
+        }
     }
 
     /// Take a conn that is not in the wheel out of the index, and free it.
     fn unlink(&mut self, number: u32, hashes: [u64; 2]) {
-        let line = &mut self.lines.0[number as usize];
-        line.protocol = 0;
-        let directions = if line.is_full_nat() { 2 } else { 1 };
+        let head = self.lines.head_mut(number);
+        head.end();
+        let directions = if head.sees_replies() { 2 } else { 1 };
         let refs = [ConnRef::from_client(number), ConnRef::from_backend(number)];
         for (hash, conn) in hashes.into_iter().zip(refs).take(directions) {
             let known = self.index.remove(hash, conn);
             debug_assert!(known, "every direction of a conn is in the index");
         }
-        self.freed_in_burst.push(number);
+        if refs[0].is_wide() {
+            self.free_wide.give_back(number);
+        } else {
+            self.free.give_back(number);
+        }
     }
 
     /// No packet refers to a removed conn any more: their numbers may be used again.
     #[inline(always)]
     pub fn end_burst(&mut self) {
-        if !self.freed_in_burst.is_empty() {
-            self.free.append(&mut self.freed_in_burst);
-        }
+        self.free.end_burst();
+        self.free_wide.end_burst();
     }
 }

@@ -75,6 +75,6 @@ impl Resting {
 }
 
 fn rests(conns: &ConnTable, conn: ConnRef) -> bool {
-    let line = conns.get(conn);
+    let line = conns.head(conn);
     line.is_there() && line.state() == ConnState::Resting
 }

@@ -10,10 +10,14 @@
 //! the note catches up, or the acknowledgment number bears witness.
 
 use sluice_wire::flow_head::FlowHead;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The upper halves of the last sequence numbers, by direction. In DR, where only the client is
 /// heard, the second one is that of the client's acknowledgments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
 pub struct Seqs {
     /// As they lie in packets.
     upper: [u16; 2],

@@ -160,6 +160,21 @@ impl ConnState {
         ConnState::Resting,
     ];
 
+    /// The one that four bits stand for; of bits that no state has, the one that ends soonest.
+    #[inline(always)]
+    pub const fn from_bits(bits: u8) -> Self {
+        const BY_BITS: [ConnState; 16] = {
+            let mut all = [ConnState::Closed; 16];
+            let mut state = 0;
+            while state < STATES {
+                all[state] = ConnState::ALL[state];
+                state += 1;
+            }
+            all
+        };
+        BY_BITS[bits as usize & 15]
+    }
+
     /// State of a conn that a first TCP packet (a SYN) has made.
     pub const fn first_tcp(sees_replies: bool) -> Self {
         if sees_replies { ConnState::SynSent } else { ConnState::SynReceived }

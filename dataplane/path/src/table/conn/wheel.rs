@@ -8,6 +8,8 @@
 //! A list is a chain of cache misses: each conn says where the next one is. So a slot has several,
 //! and takes from one while the others' next conns are on their way.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::time::{Millis, at_or_after};
 
 /// Width of a slot, in ms: no conn outlives its timeout by more.
@@ -21,7 +23,7 @@ const LANES: usize = 8;
 pub const NIL: u32 = u32::MAX;
 
 /// A conn's place in the wheel. Packed: it lies in the conn's line, where each byte counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, packed(2))]
 pub struct Link {
     next: u32,
