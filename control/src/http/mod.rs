@@ -77,7 +77,7 @@ pub use serve::{Patience as ClientPatience, serve};
 /// What every handler has.
 #[derive(Clone)]
 pub struct App {
-    /// The desired state.
+    /// What is known, and who changes it.
     pub manager: Arc<Manager>,
     /// The way to the data plane.
     pub dataplane: Dataplane,
@@ -89,7 +89,7 @@ pub struct App {
 
 /// A change that was made.
 struct Done {
-    /// What is known once that is known, beside the state with the change.
+    /// What is known when it is answered, with the state that the change has made.
     world: World,
     /// What became of it.
     outcome: Outcome,

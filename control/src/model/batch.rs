@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Map, Value};
-use sluice_api::{Backend, Pool, Problem, Problems, Service};
+use serde_json::Value;
+use sluice_api::read::{self, NOT_CONFIGURED};
+use sluice_api::{Problem, Problems};
 
-use super::diff::{Difference, as_value, compare, id_of};
+use super::diff::{Difference, compare};
+use super::resource::{Key, Resource};
 use super::{ApiProblem, Environment, State, check_next};
-use sluice_api::read::{self, NOT_CONFIGURED, Spelling};
 
 /// Pools and services as they were sent, each an object that is not read yet. What it leaves out is
 /// known only beside the state.
@@ -65,30 +66,8 @@ impl Batch {
     /// Everything that is wrong with its resources by themselves.
     fn put(self, mut state: State) -> Result<State, Problems> {
         let mut problems = Problems::default();
-        let pools = put_list(
-            self.pools,
-            &mut state.pools,
-            "pools",
-            &mut problems,
-            Kind {
-                name: |pool: &Pool| &pool.name,
-                read: |value, label| read::pool(value, Spelling::Json, label),
-                keep: keep_drained,
-            },
-        );
-        let services = put_list(
-            self.services,
-            &mut state.services,
-            "services",
-            &mut problems,
-            Kind {
-                name: |service: &Service| &service.name,
-                read: |value, label| read::service(value, Spelling::Json, label),
-                keep: keep_backends,
-            },
-        );
-        state.pools.extend(pools);
-        state.services.extend(services);
+        put_list(self.pools, &mut state.pools, &mut problems);
+        put_list(self.services, &mut state.services, &mut problems);
         if problems.is_empty() { Ok(state) } else { Err(problems) }
     }
 
@@ -108,67 +87,34 @@ impl Batch {
     }
 }
 
-/// What is different for pools and services.
-struct Kind<T> {
-    name: fn(&T) -> &String,
-    read: fn(Value, &str) -> Result<T, Problems>,
-    /// Fill in what was set at run time.
-    keep: fn(&mut Map<String, Value>, &T),
-}
-
-/// Replace those that are held, and return those that are new.
-fn put_list<T>(
+/// Replace those that are held, and add those that are new.
+fn put_list<R: Resource<Holder = ()>>(
     items: Vec<Value>,
-    held: &mut [T],
-    list: &str,
+    held: &mut Vec<R>,
     problems: &mut Problems,
-    kind: Kind<T>,
-) -> Vec<T> {
+) {
     let places: HashMap<String, usize> =
-        held.iter().enumerate().map(|(place, item)| ((kind.name)(item).clone(), place)).collect();
+        held.iter().enumerate().map(|(place, item)| (item.id().to_string(), place)).collect();
     let mut seen = HashSet::new();
-    let mut new = Vec::new();
     for (index, mut item) in items.into_iter().enumerate() {
         let place = item["name"].as_str().and_then(|name| places.get(name)).copied();
         if let (Some(place), Value::Object(fields)) = (place, &mut item) {
-            (kind.keep)(fields, &held[place]);
+            held[place].keep(fields);
         }
-        match (kind.read)(item, &format!("#{}", index + 1)) {
+        match R::read(item, &(), &format!("#{}", index + 1)) {
             Ok(item) => {
-                let name = (kind.name)(&item).clone();
+                let key = Key::<R> { holder: (), id: item.id() };
+                let name = key.id.to_string();
                 if !seen.insert(name.clone()) {
-                    let field = format!("{list}[{name}].name");
+                    let field = format!("{}.name", R::field(&key));
                     problems.push(Problem::new(field, format!("{name:?}"), "each name once"));
                 }
                 match place {
                     Some(place) => held[place] = item,
-                    None => new.push(item),
+                    None => held.push(item),
                 }
             }
             Err(mut more) => problems.append(&mut more),
         }
-    }
-    new
-}
-
-fn keep_drained(fields: &mut Map<String, Value>, held: &Pool) {
-    if fields.contains_key("drained") {
-        return;
-    }
-    let addresses = fields.get("addresses").and_then(Value::as_array).cloned().unwrap_or_default();
-    let stays = held.drained.iter().map(as_value).filter(|address| addresses.contains(address));
-    let drained: Vec<Value> = stays.collect();
-    fields.insert("drained".to_owned(), Value::Array(drained));
-}
-
-fn keep_backends(fields: &mut Map<String, Value>, held: &Service) {
-    let held: HashMap<String, &Backend> =
-        held.backends.iter().map(|backend| (backend.id().to_string(), backend)).collect();
-    let backends = fields.get_mut("backends").and_then(Value::as_array_mut);
-    for backend in backends.into_iter().flatten() {
-        let Some(held) = held.get(&id_of(backend)) else { continue };
-        let Some(fields) = backend.as_object_mut() else { continue };
-        fields.entry("weight").or_insert_with(|| as_value(&held.weight));
-        fields.entry("state").or_insert_with(|| as_value(&held.state));
     }
 }

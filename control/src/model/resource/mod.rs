@@ -11,7 +11,7 @@ mod service;
 use std::fmt::Display;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_api::{BackendId, Problems};
 
 use super::{ApiProblem, Kind, State, state_tag, tag_of};
@@ -72,6 +72,9 @@ pub trait Resource: Clone + PartialEq + Serialize + Send + Sync + Sized + 'stati
 
     /// What is told of that: a word for programs and a sentence for people.
     fn tell_set(key: &Key<Self>, setting: &Self::Setting) -> (String, String);
+
+    /// Fill in what operators have set of it and a batch does not name: that stays.
+    fn keep(&self, _fields: &mut Map<String, Value>) {}
 
     /// Whether it may be deleted.
     ///

@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_api::{Pool, Problems, Service};
 
 use super::{Key, Resource};
+use crate::model::diff::as_value;
 use crate::model::{ApiProblem, Kind, State};
 use sluice_api::read::{self, Spelling};
 
@@ -69,6 +70,16 @@ impl Resource for Pool {
         let PoolSetting { address, drain } = setting;
         let does = if *drain { "drains" } else { "takes new conns" };
         ("pool-changed".to_owned(), format!("address {address} of {} {does}", key.in_words()))
+    }
+
+    fn keep(&self, fields: &mut Map<String, Value>) {
+        if fields.contains_key("drained") {
+            return;
+        }
+        let addresses = fields.get("addresses").and_then(Value::as_array);
+        let is_there = |address: &Value| addresses.is_some_and(|all| all.contains(address));
+        let drained: Vec<Value> = self.drained.iter().map(as_value).filter(is_there).collect();
+        fields.insert("drained".to_owned(), Value::Array(drained));
     }
 
     fn may_go(state: &State, id: &String) -> Result<(), ApiProblem> {

@@ -1,11 +1,13 @@
 //! Services as resources.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 
-use serde_json::Value;
-use sluice_api::{Problems, Service};
+use serde_json::{Map, Value};
+use sluice_api::{Backend, Problems, Service};
 
 use super::{Key, Resource, Subject};
+use crate::model::diff::{as_value, id_of};
 use crate::model::{ApiProblem, Kind, State};
 use sluice_api::read::{self, Spelling};
 
@@ -50,6 +52,18 @@ impl Resource for Service {
 
     fn tell_set(_: &Key<Service>, setting: &Infallible) -> (String, String) {
         match *setting {}
+    }
+
+    fn keep(&self, fields: &mut Map<String, Value>) {
+        let held: HashMap<String, &Backend> =
+            self.backends.iter().map(|backend| (backend.id().to_string(), backend)).collect();
+        let backends = fields.get_mut("backends").and_then(Value::as_array_mut);
+        for backend in backends.into_iter().flatten() {
+            let Some(held) = held.get(&id_of(backend)) else { continue };
+            let Some(fields) = backend.as_object_mut() else { continue };
+            fields.entry("weight").or_insert_with(|| as_value(&held.weight));
+            fields.entry("state").or_insert_with(|| as_value(&held.state));
+        }
     }
 
     fn subject(key: &Key<Service>) -> Subject {
