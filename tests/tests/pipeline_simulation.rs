@@ -72,6 +72,18 @@ fn client(protocol: u8, port: u16) -> FlowKey {
     }
 }
 
+/// A packet of a conn that the simulation knows, or does not.
+struct Packet {
+    /// Protocol and the client's port.
+    id: (u8, u16),
+    key: FlowKey,
+    flags: TcpFlags,
+    is_forged: bool,
+    /// The sequence number of its SYN, and that of the one that is known.
+    isn: u32,
+    known_isn: u32,
+}
+
 impl Simulation {
     fn new(random: Random) -> Self {
         let services = vec![service("web", 80, Protocol::Tcp), service("dns", 53, Protocol::Udp)];
@@ -109,59 +121,66 @@ impl Simulation {
         if !certain {
             return;
         }
-        match (known, from_backend) {
+        let packet = Packet { id, key, flags, is_forged, isn, known_isn };
+        match (known.map(|conn| (conn.reply, conn.isn)), from_backend) {
             (None, true) => {}
-            (Some(conn), true) => {
-                // A SYN-ACK with another number would be the backend's word for another SYN.
-                let is_forged = is_forged && !flags.contains(TcpFlags::SYN);
-                let seq = if is_forged { FORGED } else { BACKEND_ISN };
-                let ack = if is_forged { FORGED } else { conn.isn + 1 };
-                let bytes = segment(PORT_MACS[1], &conn.reply, flags, (seq, ack), b"reply");
-                let out = self.h.receive(BACKEND_PORT, [bytes]);
-                assert_eq!(out.transmitted.len(), 1, "a conn was lost: {:?}", self.h.all_drops());
-                let back = testkit::inspect(&out.transmitted[0].1).0;
-                assert_eq!((back.dst, back.dst_port), (key.src, key.src_port));
-                self.touch(id, flags, true, is_forged, known_isn);
-            }
-            (known, false) => {
-                let opens = id.0 == 17 || flags.is_open();
-                let expected = known.is_some() || opens;
-                let seq = match flags.is_open() {
-                    true => isn,
-                    false if is_forged => FORGED,
-                    false => isn + 1,
-                };
-                let ack = if is_forged { FORGED } else { BACKEND_ISN + 1 };
-                let bytes = segment(PORT_MACS[0], &key, flags, (seq, ack), b"request");
-                let out = self.h.receive(CLIENT_PORT, [bytes]);
-                // What has no conn goes no further, but for an answer to where it came from.
-                let goes_on = out.transmitted.iter().any(|(port, _)| *port == BACKEND_PORT);
-                assert_eq!(goes_on, expected, "{:?}", self.h.all_drops());
-                if !expected {
-                    return;
-                }
-                let starts_over = id.0 == 6
-                    && flags.is_open()
-                    && isn != known_isn
-                    && self.conns.get(&id).is_some_and(|c| c.state.may_reopen(c.fins, true));
-                if starts_over || !self.conns.contains_key(&id) {
-                    let left = testkit::inspect(&out.transmitted[0].1).0;
-                    let reply = FlowKey {
-                        src: left.dst,
-                        dst: left.src,
-                        src_port: left.dst_port,
-                        dst_port: left.src_port,
-                        protocol: left.protocol,
-                    };
-                    let state = if id.0 == 6 { ConnState::SynSent } else { ConnState::UdpOneWay };
-                    let last_seen = self.h.now;
-                    let (fins, has_answered) = (Fins::NONE, false);
-                    let conn = Expected { state, fins, last_seen, reply, isn, has_answered };
-                    self.conns.insert(id, conn);
-                } else {
-                    self.touch(id, flags, false, is_forged, isn);
-                }
-            }
+            (Some((reply, isn)), true) => self.backend_sends(&packet, &reply, isn),
+            (known, false) => self.client_sends(&packet, known.is_some()),
+        }
+    }
+
+    fn backend_sends(&mut self, packet: &Packet, reply: &FlowKey, isn: u32) {
+        let Packet { id, key, flags, known_isn, .. } = *packet;
+        // A SYN-ACK with another number would be the backend's word for another SYN.
+        let is_forged = packet.is_forged && !flags.contains(TcpFlags::SYN);
+        let seq = if is_forged { FORGED } else { BACKEND_ISN };
+        let ack = if is_forged { FORGED } else { isn + 1 };
+        let bytes = segment(PORT_MACS[1], reply, flags, (seq, ack), b"reply");
+        let out = self.h.receive(BACKEND_PORT, [bytes]);
+        assert_eq!(out.transmitted.len(), 1, "a conn was lost: {:?}", self.h.all_drops());
+        let back = testkit::inspect(&out.transmitted[0].1).0;
+        assert_eq!((back.dst, back.dst_port), (key.src, key.src_port));
+        self.touch(id, flags, true, is_forged, known_isn);
+    }
+
+    fn client_sends(&mut self, packet: &Packet, is_known: bool) {
+        let Packet { id, key, flags, is_forged, isn, known_isn } = *packet;
+        let opens = id.0 == 17 || flags.is_open();
+        let expected = is_known || opens;
+        let seq = match flags.is_open() {
+            true => isn,
+            false if is_forged => FORGED,
+            false => isn + 1,
+        };
+        let ack = if is_forged { FORGED } else { BACKEND_ISN + 1 };
+        let bytes = segment(PORT_MACS[0], &key, flags, (seq, ack), b"request");
+        let out = self.h.receive(CLIENT_PORT, [bytes]);
+        // What has no conn goes no further, but for an answer to where it came from.
+        let goes_on = out.transmitted.iter().any(|(port, _)| *port == BACKEND_PORT);
+        assert_eq!(goes_on, expected, "{:?}", self.h.all_drops());
+        if !expected {
+            return;
+        }
+        let starts_over = id.0 == 6
+            && flags.is_open()
+            && isn != known_isn
+            && self.conns.get(&id).is_some_and(|c| c.state.may_reopen(c.fins, true));
+        if starts_over || !self.conns.contains_key(&id) {
+            let left = testkit::inspect(&out.transmitted[0].1).0;
+            let reply = FlowKey {
+                src: left.dst,
+                dst: left.src,
+                src_port: left.dst_port,
+                dst_port: left.src_port,
+                protocol: left.protocol,
+            };
+            let state = if id.0 == 6 { ConnState::SynSent } else { ConnState::UdpOneWay };
+            let last_seen = self.h.now;
+            let (fins, has_answered) = (Fins::NONE, false);
+            let conn = Expected { state, fins, last_seen, reply, isn, has_answered };
+            self.conns.insert(id, conn);
+        } else {
+            self.touch(id, flags, false, is_forged, isn);
         }
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sluice_dataplane::dpdk::Eal;
 
 use super::html;
-use super::outcome::Outcome;
+use super::outcome::{ConnectionOutcome, Latency, Outcome};
 use super::scenario::Scenario;
 use super::search::Found;
 use super::session::Session;
@@ -152,15 +152,7 @@ impl Report {
         ));
         lines.push(format!("loss         {:.6} %", outcome.loss * 100.0));
         if let Some(l) = &outcome.latency {
-            let us = |ns: u64| ns as f64 / 1e3;
-            lines.push(format!(
-                "latency      p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2} µs",
-                us(l.p50_ns),
-                us(l.p90_ns),
-                us(l.p99_ns),
-                us(l.p999_ns),
-                us(l.max_ns)
-            ));
+            lines.push(of_latency(l));
         }
         lines.push(format!(
             "probes       {} sent, {} lost, {} duplicates, {} reordered ({} within a flow)",
@@ -182,20 +174,36 @@ impl Report {
             ));
         }
         if let Some(c) = &outcome.connections {
-            let counts = &c.counts;
-            lines.push(format!(
-                "connections  {} started, {} completed ({} per s), {} timed out, {} reset, {} unfinished",
-                counts.started,
-                counts.completed,
-                c.completed_per_second,
-                counts.timed_out,
-                counts.reset,
-                c.unfinished
-            ));
+            lines.push(of_connections(c));
         }
         if self.interrupted {
             lines.push("interrupted: these are the results so far".to_owned());
         }
         lines
     }
+}
+
+fn of_latency(l: &Latency) -> String {
+    let us = |ns: u64| ns as f64 / 1e3;
+    format!(
+        "latency      p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2} µs",
+        us(l.p50_ns),
+        us(l.p90_ns),
+        us(l.p99_ns),
+        us(l.p999_ns),
+        us(l.max_ns)
+    )
+}
+
+fn of_connections(c: &ConnectionOutcome) -> String {
+    let counts = &c.counts;
+    format!(
+        "connections  {} started, {} completed ({} per s), {} timed out, {} reset, {} unfinished",
+        counts.started,
+        counts.completed,
+        c.completed_per_second,
+        counts.timed_out,
+        counts.reset,
+        c.unfinished
+    )
 }

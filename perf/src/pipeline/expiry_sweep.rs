@@ -113,6 +113,21 @@ pub fn measure(bench: &mut Bench, conns: u32) -> Row {
     let (expired, all) = (expired(&setup) - before, u64::from(portions * portion));
     assert!(expired > all * 9 / 10, "{expired} of {all} idle conns expired");
 
+    let sweep = in_figures(bench, expired, &quiet, &sweeping.cycles);
+    let mut row = sweeping.row(bench, &setup);
+    row.bytes_per_conn = None;
+    row.goal = Some(Goal::at_most("sweep_cost_us", goal::SWEEP_COST_US, sweep.sweep_cost_us));
+    row.expiry_sweep = Some(sweep);
+    row
+}
+
+/// What bursts took, in cycles, by rounds: with nothing due, and with conns that ended.
+fn in_figures(
+    bench: &Bench,
+    expired: u64,
+    quiet: &[Vec<u64>],
+    sweeping: &[Vec<u64>],
+) -> ExpirySweep {
     let us = |ns_per_packet: f64| round(ns_per_packet * BURST as f64 / 1e3);
     let figures = |rounds: &[Vec<u64>], of: fn(Figures) -> f64| {
         let figures = rounds.iter().map(|c| of(Samples::new(c, BURST, bench.hz()).figures()));
@@ -124,10 +139,10 @@ pub fn measure(bench: &mut Bench, conns: u32) -> Row {
     let quiet_p999: Vec<f64> = quiet.iter().map(worst).collect();
     let least = quiet_p999.iter().copied().fold(f64::INFINITY, f64::min);
     let noise_us = round(quiet_p999.iter().copied().fold(0.0, f64::max) - least);
-    let both = |of| [figures(&quiet, of), figures(&sweeping.cycles, of)];
+    let both = |of| [figures(quiet, of), figures(sweeping, of)];
     let [median_us, p99_us, p999_us] = [both(|f| f.median), both(|f| f.p99), both(|f| f.p999)];
     let costs = [median_us, p99_us, p999_us].map(|[without, with]| with - without);
-    let sweep = ExpirySweep {
+    ExpirySweep {
         services: SERVICES,
         expired,
         median_us,
@@ -135,12 +150,7 @@ pub fn measure(bench: &mut Bench, conns: u32) -> Row {
         p99_us,
         noise_us,
         sweep_cost_us: round(costs.into_iter().fold(f64::MIN, f64::max)),
-    };
-    let mut row = sweeping.row(bench, &setup);
-    row.bytes_per_conn = None;
-    row.goal = Some(Goal::at_most("sweep_cost_us", goal::SWEEP_COST_US, sweep.sweep_cost_us));
-    row.expiry_sweep = Some(sweep);
-    row
+    }
 }
 
 /// Bursts with nothing due, each of which spins for `pad` cycles that are taken off again.
