@@ -72,7 +72,7 @@ impl Server {
 }
 
 fn backend(port: u16) -> BackendId {
-    BackendId { address: Ipv4Addr::LOCALHOST, port }
+    BackendId { address: Ipv4Addr::LOCALHOST.into(), port }
 }
 
 fn tcp_check(interval_ms: u32, rise: u8, fall: u8) -> HealthCheck {
@@ -381,7 +381,7 @@ async fn thousands_of_backends_make_no_burst() {
     let checker = Checker::start(sender);
     let check = tcp_check(2_000, 2, 2);
     let targets = (1..=TARGETS)
-        .map(|n| BackendId { address: Ipv4Addr::from(0x7f01_0000 + n), port })
+        .map(|n| BackendId { address: Ipv4Addr::from(0x7f01_0000 + n).into(), port })
         .map(|id| target(id, &check))
         .collect();
     checker.set_targets(targets, &NOTHING_KNOWN());

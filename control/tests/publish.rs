@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use common::{Api, FakeDataplane, Lab, Memory, WEB, eventually};
@@ -71,7 +71,7 @@ async fn a_restarted_data_plane_gets_everything_back() {
     set_weight(&api, 7).await;
     fake.snapshot_where("the weight", |s| weight(s) == 7).await;
     let announced = || fake.with(|m| m.announced.clone());
-    let addresses = [Ipv4Addr::new(10, 0, 0, 250), Ipv4Addr::new(198, 51, 100, 1)];
+    let addresses = [IpAddr::from([10, 0, 0, 250]), IpAddr::from([198, 51, 100, 1])];
     eventually("the announcement", || (announced() == addresses).then_some(())).await;
 
     fake.kill().await;
@@ -120,7 +120,7 @@ async fn a_restart_of_control_changes_nothing() {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     fake.with(|m| {
         assert_eq!(m.applies, [], "nothing is published again");
-        assert_eq!(m.announces, Vec::<Vec<Ipv4Addr>>::new(), "nothing is announced again");
+        assert_eq!(m.announces, Vec::<Vec<IpAddr>>::new(), "nothing is announced again");
         assert_eq!(m.snapshot, before);
     });
     // The next change goes on from the data plane's generation.
@@ -136,11 +136,11 @@ async fn only_new_addresses_are_asked_for_once_and_told_when_they_have_left() {
     let fake = FakeDataplane::start(&lab.socket());
     fake.with(|m| m.keeps_announcements = true);
     let (server, api) = lab.start(WEB).await;
-    let times = |address: Ipv4Addr| {
+    let times = |address: IpAddr| {
         fake.with(|m| m.announces.iter().filter(|a| a.contains(&address)).count())
     };
     let told = async || api.events("announced").await;
-    let old = Ipv4Addr::new(198, 51, 100, 1);
+    let old = IpAddr::from([198, 51, 100, 1]);
     eventually("the question", || (times(old) == 1).then_some(())).await;
     // Nothing has left yet, for longer than several looks.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -153,7 +153,7 @@ async fn only_new_addresses_are_asked_for_once_and_told_when_they_have_left() {
         "name": "dns", "vip": "198.51.100.2", "port": 53, "protocol": "udp", "mode": "dr"
     });
     api.send("POST", "/services", body).await.ok(201);
-    let new = Ipv4Addr::new(198, 51, 100, 2);
+    let new = IpAddr::from([198, 51, 100, 2]);
     eventually("the question", || (times(new) == 1).then_some(())).await;
     fake.with(|m| m.announced.push(new));
     tokio::time::sleep(Duration::from_millis(600)).await;
@@ -228,8 +228,8 @@ fn not_taken(what: &str) -> String {
 /// backend, and `host` without one of two.
 fn half_taken(fake: &FakeDataplane) -> String {
     fake.with(|m| {
-        m.port_address = Some(Ipv4Addr::new(10, 20, 0, 1));
-        m.other_port_address = Some(Ipv4Addr::new(10, 20, 1, 1));
+        m.port_address = Some(IpAddr::from([10, 20, 0, 1]));
+        m.other_port_address = Some(IpAddr::from([10, 20, 1, 1]));
     });
     // Its health changes once, without a change of the state.
     let check = "health_check = { interval_ms = 300, timeout_ms = 100, rise = 1, fall = 1 }";
@@ -340,8 +340,8 @@ async fn parts_that_the_data_plane_refuses_are_left_out_of_the_next_snapshot() {
     let port = dr("port", "198.51.100.2", &["10.0.0.4"], "");
     let resources = [WEB, spare, &port].concat();
     fake.with(|m| {
-        m.port_address = Some(Ipv4Addr::new(10, 20, 0, 1));
-        m.refuses_silently = Some(Ipv4Addr::new(198, 51, 100, 2));
+        m.port_address = Some(IpAddr::from([10, 20, 0, 1]));
+        m.refuses_silently = Some(IpAddr::from([198, 51, 100, 2]));
     });
     let (server, api) = lab.start(&resources).await;
     let second = fake.snapshot_where("the rest", |_| true).await;
@@ -527,12 +527,12 @@ async fn health_is_taken_over_from_the_data_plane() {
 }
 
 /// An address of this machine outside of 127/8, by which a real backend can be reached.
-fn own_address() -> Option<Ipv4Addr> {
+fn own_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     // Nothing is sent: the kernel only picks the source address.
     socket.connect("192.0.2.1:9").ok()?;
     match socket.local_addr().ok()?.ip() {
-        std::net::IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        std::net::IpAddr::V4(address) if !address.is_loopback() => Some(address.into()),
         _ => None,
     }
 }
@@ -590,7 +590,7 @@ async fn health_freezes_while_the_data_plane_is_away() {
     let mut fake = FakeDataplane::start(&lab.socket());
     // By it the kernel reaches the backend, which is on this host.
     fake.with(|m| {
-        m.port_address = Some(Ipv4Addr::LOCALHOST);
+        m.port_address = Some(IpAddr::from([127, 0, 0, 1]));
         m.exception = Some("lo".into());
     });
     let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
@@ -711,7 +711,7 @@ async fn silent_backend_while(
     let lab = Lab::new();
     let fake = FakeDataplane::start(&lab.socket());
     fake.with(|m| {
-        m.port_address = Some(Ipv4Addr::LOCALHOST);
+        m.port_address = Some(IpAddr::from([127, 0, 0, 1]));
         m.exception = exception.map(str::to_owned);
     });
     let listener = std::net::TcpListener::bind((address, 0)).unwrap();

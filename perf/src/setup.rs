@@ -79,7 +79,7 @@ impl<F: Frame> Setup<F> {
     ) -> Self {
         let backends: usize = services.iter().map(|s| s.backends.len()).sum();
         let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
-        let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i));
+        let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i).into());
         let pools = vec![Pool::new("lan", locals.collect())];
         let snapshot = Snapshot { generation: 1, services, pools, no_service: Refusal::Drop };
         let mut slots = Slots::new(limits.0, limits.1);

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use sluice_api::stats::Traffic;
 use sluice_api::{DropReason, Mode, Protocol, Scheduler, SnapshotService};
+use sluice_path::family::V4;
 use sluice_path::flow::FlowKey;
 use sluice_path::ids::InterfaceId;
 use sluice_path::table::conn::wheel::SLOT_MS;
@@ -169,7 +170,7 @@ impl Simulation {
         for (service, stats) in stats.iter().enumerate() {
             let mut sum = Traffic::default();
             for backend in &stats.backends {
-                let key = (service, backend.address.to_bits());
+                let key = (service, V4::of_valid(backend.address));
                 let mut expected = self.expected.get(&key).copied().unwrap_or_default();
                 let is_of = |c: &&Conn| (c.service, c.backend) == key;
                 expected.conns = self.conns.values().filter(is_of).count() as u64;

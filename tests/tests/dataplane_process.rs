@@ -579,7 +579,7 @@ fn each_of_many_vips_leaves_three_times_within_ten_seconds() {
             .unwrap();
         sleep(Duration::from_millis(1_500));
         let began = Instant::now();
-        let addresses: Vec<Ipv4Addr> = (0..count).map(vip).collect();
+        let addresses = (0..count).map(|number| vip(number).into()).collect();
         match running.ask(&Request::Announce { addresses }) {
             Response::Announced { addresses } => assert_eq!(addresses.len(), count as usize),
             other => panic!("{other:?}"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sluice_api::{Mode, Protocol, Scheduler, Snapshot};
 use sluice_path::counters::WorkerCounters;
+use sluice_path::family::V4;
 use sluice_path::ledger::Ledger;
 use sluice_path::slots::{self, Slots};
 use sluice_path::snapshot::Compiled;
@@ -32,7 +33,7 @@ fn snapshot(size: Size) -> Snapshot {
     let service = |number: u16| {
         let name = format!("s{number}");
         let mut service = testkit::service(&name, 80, Protocol::Tcp, Mode::Dr, size.backends);
-        service.vip = Ipv4Addr::from_bits(0xc612_0000 + u32::from(number));
+        service.vip = Ipv4Addr::from_bits(0xc612_0000 + u32::from(number)).into();
         service.maglev_slots = size.maglev_slots;
         service.scheduler = if size.limited { Scheduler::Wlc } else { Scheduler::Maglev };
         if size.limited {
@@ -90,7 +91,11 @@ impl Main {
         longest = longest.max(start.elapsed());
         // The compiler frees it.
         drop(former);
-        self.announced = snapshot.services.iter().map(|service| service.vip).collect();
+        self.announced = snapshot
+            .services
+            .iter()
+            .map(|service| Ipv4Addr::from_bits(V4::of_valid(service.vip)))
+            .collect();
         (compiler, longest)
     }
 }

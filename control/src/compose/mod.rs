@@ -106,7 +106,7 @@ mod tests {
                     (false, sluice_api::AdminState::Drain) => 'd',
                     (false, _) => '-',
                 };
-                format!("{}{sign}", b.address.octets()[3])
+                format!("{}{sign}", b.address.to_string().rsplit('.').next().unwrap_or_default())
             });
             format!("{}: {}", service.name, backends.collect::<Vec<_>>().join(" "))
         };

@@ -1,7 +1,7 @@
 //! VIPs: the addresses that clients connect to, and what their services make of them on this node.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use sluice_api::Service;
 
@@ -12,7 +12,7 @@ use crate::world::World;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip<'w> {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Names of its services, oldest first.
     pub services: Vec<&'w str>,
     /// Serving when all its services serve, down when none takes new conns, else degraded.
@@ -26,7 +26,7 @@ pub struct Vip<'w> {
 
 /// All VIPs, in order.
 pub fn vips(world: &World) -> Vec<Vip<'_>> {
-    let mut by_address: BTreeMap<Ipv4Addr, Vec<&Service>> = BTreeMap::new();
+    let mut by_address: BTreeMap<IpAddr, Vec<&Service>> = BTreeMap::new();
     for service in &world.state.services {
         by_address.entry(service.vip).or_default().push(service);
     }
@@ -34,13 +34,13 @@ pub fn vips(world: &World) -> Vec<Vip<'_>> {
 }
 
 /// The VIP with this address, if any service has it.
-pub fn vip(world: &World, address: Ipv4Addr) -> Option<Vip<'_>> {
+pub fn vip(world: &World, address: IpAddr) -> Option<Vip<'_>> {
     let services = world.state.services.iter().filter(|service| service.vip == address);
     let services: Vec<_> = services.collect();
     (!services.is_empty()).then(|| of(world, address, &services))
 }
 
-fn of<'w>(world: &World, address: Ipv4Addr, services: &[&'w Service]) -> Vip<'w> {
+fn of<'w>(world: &World, address: IpAddr, services: &[&'w Service]) -> Vip<'w> {
     let fare: Vec<(&str, Derived)> =
         services.iter().map(|s| (s.name.as_str(), super::service(world, s))).collect();
     let (state, reason) = state(&fare);
@@ -100,7 +100,10 @@ mod tests {
             service("imap", 3, 993, &[]),
         ];
         let world = World::new(State { version: 1, services, pools: vec![] }, 0);
-        let told = |vip: &Vip| (vip.address.octets()[3], vip.services.join(" "), vip.state);
+        let told = |vip: &Vip| {
+            let last = vip.address.to_string().rsplit('.').next().unwrap().parse().unwrap();
+            (last, vip.services.join(" "), vip.state)
+        };
         let all = vips(&world);
         assert_eq!(
             all.iter().map(told).collect::<Vec<_>>(),

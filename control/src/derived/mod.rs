@@ -14,13 +14,14 @@ mod told;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{AdminState, Backend, Mode, Pool, Service};
 
 use crate::model::LeftOut;
+use crate::model::reach::{self, Network};
 use crate::observed::Health;
 
 pub use told::Told;
@@ -56,35 +57,28 @@ impl ServiceState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Networks of its ports, as address and prefix length; empty when it has not told yet.
-    pub networks: Vec<(Ipv4Addr, u8)>,
+    pub networks: Vec<Network>,
     /// Addresses of backends that it cannot send to, each with the next hop that does not answer, or
     /// none where no route leads.
-    pub unreachable: HashMap<Ipv4Addr, Option<Ipv4Addr>>,
+    pub unreachable: HashMap<IpAddr, Option<IpAddr>>,
 }
 
 impl Surroundings {
     /// The networks of a data plane's ports.
-    pub fn networks_of(status: &DataplaneStatus) -> Vec<(Ipv4Addr, u8)> {
-        let parse = |text: &String| {
-            let (address, length) = text.split_once('/')?;
-            Some((address.parse().ok()?, length.parse().ok().filter(|length| *length <= 32)?))
-        };
-        status.ports.iter().flat_map(|port| port.addresses.iter().filter_map(parse)).collect()
+    pub fn networks_of(status: &DataplaneStatus) -> Vec<Network> {
+        let addresses = status.ports.iter().flat_map(|port| &port.addresses);
+        addresses.filter_map(|text| reach::network(text)).collect()
     }
 
     /// Whether the data plane is known not to reach a backend at this address: nobody on the way answers, or
     /// DR, which goes by MAC address, would have to pass a gateway.
-    pub fn cut_off(&self, mode: Mode, backend: Ipv4Addr) -> bool {
+    pub fn cut_off(&self, mode: Mode, backend: IpAddr) -> bool {
         self.unreachable.contains_key(&backend) || mode == Mode::Dr && self.is_in_none(backend)
     }
 
     /// Whether an address is known to be in no network of a port.
-    fn is_in_none(&self, address: Ipv4Addr) -> bool {
-        let is_in = |(network, length): &(Ipv4Addr, u8)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
-            (network.to_bits() ^ address.to_bits()) & mask == 0
-        };
-        !self.networks.is_empty() && !self.networks.iter().any(is_in)
+    fn is_in_none(&self, address: IpAddr) -> bool {
+        !self.networks.is_empty() && !reach::is_in_one_of(&self.networks, address)
     }
 }
 
@@ -98,7 +92,7 @@ enum Obstacle<'a> {
     LeftOut(&'a str),
     Unhealthy,
     Waiting,
-    NextHop(Ipv4Addr),
+    NextHop(IpAddr),
     NoRoute,
     Gateway,
 }
@@ -256,7 +250,7 @@ fn by_backends(obstacles: &[Option<Obstacle>]) -> (ServiceState, Option<String>)
     for obstacle in obstacles.iter().flatten() {
         // All next hops are one group, and all reasons.
         let group = match obstacle {
-            Obstacle::NextHop(_) => Obstacle::NextHop(Ipv4Addr::UNSPECIFIED),
+            Obstacle::NextHop(_) => Obstacle::NextHop(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             Obstacle::LeftOut(_) => Obstacle::LeftOut(""),
             other => *other,
         };

@@ -1,7 +1,7 @@
 //! What the kernel of this host says, by rtnetlink: by which interface it would go to an address, and
 //! whether the interfaces of exception ports are in order.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 
 use futures_util::StreamExt;
@@ -43,9 +43,16 @@ impl Kernel {
     }
 
     /// The way to an address as of now.
-    pub(super) async fn way(&self, to: Ipv4Addr) -> Way {
+    pub(super) async fn way(&self, to: IpAddr) -> Way {
         let Some(handle) = &self.0 else { return Way::Unknown };
-        let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
+        let question = match to {
+            IpAddr::V4(to) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build()
+            }
+            IpAddr::V6(to) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build()
+            }
+        };
         let mut routes = pin!(handle.route().get(question).execute());
         match routes.next().await {
             Some(Ok(route)) => {
@@ -90,13 +97,13 @@ impl Kernel {
     }
 
     /// An address that an interface must have and has not.
-    async fn missing(&self, port: &PortInterface, index: u32) -> Option<Ipv4Addr> {
+    async fn missing(&self, port: &PortInterface, index: u32) -> Option<IpAddr> {
         let handle = self.0.as_ref()?;
         let mut has = Vec::new();
         let mut answers = pin!(handle.address().get().set_link_index_filter(index).execute());
         while let Some(answer) = answers.next().await {
             for attribute in answer.ok()?.attributes {
-                if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+                if let AddressAttribute::Local(address) = attribute {
                     has.push(address);
                 }
             }
@@ -123,7 +130,7 @@ mod tests {
         let kernel = Kernel::open();
         let lo = kernel.look(&port("lo", &[])).await;
         let Some(index) = lo.index else { return eprintln!("SKIPPED: no rtnetlink here") };
-        let address = Ipv4Addr::LOCALHOST;
+        let address = Ipv4Addr::LOCALHOST.into();
         assert_eq!(kernel.way(address).await, Way::By { index, is_local: true });
         let off = "240.0.0.1".parse().unwrap();
         assert!(matches!(kernel.way(off).await, Way::None(_) | Way::By { is_local: false, .. }));

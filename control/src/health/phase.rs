@@ -4,6 +4,8 @@
 //! A hash of its identity gives each target a fixed place within its interval, so targets spread
 //! evenly whatever they have in common, and adding or removing one moves no other.
 
+use std::net::IpAddr;
+
 use sluice_api::BackendId;
 
 /// A few new targets have their first check within this time, in µs.
@@ -14,10 +16,17 @@ const FIRST_SPACING_US: u64 = 1_000;
 /// A target's place within its interval, as a fraction of 2^32. The same in every process and
 /// version: FNV-1a over the identity, finished by MurmurHash3's mixer for even high bits.
 pub fn phase(service: &str, backend: BackendId) -> u32 {
-    let bytes = service.bytes().chain(backend.address.octets()).chain(backend.port.to_be_bytes());
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let fold = |hash: u64, bytes: &[u8]| {
+        let mix =
+            |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        bytes.iter().fold(hash, mix)
+    };
+    let mut hash = fold(0xcbf2_9ce4_8422_2325, service.as_bytes());
+    hash = match backend.address {
+        IpAddr::V4(address) => fold(hash, &address.octets()),
+        IpAddr::V6(address) => fold(hash, &address.octets()),
+    };
+    hash = fold(hash, &backend.port.to_be_bytes());
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     (hash >> 32) as u32
@@ -52,7 +61,7 @@ mod tests {
     use super::*;
 
     fn id(n: u32) -> BackendId {
-        BackendId { address: std::net::Ipv4Addr::from(0x0a00_0000 + n), port: 80 }
+        BackendId { address: std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), port: 80 }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! asks only backends on its own host: no other could be served yet anyhow.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ pub struct PortInterface {
     /// Its name.
     pub name: Arc<str>,
     /// Addresses that it must have.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// Name of the port.
     pub port: Arc<str>,
     /// Whether the port's link is down.

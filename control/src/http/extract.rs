@@ -1,7 +1,7 @@
 //! The parts of a request beside its body, with errors in our words.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
@@ -39,7 +39,7 @@ pub struct AddressPath {
     /// Name of the pool.
     pub pool: String,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for AddressPath {

@@ -1,6 +1,6 @@
 //! `/vips` and `/vips/{address}`: what clients connect to. Read only: a VIP is there while a service has it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use sluice_api::Problem;
@@ -26,7 +26,7 @@ pub struct VipView<'w> {
 /// What services say of it.
 #[derive(Serialize)]
 struct Configured<'w> {
-    address: Ipv4Addr,
+    address: IpAddr,
     services: Vec<&'w str>,
 }
 
@@ -53,12 +53,12 @@ impl Shown for Vips {
     const ONE: &'static str = "/vips/{address}";
     const LIST: &'static str = "vips";
     type Of = ();
-    type Name = Ipv4Addr;
+    type Name = IpAddr;
     type View<'w> = VipView<'w>;
 
     fn of(_: Vec<String>) {}
 
-    fn name(text: String) -> Result<Ipv4Addr, HttpProblem> {
+    fn name(text: String) -> Result<IpAddr, HttpProblem> {
         text.parse().map_err(|_| {
             let expected = "an IPv4 address, as in 198.51.100.1";
             HttpProblem::BadRequest(Problem::new("address", format!("{text:?}"), expected))
@@ -73,7 +73,7 @@ impl Shown for Vips {
     fn one<'w>(
         world: &'w World,
         (): &(),
-        address: &Ipv4Addr,
+        address: &IpAddr,
     ) -> Result<(String, VipView<'w>), HttpProblem> {
         let vip = compose::vip(world, *address).ok_or_else(|| {
             let known = compose::vips(world).into_iter().map(|vip| vip.address);

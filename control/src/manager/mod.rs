@@ -308,7 +308,7 @@ impl Manager {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -381,8 +381,9 @@ mod tests {
         let manager = Manager::new(store, World::new(state, 0), FileRecord::default(), events);
         let mut changes = manager.watch();
         let states = |lost: &[u8]| {
-            let unreachable =
-                lost.iter().map(|n| (Ipv4Addr::new(10, 0, 0, *n), Some(Ipv4Addr::LOCALHOST)));
+            let unreachable = lost
+                .iter()
+                .map(|n| (IpAddr::from([10, 0, 0, *n]), Some(IpAddr::from([127, 0, 0, 1]))));
             manager.set_surroundings(|around| around.unreachable = unreachable.collect());
             snapshot(&manager).services[0].backends.iter().map(|b| b.state).collect::<Vec<_>>()
         };

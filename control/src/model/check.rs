@@ -1,7 +1,7 @@
 //! The rules that a state as a whole must follow: those of [`sluice_api::validate`], which the data
 //! plane checks too, and those of health checks, which only control knows.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use sluice_api::problems::label;
@@ -28,7 +28,7 @@ pub struct Environment {
     /// Its table sizes.
     pub limits: Limits,
     /// Addresses of its ports.
-    pub port_addresses: Vec<Ipv4Addr>,
+    pub port_addresses: Vec<IpAddr>,
 }
 
 impl Default for Environment {

@@ -135,7 +135,10 @@ mod tests {
         );
         assert_eq!(rest.into_vec(), [], "the data plane takes what is left");
         let services = snapshot.services.iter().map(|service| {
-            let backends = service.backends.iter().map(|b| b.address.octets()[3]);
+            let backends = service
+                .backends
+                .iter()
+                .map(|b| b.address.to_string().rsplit('.').next().unwrap().parse::<u8>().unwrap());
             json!([service.name, backends.collect::<Vec<_>>()])
         });
         let pools = snapshot.pools.iter().map(|pool| pool.name.clone());

@@ -2,14 +2,14 @@
 //! network or route of the data plane's ports leads to, schedulers with too little room. Such a state is
 //! not refused, as networks and services change one after the other; it is warned of.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use sluice_api::{Backend, Mode, Scheduler, Service};
 
 use super::State;
 
 /// A network: an address in it, and its prefix length.
-pub type Network = (Ipv4Addr, u8);
+pub type Network = (IpAddr, u8);
 
 /// What the data plane's ports lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,26 +21,36 @@ pub struct Reach {
 }
 
 impl Reach {
-    fn is_near(&self, address: Ipv4Addr) -> bool {
+    fn is_near(&self, address: IpAddr) -> bool {
         self.networks.is_empty() || is_in_one_of(&self.networks, address)
     }
 
-    fn has_way(&self, address: Ipv4Addr) -> bool {
+    fn has_way(&self, address: IpAddr) -> bool {
         self.is_near(address) || is_in_one_of(&self.routes, address)
     }
 }
 
-fn is_in_one_of(networks: &[Network], address: Ipv4Addr) -> bool {
-    networks.iter().any(|(network, length)| {
-        let mask = u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
-        (network.to_bits() ^ address.to_bits()) & mask == 0
+/// Whether one of these networks holds an address.
+pub fn is_in_one_of(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|(network, length)| match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let differ = network.to_bits() ^ address.to_bits();
+            differ.leading_zeros() >= u32::from(*length)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            let differ = network.to_bits() ^ address.to_bits();
+            differ.leading_zeros() >= u32::from(*length)
+        }
+        _ => false,
     })
 }
 
 /// A network as it is written, `10.0.0.1/24`.
 pub fn network(text: &str) -> Option<Network> {
     let (address, length) = text.split_once('/')?;
-    Some((address.parse().ok()?, length.parse().ok().filter(|length| *length <= 32)?))
+    let address: IpAddr = address.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    Some((address, length.parse().ok().filter(|length| *length <= longest)?))
 }
 
 /// What cannot work in a service, whatever routers and hosts around do.

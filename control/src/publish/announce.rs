@@ -5,46 +5,46 @@
 //! of the data plane, and none after a restart of control.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What is to be announced over one connection.
 #[derive(Debug, Default)]
 pub struct Announcer {
     /// Addresses of the snapshot in force.
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     /// Those of them that the data plane was asked for, and has not announced yet as far as we know.
-    asked: HashSet<Ipv4Addr>,
+    asked: HashSet<IpAddr>,
     /// Those that the data plane would not announce.
-    refused: HashSet<Ipv4Addr>,
+    refused: HashSet<IpAddr>,
 }
 
 impl Announcer {
     /// The data plane forwards by a snapshot with these addresses now.
-    pub fn in_force(&mut self, addresses: Vec<Ipv4Addr>) {
-        let current: HashSet<&Ipv4Addr> = addresses.iter().collect();
+    pub fn in_force(&mut self, addresses: Vec<IpAddr>) {
+        let current: HashSet<&IpAddr> = addresses.iter().collect();
         self.asked.retain(|address| current.contains(address));
         self.refused.clear();
         self.addresses = addresses;
     }
 
     /// Of those that were asked for, the ones that are `announced` since we last looked, in order.
-    pub fn done(&mut self, announced: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    pub fn done(&mut self, announced: &[IpAddr]) -> Vec<IpAddr> {
         announced.iter().filter(|address| self.asked.remove(*address)).copied().collect()
     }
 
     /// The addresses to ask for now.
-    pub fn missing(&self, announced: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
-        let announced: HashSet<&Ipv4Addr> = announced.iter().collect();
-        let is_known = |a: &Ipv4Addr| {
+    pub fn missing(&self, announced: &[IpAddr]) -> Vec<IpAddr> {
+        let announced: HashSet<&IpAddr> = announced.iter().collect();
+        let is_known = |a: &IpAddr| {
             announced.contains(a) || self.asked.contains(a) || self.refused.contains(a)
         };
         self.addresses.iter().filter(|address| !is_known(address)).copied().collect()
     }
 
     /// The data plane was asked to announce `asked`, and `taken` it does; the others, in order.
-    pub fn asked(&mut self, asked: &[Ipv4Addr], taken: Vec<Ipv4Addr>) -> Vec<Ipv4Addr> {
+    pub fn asked(&mut self, asked: &[IpAddr], taken: Vec<IpAddr>) -> Vec<IpAddr> {
         self.asked.extend(taken);
-        let refused: Vec<Ipv4Addr> =
+        let refused: Vec<IpAddr> =
             asked.iter().filter(|address| !self.asked.contains(*address)).copied().collect();
         self.refused.extend(&refused);
         refused
@@ -57,13 +57,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_asked_for_once_and_told_when_it_has_left() {
-        let [a, b, c, d] = [1, 2, 3, 4].map(|n| Ipv4Addr::new(10, 0, 0, n));
+        let [a, b, c, d] = [1, 2, 3, 4].map(|n| IpAddr::from([10, 0, 0, n]));
         let mut announcer = Announcer::default();
         announcer.in_force(vec![a, b, c, d]);
         assert_eq!(announcer.missing(&[a]), [b, c, d]);
         assert_eq!(announcer.asked(&[b, c, d], vec![b, d]), [c]);
         assert!(announcer.missing(&[a]).is_empty(), "b and d are on their way, c was refused");
-        assert_eq!(announcer.done(&[a]), [] as [Ipv4Addr; 0], "a had left before");
+        assert_eq!(announcer.done(&[a]), [] as [IpAddr; 0], "a had left before");
         assert_eq!(announcer.done(&[a, b]), [b]);
         assert_eq!(announcer.done(&[a, b, d]), [d], "each once");
 

@@ -10,7 +10,7 @@ mod connection;
 mod outcome;
 mod session;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,10 +287,10 @@ async fn wait(
 }
 
 /// Every address that a snapshot needs announced: VIPs and local addresses, each once.
-pub(crate) fn addresses(snapshot: &Snapshot) -> Vec<Ipv4Addr> {
+pub(crate) fn addresses(snapshot: &Snapshot) -> Vec<IpAddr> {
     let vips = snapshot.services.iter().map(|s| s.vip);
     let locals = snapshot.pools.iter().flat_map(|p| p.addresses.iter().copied());
-    let mut addresses: Vec<Ipv4Addr> = vips.chain(locals).collect();
+    let mut addresses: Vec<IpAddr> = vips.chain(locals).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses

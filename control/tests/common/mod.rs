@@ -1,7 +1,7 @@
 //! A data plane that only talks, an HTTP client, and patience.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -32,19 +32,19 @@ use tokio::task::{JoinHandle, JoinSet};
 pub struct Memory {
     pub boot_id: u64,
     pub snapshot: Option<Snapshot>,
-    pub announced: Vec<Ipv4Addr>,
+    pub announced: Vec<IpAddr>,
     pub limits: Limits,
-    pub port_address: Option<Ipv4Addr>,
+    pub port_address: Option<IpAddr>,
     /// That of a second port.
-    pub other_port_address: Option<Ipv4Addr>,
+    pub other_port_address: Option<IpAddr>,
     /// An address by which it refuses as by that of a port, and which it does not tell.
-    pub refuses_silently: Option<Ipv4Addr>,
+    pub refuses_silently: Option<IpAddr>,
     pub tables: Vec<TableUsage>,
     pub events: Vec<DataplaneEvent>,
     /// Every snapshot it was asked to apply.
     pub applies: Vec<Snapshot>,
     /// Every announcement it was asked for.
-    pub announces: Vec<Vec<Ipv4Addr>>,
+    pub announces: Vec<Vec<IpAddr>>,
     /// No announcement leaves by itself.
     pub keeps_announcements: bool,
     /// Time that applying takes.
@@ -78,7 +78,7 @@ impl Memory {
         self.unreachable_changes += 1;
     }
 
-    fn port_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+    fn port_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.port_address.into_iter().chain(self.other_port_address)
     }
 
@@ -87,7 +87,7 @@ impl Memory {
     }
 
     fn status(&self) -> DataplaneStatus {
-        let port = |address: Ipv4Addr| PortStatus {
+        let port = |address: IpAddr| PortStatus {
             name: "wan".into(),
             device: "net_test0".into(),
             driver: "net_test".into(),
@@ -127,7 +127,7 @@ impl Memory {
             Request::Status => Response::Status(self.status()),
             Request::Apply { snapshot } => {
                 self.applies.push(snapshot.clone());
-                let addresses: Vec<Ipv4Addr> =
+                let addresses: Vec<IpAddr> =
                     self.port_addresses().chain(self.refuses_silently).collect();
                 let mut problems = validate::snapshot(&snapshot, &self.limits, &addresses);
                 if snapshot.generation <= self.generation() {
@@ -157,7 +157,7 @@ impl Memory {
             Request::Stats => Response::Stats(self.stats()),
             Request::Neighbours => Response::Neighbours {
                 neighbours: vec![NeighbourStatus {
-                    address: Ipv4Addr::new(10, 0, 0, 1),
+                    address: [10, 0, 0, 1].into(),
                     mac: Some("02:00:00:00:00:99".into()),
                     port: "wan".into(),
                     state: "reachable".into(),
@@ -216,7 +216,7 @@ impl Memory {
     }
 }
 
-fn addresses_of(snapshot: &Snapshot) -> Vec<Ipv4Addr> {
+fn addresses_of(snapshot: &Snapshot) -> Vec<IpAddr> {
     let pools = snapshot.pools.iter().flat_map(|p| p.addresses.clone());
     snapshot.services.iter().map(|s| s.vip).chain(pools).collect()
 }

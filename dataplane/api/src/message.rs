@@ -4,7 +4,7 @@
 //! protocol version, so that a mismatch is a clear error and never a misread message.
 
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -36,7 +36,7 @@ pub enum Request {
     /// [`Response::Announced`].
     Announce {
         /// The addresses; those not in the snapshot are refused.
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// All counters. Answered by [`Response::Stats`].
     Stats,
@@ -75,7 +75,7 @@ pub enum Response {
     /// The addresses that are announced from now on.
     Announced {
         /// Those of the request that are in the snapshot.
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// All counters.
     Stats(Stats),

@@ -1,6 +1,6 @@
 //! The desired state as the data plane needs it: whole, immutable, numbered.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub struct SnapshotService {
     /// Its name.
     pub name: String,
     /// The address clients connect to.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// The L4 port clients connect to.
     pub port: u16,
     /// Its protocol.
@@ -67,7 +67,7 @@ pub struct SnapshotService {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotBackend {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its L4 port.
     pub port: u16,
     /// Its configured weight.

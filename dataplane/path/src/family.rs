@@ -45,6 +45,9 @@ pub trait Family:
     /// Bits of an address: the longest prefix.
     const BITS: u8;
 
+    /// An address as a number, if it is of this family.
+    fn of(ip: IpAddr) -> Option<Self::Address>;
+
     /// An address as people write it.
     fn ip(address: Self::Address) -> Self::Ip;
 
@@ -73,12 +76,29 @@ pub trait Family:
     fn write(pair: Self::Pair, hasher: &mut impl Hasher);
 }
 
+impl V4 {
+    /// An address of a snapshot, as a number.
+    ///
+    /// # Panics
+    /// It is of another family, which [validation](sluice_api::validate) lets through nowhere.
+    pub fn of_valid(ip: IpAddr) -> u32 {
+        Self::of(ip).expect("only addresses of IPv4 are valid yet")
+    }
+}
+
 impl Family for V4 {
     type Address = u32;
     type Ip = Ipv4Addr;
     type Pair = u64;
 
     const BITS: u8 = 32;
+
+    fn of(ip: IpAddr) -> Option<u32> {
+        match ip {
+            IpAddr::V4(ip) => Some(ip.to_bits()),
+            IpAddr::V6(_) => None,
+        }
+    }
 
     #[inline(always)]
     fn ip(address: u32) -> Ipv4Addr {
@@ -131,6 +151,13 @@ impl Family for V6 {
     type Pair = [u64; 4];
 
     const BITS: u8 = 128;
+
+    fn of(ip: IpAddr) -> Option<u128> {
+        match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(ip) => Some(ip.to_bits()),
+        }
+    }
 
     #[inline(always)]
     fn ip(address: u128) -> Ipv6Addr {

@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use sluice_api::stats::TableUsage;
 use sluice_api::{Mode, Pool, Snapshot};
 
+use crate::family::V4;
 use crate::flow::FlowKey;
 use crate::ids::WorkerId;
 use crate::table::local_port::{LocalPort, OwnPorts};
@@ -63,7 +64,7 @@ impl PortSpaces {
         all.next_pool = previous.next_pool;
         let mut numbers = HashMap::new();
         for pool in &snapshot.pools {
-            let addresses: Box<[u32]> = pool.open_addresses().map(|a| a.to_bits()).collect();
+            let addresses: Box<[u32]> = pool.open_addresses().map(V4::of_valid).collect();
             let number = previous.pools.get(&addresses).copied().unwrap_or_else(|| {
                 all.next_pool += 1;
                 all.next_pool
@@ -80,7 +81,7 @@ impl PortSpaces {
             };
             for backend in &service.backends {
                 let protocol = service.protocol.number();
-                let key = (*pool, backend.address.to_bits(), backend.port, protocol);
+                let key = (*pool, V4::of_valid(backend.address), backend.port, protocol);
                 if !all.spaces.contains_key(&key) {
                     let known = previous.spaces.get(&key).cloned();
                     let space = known.unwrap_or_else(|| all.make(key));
@@ -150,7 +151,7 @@ impl PortSpaces {
     /// Use of a pool's local ports towards the backend, on the worker, where the largest part of
     /// them is in use, and the memory of all its spaces.
     pub fn pool_usage(&self, pool: &Pool) -> TableUsage {
-        let addresses: Vec<u32> = pool.open_addresses().map(|a| a.to_bits()).collect();
+        let addresses: Vec<u32> = pool.open_addresses().map(V4::of_valid).collect();
         let workers = WorkerId::first(self.workers());
         let of_workers = |space| workers.clone().map(move |worker| PortSpace::usage(space, worker));
         let all = self.of_pool(&addresses).flat_map(of_workers);
@@ -175,7 +176,7 @@ impl PortSpaces {
 
     /// The spaces of a pool.
     pub fn of(&self, pool: &Pool) -> impl Iterator<Item = &PortSpace> {
-        let addresses: Vec<u32> = pool.addresses.iter().map(|a| a.to_bits()).collect();
+        let addresses: Vec<u32> = pool.addresses.iter().copied().map(V4::of_valid).collect();
         self.of_pool(&addresses)
     }
 
@@ -195,7 +196,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn pool(name: &str, last: &[u8]) -> Pool {
-        let addresses = last.iter().map(|last| Ipv4Addr::new(10, 0, 255, *last)).collect();
+        let addresses = last.iter().map(|last| Ipv4Addr::new(10, 0, 255, *last).into()).collect();
         Pool::new(name, addresses)
     }
 
@@ -209,10 +210,10 @@ mod tests {
         snapshot.pools = vec![pool("lan", &[1, 2]), pool("spare", &[3])];
         let first = PortSpaces::new(&snapshot, &PortSpaces::empty(Arc::clone(&owners), 1));
         let addresses =
-            |pool: &Pool| pool.addresses.iter().map(|a| a.to_bits()).collect::<Vec<_>>();
+            |pool: &Pool| pool.addresses.iter().copied().map(V4::of_valid).collect::<Vec<_>>();
         let lan = addresses(&snapshot.pools[0]);
         assert_eq!(first.of_pool(&lan).count(), 2, "services with the same backends share them");
-        let backend = (web.backends[0].address.to_bits(), 80, 6);
+        let backend = (V4::of_valid(web.backends[0].address), 80, 6);
         let of = |spaces: &PortSpaces, locals: &[u32]| spaces.of_backend(backend, locals).cloned();
         let space = of(&first, &lan).unwrap();
         let flow = space.reserve(&owners[0]).unwrap();

@@ -299,7 +299,7 @@ fn a_request_that_does_not_end_is_given_up() {
 fn a_long_request_arrives_whole() {
     let directory = Directory::new();
     let socket = ControlSocket::bind(&directory.socket()).unwrap();
-    let addresses: Vec<_> = (0..400_000).map(std::net::Ipv4Addr::from_bits).collect();
+    let addresses: Vec<_> = (0..400_000).map(|n| std::net::Ipv4Addr::from_bits(n).into()).collect();
     let request = Request::Announce { addresses: addresses.clone() };
     assert!(encode(&request).unwrap().len() > 1 << 20 && MAX_FRAME > 8 << 20);
     let mut peer = connect(&socket);

@@ -228,7 +228,7 @@ impl Work {
             let expected = format!("above {}, which is in force", current.generation);
             return Err(vec![Problem::new("generation", snapshot.generation, expected)]);
         }
-        let own: Vec<Ipv4Addr> = self.parts.own_addresses.iter().map(|(a, _)| *a).collect();
+        let own: Vec<_> = self.parts.own_addresses.iter().map(|(a, _)| (*a).into()).collect();
         let problems = validate::snapshot(snapshot, &self.parts.limits, &own);
         if !problems.is_empty() {
             return Err(problems.into_vec());

@@ -1,9 +1,10 @@
 //! What control asks, and what it is told.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use sluice_api::message::{Request, Response};
 use sluice_api::stats::{DataplaneStatus, Doubt, NeighbourStatus, Stats, TableUsage};
+use sluice_api::validate;
 
 use super::main_loop::MainLoop;
 use super::pulse;
@@ -47,15 +48,19 @@ impl MainLoop {
         }
     }
 
-    fn announce_all(&mut self, addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    fn announce_all(&mut self, addresses: &[IpAddr]) -> Vec<IpAddr> {
         let compiled = self.forwarding.compiled();
-        let accepted: Vec<Ipv4Addr> =
-            addresses.iter().copied().filter(|a| compiled.is_announced(*a)).collect();
+        // What is no address of the snapshot is not announced, of whatever family.
+        let accepted: Vec<Ipv4Addr> = addresses
+            .iter()
+            .filter_map(|address| validate::supported(*address).ok())
+            .filter(|address| compiled.is_announced(*address))
+            .collect();
         let now_ms = self.now_ms();
         for address in &accepted {
             self.announcements.announce(now_ms, *address);
         }
-        accepted
+        accepted.into_iter().map(IpAddr::V4).collect()
     }
 
     fn status(&self) -> DataplaneStatus {
@@ -72,7 +77,7 @@ impl MainLoop {
             workers_generation: self.crew.generation(),
             doubt: doubt.map(|(began_ms, ended_ms)| Doubt { began_ms, ended_ms }),
             unreachable_changes: self.resolver.unreachable_changes(),
-            announced: self.announcements.announced().collect(),
+            announced: self.announcements.announced().map(IpAddr::V4).collect(),
             ports: self.ports.statuses(&self.config.ports, &self.crew),
             workers: self.crew.statuses(now_ms),
             limits: self.config.limits,
@@ -146,7 +151,7 @@ impl MainLoop {
     fn neighbours(&self) -> impl Iterator<Item = NeighbourStatus> + Send + use<> {
         let ports: Vec<String> = self.config.ports.iter().map(|port| port.name.clone()).collect();
         self.resolver.status(self.now_ms()).into_iter().map(move |n| NeighbourStatus {
-            address: n.address,
+            address: n.address.into(),
             mac: n.mac.map(|mac| mac.to_string()),
             port: ports[n.interface.port().index()].clone(),
             state: n.state.to_owned(),

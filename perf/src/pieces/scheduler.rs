@@ -13,7 +13,7 @@ const LOOKUPS: u32 = 1_024;
 
 fn backends() -> Vec<(BackendId, u16)> {
     let address = |i: u32| Ipv4Addr::from_bits(0x0a00_0100 + i);
-    (0..100u32).map(|i| (BackendId { address: address(i), port: 80 }, 100)).collect()
+    (0..100u32).map(|i| (BackendId { address: address(i).into(), port: 80 }, 100)).collect()
 }
 
 /// A table of 65,537 slots for 100 backends.

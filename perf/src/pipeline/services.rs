@@ -27,11 +27,11 @@ pub fn many() -> Vec<SnapshotService> {
             let name = format!("web-{number}");
             let mut service =
                 testkit::service(&name, SERVICE_PORT, Protocol::Tcp, Mode::FullNat, BACKENDS);
-            service.vip = vip(number);
+            service.vip = vip(number).into();
             service.scheduler = sluice_api::Scheduler::Maglev;
             for (i, backend) in service.backends.iter_mut().enumerate() {
                 let machine = (number * u32::from(BACKENDS) + i as u32) % MACHINES;
-                backend.address = Ipv4Addr::from_bits(0x0a00_1000 + machine);
+                backend.address = Ipv4Addr::from_bits(0x0a00_1000 + machine).into();
             }
             service
         })

@@ -3,6 +3,7 @@
 //! Sluice has one port in two networks, as testpmd has one port: every packet crosses the wire twice
 //! in both cases. What clients send comes out again towards the servers, which are the generator too.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use sluice_api::message::{self, Request, Response};
@@ -118,7 +119,7 @@ fn snapshot() -> Snapshot {
         timeouts: Timeouts::default(),
         backends: (0..SERVERS)
             .map(|i| SnapshotBackend {
-                address: (FIRST_SERVER + i).into(),
+                address: Ipv4Addr::from_bits(FIRST_SERVER + i).into(),
                 port: SERVICE_PORT,
                 weight: 100,
                 max_conns: None,
@@ -127,7 +128,7 @@ fn snapshot() -> Snapshot {
             })
             .collect(),
     };
-    let addresses = (0..LOCALS).map(|i| (FIRST_LOCAL + i).into()).collect();
+    let addresses = (0..LOCALS).map(|i| Ipv4Addr::from_bits(FIRST_LOCAL + i).into()).collect();
     let pool = Pool::new("wire", addresses);
     Snapshot {
         generation: 1,
@@ -238,7 +239,7 @@ mod tests {
         let text = dataplane_toml(&options, &paths(), "p-");
         let config = Config::parse(&text, &[0, 1]).unwrap_or_else(|e| panic!("{e:?}: {text}"));
         assert_eq!(config.limits.connections, 1_000_000 + SPARE_CONNS);
-        let own = config.port_addresses();
+        let own: Vec<_> = config.port_addresses().into_iter().map(Into::into).collect();
         assert_eq!(validate::snapshot(&snapshot(), &Limits::default(), &own).into_vec(), []);
     }
 

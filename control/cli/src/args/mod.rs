@@ -5,7 +5,7 @@ mod pool;
 mod service;
 mod value;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ pub(crate) enum VipCommand {
     /// One VIP.
     Show {
         /// Its address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 

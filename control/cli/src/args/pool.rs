@@ -1,6 +1,6 @@
 //! `sluice pool …`
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
@@ -10,7 +10,7 @@ pub(crate) struct PoolAddress {
     /// Name of the pool.
     pub(crate) name: String,
     /// The address.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
 }
 
 #[derive(Debug, Subcommand)]
@@ -28,7 +28,7 @@ pub(crate) enum PoolCommand {
         name: String,
         /// A local address; may be repeated, or several separated by commas.
         #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// Add addresses to a pool.
     AddAddress {
@@ -36,7 +36,7 @@ pub(crate) enum PoolCommand {
         name: String,
         /// The addresses.
         #[arg(required = true, value_delimiter = ',')]
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// Remove addresses from a pool.
     RemoveAddress {
@@ -44,7 +44,7 @@ pub(crate) enum PoolCommand {
         name: String,
         /// The addresses.
         #[arg(required = true, value_delimiter = ',')]
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// Let an address keep its conns, but give it no new ones.
     Drain {

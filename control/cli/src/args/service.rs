@@ -1,6 +1,6 @@
 //! `sluice service …`: its commands, and the fields that flags can set.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ pub(crate) enum ServiceCommand {
 pub(crate) struct ServiceFields {
     /// The address clients connect to.
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) vip: Option<Ipv4Addr>,
+    pub(crate) vip: Option<IpAddr>,
     /// The L4 port clients connect to.
     #[arg(long)]
     pub(crate) port: Option<u16>,

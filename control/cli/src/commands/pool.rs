@@ -1,6 +1,6 @@
 //! `sluice pool …`
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ async fn edit(
     }
 }
 
-fn without(held: Vec<Value>, gone: &[Ipv4Addr], pool: &str) -> Result<Vec<Value>, CliError> {
+fn without(held: Vec<Value>, gone: &[IpAddr], pool: &str) -> Result<Vec<Value>, CliError> {
     let gone: Vec<Value> = gone.iter().map(|address| json!(address)).collect();
     if let Some(unknown) = gone.iter().find(|address| !held.contains(address)) {
         return Err(CliError::Usage(format!("pool {pool} has no address {unknown}")));

@@ -1,6 +1,6 @@
 //! An HTTP `GET`, of whose answer only status line and headers are read.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use sluice_api::service::HealthCheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use super::{Asked, Outcome, from_io, tcp};
 /// What the checks call themselves.
 const AGENT: &str = concat!("sluice-health/", env!("CARGO_PKG_VERSION"));
 /// Asks for a status.
-pub(super) async fn ask(to: SocketAddrV4, check: &HealthCheck) -> Asked {
+pub(super) async fn ask(to: SocketAddr, check: &HealthCheck) -> Asked {
     match tcp::connect(to, check.close).await {
         Ok(mut stream) => {
             let outcome = judged(&mut stream, to, check).await;
@@ -22,7 +22,7 @@ pub(super) async fn ask(to: SocketAddrV4, check: &HealthCheck) -> Asked {
     }
 }
 
-async fn judged(stream: &mut TcpStream, to: SocketAddrV4, check: &HealthCheck) -> Outcome {
+async fn judged(stream: &mut TcpStream, to: SocketAddr, check: &HealthCheck) -> Outcome {
     let status = match status(stream, &request(to, check)).await {
         Ok(status) => status,
         Err(outcome) => return outcome,
@@ -35,7 +35,7 @@ async fn judged(stream: &mut TcpStream, to: SocketAddrV4, check: &HealthCheck) -
 }
 
 /// What is sent. Validation lets only through what can stand in it.
-fn request(to: SocketAddrV4, check: &HealthCheck) -> String {
+fn request(to: SocketAddr, check: &HealthCheck) -> String {
     let path = &check.path;
     let host = check.host.clone().unwrap_or_else(|| to.to_string());
     format!(

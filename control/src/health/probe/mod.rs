@@ -7,7 +7,7 @@ mod http;
 mod tcp;
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_api::BackendId;
@@ -44,7 +44,7 @@ impl From<Outcome> for Asked {
 /// Checks a backend once. Takes at most `deadline`, connecting included; and a little more if it is to
 /// close with a FIN.
 pub(super) async fn probe(backend: BackendId, check: &HealthCheck, deadline: Duration) -> Outcome {
-    let to = SocketAddrV4::new(backend.address, check.port.unwrap_or(backend.port));
+    let to = SocketAddr::new(backend.address, check.port.unwrap_or(backend.port));
     let asked = async {
         match check.kind {
             HealthCheckKind::Tcp => tcp::ask(to, check).await,

@@ -6,7 +6,7 @@
 //! loses is the rest of a body that nobody wants.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_api::service::{CheckClose, HealthCheck};
@@ -25,7 +25,7 @@ const FAREWELL: Duration = Duration::from_millis(50);
 const FAREWELL_BYTES: u64 = 64 << 10;
 
 /// Asks for a handshake.
-pub(super) async fn ask(to: SocketAddrV4, check: &HealthCheck) -> Asked {
+pub(super) async fn ask(to: SocketAddr, check: &HealthCheck) -> Asked {
     match connect(to, check.close).await {
         Ok(stream) => {
             let outcome = Outcome::Pass("TCP handshake completed".to_owned());
@@ -46,7 +46,7 @@ pub(super) async fn say_farewell(mut stream: TcpStream) {
 }
 
 /// Connects, or says what became of it.
-pub(super) async fn connect(to: SocketAddrV4, close: CheckClose) -> Result<TcpStream, Outcome> {
+pub(super) async fn connect(to: SocketAddr, close: CheckClose) -> Result<TcpStream, Outcome> {
     let stream = begin_to_connect(to, close).map_err(|error| not_sent(&error))?;
     let connected = async {
         stream.writable().await?;
@@ -57,7 +57,7 @@ pub(super) async fn connect(to: SocketAddrV4, close: CheckClose) -> Result<TcpSt
 }
 
 /// Has the kernel send a SYN. What it tells at once, it tells by itself: nothing was sent.
-fn begin_to_connect(to: SocketAddrV4, close: CheckClose) -> io::Result<TcpStream> {
+fn begin_to_connect(to: SocketAddr, close: CheckClose) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
     if close == CheckClose::Reset {
         socket.set_linger(Some(Duration::ZERO))?;

@@ -1,6 +1,6 @@
 //! Pools as resources.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use sluice_api::{Pool, Problems, Service};
@@ -14,7 +14,7 @@ use sluice_api::read::{self, Spelling};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSetting {
     /// One of its addresses.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether that shall take no new conns.
     pub drain: bool,
 }

@@ -1,13 +1,13 @@
 //! Who is around is told of new addresses.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use sluice_api::message::{Request, Response};
 
 use super::{Session, SessionError};
 
 impl Session<'_> {
-    pub(super) async fn announce(&mut self, announced: &[Ipv4Addr]) -> Result<(), SessionError> {
+    pub(super) async fn announce(&mut self, announced: &[IpAddr]) -> Result<(), SessionError> {
         let done = self.announcer.done(announced);
         if !done.is_empty() {
             let message = format!("announced {}", listed(&done));
@@ -26,10 +26,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn send_announce(
-        &mut self,
-        addresses: Vec<Ipv4Addr>,
-    ) -> Result<Vec<Ipv4Addr>, SessionError> {
+    async fn send_announce(&mut self, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, SessionError> {
         match self.ask(&Request::Announce { addresses }).await? {
             Response::Announced { addresses } => Ok(addresses),
             _ => Err(SessionError::Confused("announce")),
@@ -38,9 +35,9 @@ impl Session<'_> {
 }
 
 /// Addresses as a sentence of bounded length.
-fn listed(addresses: &[Ipv4Addr]) -> String {
+fn listed(addresses: &[IpAddr]) -> String {
     const MOST: usize = 16;
-    let first: Vec<String> = addresses.iter().take(MOST).map(Ipv4Addr::to_string).collect();
+    let first: Vec<String> = addresses.iter().take(MOST).map(IpAddr::to_string).collect();
     match addresses.len().saturating_sub(MOST) {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),

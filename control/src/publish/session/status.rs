@@ -1,6 +1,6 @@
 //! What the data plane tells of itself: who it is, what it has, what is around it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use sluice_api::message::{Request, Response};
 use sluice_api::stats::DataplaneStatus;
@@ -116,7 +116,7 @@ pub(super) fn exception_ports(status: &DataplaneStatus) -> Vec<PortInterface> {
 }
 
 /// The address of one with prefix length.
-fn address_of(text: &str) -> Option<Ipv4Addr> {
+fn address_of(text: &str) -> Option<IpAddr> {
     text.split('/').next()?.parse().ok()
 }
 

@@ -2,7 +2,7 @@
 //! with field, value and what would be accepted. serde alone would stop at the first thing that it does
 //! not like, and name Rust's types.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -150,7 +150,7 @@ impl Reader {
     fn plain(&mut self, value: &Value, kind: &Kind, field: &Field, path: &str) {
         let (can_be_held, is_accepted) = match kind {
             Kind::Text => both(value.is_string()),
-            Kind::Address => both(value.as_str().is_some_and(|t| t.parse::<Ipv4Addr>().is_ok())),
+            Kind::Address => both(value.as_str().is_some_and(|t| t.parse::<IpAddr>().is_ok())),
             Kind::Word(words) => both(words.iter().any(|word| value == word)),
             Kind::Integer { least, most, holds } => {
                 let number = value.as_u64().filter(|number| number <= holds);

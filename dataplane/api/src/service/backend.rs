@@ -1,7 +1,7 @@
 //! Backends: the real servers within a service.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -15,14 +15,14 @@ use crate::schema::{Object, Resource};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId {
     /// The backend's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The backend's L4 port.
     pub port: u16,
 }
 
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.address, self.port)
+        SocketAddr::new(self.address, self.port).fmt(f)
     }
 }
 
@@ -30,11 +30,9 @@ impl FromStr for BackendId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<std::net::SocketAddrV4>()
-            .map(|a| BackendId { address: *a.ip(), port: a.port() })
-            .map_err(|_| {
-                format!("{text:?} is not a backend: expected ADDRESS:PORT, as in 10.0.0.1:80")
-            })
+        text.parse::<SocketAddr>().map(|a| BackendId { address: a.ip(), port: a.port() }).map_err(
+            |_| format!("{text:?} is not a backend: expected ADDRESS:PORT, as in 10.0.0.1:80"),
+        )
     }
 }
 
@@ -44,7 +42,7 @@ impl FromStr for BackendId {
 #[schemars(extend("x-observed" = "health"))]
 pub struct Backend {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its L4 port, 1 to 65,535. In DR it must be the service's port.
     #[schemars(range(min = 1))]
     pub port: u16,

@@ -7,7 +7,7 @@ mod policy;
 mod pool;
 mod timeouts;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
@@ -45,7 +45,7 @@ pub struct Service {
     /// Its name: 1 to 63 of `a-z`, `0-9`, `-`, `.`, `_`; unique.
     pub name: String,
     /// The address clients connect to.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// The L4 port clients connect to, 1 to 65,535.
     #[schemars(range(min = 1))]
     pub port: u16,

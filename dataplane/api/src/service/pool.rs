@@ -1,6 +1,6 @@
 //! Local pools: the source addresses of full-NAT.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
@@ -15,10 +15,10 @@ pub struct Pool {
     /// Its name, by the rules of a service's name.
     pub name: String,
     /// Its addresses, 1 to 256, each in one pool only, none a VIP or an address of a port.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// Those of them that new conns do not use; running ones go on. Never all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub drained: Vec<Ipv4Addr>,
+    pub drained: Vec<IpAddr>,
 }
 
 impl Resource for Pool {
@@ -33,12 +33,12 @@ impl Resource for Pool {
 
 impl Pool {
     /// A pool of these addresses, none drained.
-    pub fn new(name: impl Into<String>, addresses: Vec<Ipv4Addr>) -> Self {
+    pub fn new(name: impl Into<String>, addresses: Vec<IpAddr>) -> Self {
         Pool { name: name.into(), addresses, drained: Vec::new() }
     }
 
     /// The addresses that new conns use.
-    pub fn open_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    pub fn open_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied().filter(|address| !self.drained.contains(address))
     }
 }

@@ -4,7 +4,7 @@
 mod status;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ pub struct Stats {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeavingStats {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// `vip` or `local`.
     pub kind: String,
     /// `drained`, or `removed` from the configuration: answered for until its last conn is gone.
@@ -194,7 +194,7 @@ pub struct ServiceStats {
     /// Its name.
     pub name: String,
     /// Its VIP.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// Its L4 port.
     pub port: u16,
     /// Its protocol.
@@ -213,7 +213,7 @@ pub struct ServiceStats {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStats {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its L4 port.
     pub port: u16,
     /// Traffic.

@@ -1,6 +1,6 @@
 //! What the data plane is and knows: who it is, its ports and workers, next hops, events.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub struct DataplaneStatus {
     pub unreachable_changes: u64,
     /// VIPs and local addresses whose announcements have left since start, three times by each of their
     /// ports whose link is up, and that are still in the snapshot.
-    pub announced: Vec<Ipv4Addr>,
+    pub announced: Vec<IpAddr>,
     /// Ports, in the order of the file.
     pub ports: Vec<PortStatus>,
     /// Workers, in order.
@@ -128,7 +128,7 @@ pub struct WorkerStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourStatus {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its MAC address, when known.
     pub mac: Option<String>,
     /// Name of the port behind which it is.
@@ -143,11 +143,11 @@ pub struct NeighbourStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnreachableBackend {
     /// The backend's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The next hop towards it, itself or a gateway, which does not answer ARP. Absent when no route
     /// leads to the backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_hop: Option<Ipv4Addr>,
+    pub next_hop: Option<IpAddr>,
 }
 
 /// Something that happened in the data plane, for an operator to read.

@@ -1,9 +1,9 @@
 //! The rules of backends, within their service and beside what the load balancer has itself.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::value::{check_port, is_host};
+use super::value::{check_host, check_port};
 use crate::problems::{Problem, Problems};
 use crate::service::Mode;
 use crate::snapshot::{Snapshot, SnapshotService};
@@ -13,13 +13,13 @@ pub const MAX_SERVICE_BACKENDS: usize = u16::MAX as usize;
 
 /// Addresses of the load balancer itself, to which it cannot forward.
 pub(super) struct OwnAddresses<'a> {
-    vips: HashSet<Ipv4Addr>,
-    locals: HashSet<Ipv4Addr>,
-    ports: &'a [Ipv4Addr],
+    vips: HashSet<IpAddr>,
+    locals: HashSet<IpAddr>,
+    ports: &'a [IpAddr],
 }
 
 impl<'a> OwnAddresses<'a> {
-    pub(super) fn of(snapshot: &Snapshot, ports: &'a [Ipv4Addr]) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, ports: &'a [IpAddr]) -> Self {
         OwnAddresses {
             vips: snapshot.services.iter().map(|s| s.vip).collect(),
             locals: snapshot.pools.iter().flat_map(|p| p.addresses.iter().copied()).collect(),
@@ -28,7 +28,7 @@ impl<'a> OwnAddresses<'a> {
     }
 
     /// What a backend's address should be instead, when it is one of these.
-    fn refusal(&self, address: Ipv4Addr) -> Option<&'static str> {
+    fn refusal(&self, address: IpAddr) -> Option<&'static str> {
         if self.vips.contains(&address) {
             Some("an address that is not a VIP of this load balancer")
         } else if self.locals.contains(&address) {
@@ -64,13 +64,7 @@ pub(super) fn check(
                 "each address:port once in a service",
             ));
         }
-        if !is_host(backend.address) {
-            problems.push(Problem::new(
-                format!("{path}.address"),
-                backend.address,
-                "a unicast address",
-            ));
-        }
+        check_host(problems, &format!("{path}.address"), backend.address);
         if let Some(expected) = own.refusal(backend.address) {
             problems.push(Problem::new(format!("{path}.address"), backend.address, expected));
         }

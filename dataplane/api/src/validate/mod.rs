@@ -6,7 +6,7 @@ mod pool;
 mod service;
 mod value;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::problems::{Problem, Problems};
 use crate::snapshot::{MAX_GENERATION, Snapshot};
@@ -14,11 +14,11 @@ use crate::stats::Limits;
 
 pub use backend::MAX_SERVICE_BACKENDS;
 pub use pool::MAX_POOL_ADDRESSES;
-pub use value::{is_host, is_name};
+pub use value::{NOT_YET, is_host, is_name, supported};
 
 /// Everything that is wrong with a snapshot; empty when it can be applied. `port_addresses` are
 /// the data plane's own, when they are known.
-pub fn snapshot(snapshot: &Snapshot, limits: &Limits, port_addresses: &[Ipv4Addr]) -> Problems {
+pub fn snapshot(snapshot: &Snapshot, limits: &Limits, port_addresses: &[IpAddr]) -> Problems {
     let mut problems = Problems::default();
     collect(&mut problems, snapshot, limits, port_addresses);
     problems
@@ -29,7 +29,7 @@ pub fn collect(
     problems: &mut Problems,
     snapshot: &Snapshot,
     limits: &Limits,
-    port_addresses: &[Ipv4Addr],
+    port_addresses: &[IpAddr],
 ) {
     limit(problems, "services", snapshot.services.len(), limits.services);
     let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
@@ -52,12 +52,14 @@ fn limit(problems: &mut Problems, field: &str, count: usize, most: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
     use crate::service::{AdminState, HashOn, NoConn, Protocol, Refusal, Scheduler};
     use crate::service::{Mode, Pool, TIMEOUT_MS, Timeouts};
     use crate::snapshot::SnapshotBackend;
     use crate::snapshot::SnapshotService;
 
-    const PORT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const PORT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
     fn backend(address: [u8; 4], port: u16) -> SnapshotBackend {
         let (weight, state) = (100, AdminState::Up);
@@ -156,7 +158,7 @@ mod tests {
         fine(|s| s.services[0].backends[0].weight = 0);
         fine(|s| s.services[0].backends[0].weight = u16::MAX);
         fine(|s| s.services[0].backends[1].address = s.services[0].backends[0].address);
-        fine(|s| s.services[1].vip = s.services[0].vip.to_bits().wrapping_add(9).into());
+        fine(|s| s.services[1].vip = [192, 0, 2, 109].into());
         fine(|s| {
             s.services[1].vip = s.services[0].vip;
             s.services[1].protocol = Protocol::Udp;
@@ -235,10 +237,28 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_is_refused_with_not_yet() {
+        let address: IpAddr = "fd00::1".parse().unwrap();
+        expect(|s| s.services[0].vip = address, "services[web].vip", "fd00::1", NOT_YET);
+        expect(|s| s.pools[0].addresses[0] = address, "pools[main].addresses", "fd00::1", NOT_YET);
+        let mut changed = good();
+        changed.services[0].backends[0].address = address;
+        let id = changed.services[0].backends[0].id();
+        assert_eq!(
+            check(&changed)[0].to_string(),
+            format!(
+                "services[web].backends[{id}].address is fd00::1: expected an IPv4 address, as IPv6 \
+                 is not supported yet"
+            )
+        );
+    }
+
+    #[test]
     fn addresses_of_pools() {
         let field = "pools[main].addresses";
         expect(|s| s.pools[0].addresses.clear(), field, "0 addresses", "1 to 256 addresses");
-        let many = |count: u32| (0..count).map(|i| Ipv4Addr::from(0x0a09_0000 + i)).collect();
+        let many =
+            |count: u32| (0..count).map(|i| Ipv4Addr::from(0x0a09_0000 + i).into()).collect();
         expect(|s| s.pools[0].addresses = many(257), field, "257 addresses", "1 to 256 addresses");
         assert_eq!(after(|s| s.pools[0].addresses = many(256)), []);
 

@@ -1,9 +1,9 @@
 //! The rules of pools: whose addresses they may be.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::value::{check_name, escaped, is_host, quoted};
+use super::value::{check_host, check_name, escaped, quoted};
 use crate::problems::{Problem, Problems, label};
 use crate::service::Pool;
 use crate::snapshot::Snapshot;
@@ -12,11 +12,11 @@ use crate::snapshot::Snapshot;
 pub const MAX_POOL_ADDRESSES: usize = 256;
 
 /// Adds what is wrong with the pools of a snapshot.
-pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
-    let vips: HashMap<Ipv4Addr, &str> =
+pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[IpAddr]) {
+    let vips: HashMap<IpAddr, &str> =
         snapshot.services.iter().map(|s| (s.vip, s.name.as_str())).collect();
     let mut names = HashSet::new();
-    let mut owner: HashMap<Ipv4Addr, &str> = HashMap::new();
+    let mut owner: HashMap<IpAddr, &str> = HashMap::new();
     for pool in &snapshot.pools {
         let path = format!("pools[{}]", escaped(&pool.name));
         check_name(problems, &format!("{path}.name"), &pool.name);
@@ -38,9 +38,7 @@ pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses
         }
         check_drained(problems, &path, pool);
         for address in &pool.addresses {
-            if !is_host(*address) {
-                problems.push(Problem::new(&field, address, "a unicast address"));
-            }
+            check_host(problems, &field, *address);
             if let Some(service) = vips.get(address) {
                 let expected = format!(
                     "an address that is no VIP; service {} has it as its VIP",

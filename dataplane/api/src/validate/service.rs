@@ -1,17 +1,17 @@
 //! The rules of services, each by itself and beside the others.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::backend::{self, OwnAddresses};
-use super::value::{check_name, check_port, escaped, is_host, is_prime, quoted};
+use super::value::{check_host, check_name, check_port, escaped, is_prime, quoted};
 use crate::problems::{Problem, Problems, label};
 use crate::schema::range_text;
 use crate::service::{MAGLEV_SLOTS, Mode, TIMEOUT_MS, Timeouts, prime_in};
 use crate::snapshot::{Snapshot, SnapshotService};
 
 /// Adds what is wrong with the services of a snapshot, and with their backends.
-pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[Ipv4Addr]) {
+pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses: &[IpAddr]) {
     let mut names = HashSet::new();
     let mut keys: HashMap<_, &str> = HashMap::new();
     let own = OwnAddresses::of(snapshot, port_addresses);
@@ -23,9 +23,7 @@ pub(super) fn check(problems: &mut Problems, snapshot: &Snapshot, port_addresses
             let expected = "a name that no other service has";
             problems.push(Problem::new(format!("{path}.name"), quoted(&service.name), expected));
         }
-        if !is_host(service.vip) {
-            problems.push(Problem::new(format!("{path}.vip"), service.vip, "a unicast address"));
-        }
+        check_host(problems, &format!("{path}.vip"), service.vip);
         if port_addresses.contains(&service.vip) {
             let expected = "an address that no port of the data plane has";
             problems.push(Problem::new(format!("{path}.vip"), service.vip, expected));

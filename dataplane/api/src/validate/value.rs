@@ -1,6 +1,6 @@
 //! Names, addresses and numbers: each by itself.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::problems::{Problem, Problems};
 
@@ -23,10 +23,35 @@ pub(super) fn check_name(problems: &mut Problems, field: &str, name: &str) {
     }
 }
 
+/// What is expected instead of an address of a family that is not forwarded.
+pub const NOT_YET: &str = "an IPv4 address, as IPv6 is not supported yet";
+
+/// An address of the family that is forwarded: IPv4. The one place that tells.
+///
+/// # Errors
+/// What to expect instead.
+pub fn supported(address: IpAddr) -> Result<Ipv4Addr, &'static str> {
+    match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => Err(NOT_YET),
+    }
+}
+
 /// Whether an address can belong to a single host (RFC 6890).
 pub fn is_host(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
     first != 0 && first != 127 && first < 224
+}
+
+/// Adds what is wrong with the address of a host.
+pub(super) fn check_host(problems: &mut Problems, field: &str, address: IpAddr) {
+    match supported(address) {
+        Err(expected) => problems.push(Problem::new(field, address, expected)),
+        Ok(address) if !is_host(address) => {
+            problems.push(Problem::new(field, address, "a unicast address"));
+        }
+        Ok(_) => {}
+    }
 }
 
 pub(super) fn is_prime(n: u32) -> bool {

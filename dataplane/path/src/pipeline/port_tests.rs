@@ -29,7 +29,7 @@ fn dns() -> SnapshotService {
 
 fn in_pool(generation: u64, service: SnapshotService, pool: &str) -> Snapshot {
     let mut snapshot = testkit::snapshot(generation, vec![service]);
-    let spare = Pool::new("spare", vec![Ipv4Addr::new(10, 0, 255, 9)]);
+    let spare = Pool::new("spare", vec![Ipv4Addr::new(10, 0, 255, 9).into()]);
     snapshot.pools.push(spare);
     snapshot.services.iter_mut().for_each(|s| s.pool = Some(pool.to_owned()));
     snapshot
@@ -172,7 +172,7 @@ fn a_service_that_went_and_comes_back_finds_what_its_old_conns_left() {
     // Its pool gets another address, and loses it with all conns on the first one going on.
     site.end_short();
     let mut wider = in_pool(4, dns(), "lan");
-    wider.pools[0].addresses.push(Ipv4Addr::new(10, 0, 255, 2));
+    wider.pools[0].addresses.push(Ipv4Addr::new(10, 0, 255, 2).into());
     site.h.apply(&wider);
     assert_eq!(site.make(10_000).len(), 10_000);
     site.end_short();

@@ -7,7 +7,6 @@
 //! no place in the table that others need.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use sluice_api::stats::UnreachableBackend;
 use super::Resolver;
 use super::budget::{RequestBudget, WATCHED};
 use super::entry::{Place, Rank, State};
+use crate::family::{Family, V4};
 use crate::next_hop::{NextHop, Purpose};
 use crate::table::route::RouteTable;
 
@@ -74,8 +74,8 @@ impl BackendHops {
     /// The backends that cannot be sent to when these next hops do not answer, in order.
     pub fn unreachable(&self, failed: &[NextHop]) -> Vec<UnreachableBackend> {
         let at = |address: &u32, next_hop: Option<u32>| UnreachableBackend {
-            address: Ipv4Addr::from_bits(*address),
-            next_hop: next_hop.map(Ipv4Addr::from_bits),
+            address: V4::ip(*address).into(),
+            next_hop: next_hop.map(|hop| V4::ip(hop).into()),
         };
         let behind = failed.iter().flat_map(|key| {
             let places = self.hops.get(key).cloned().unwrap_or_default();

@@ -2,6 +2,8 @@
 //! same backend whichever node its packets take: XXH3 64, whose output is specified, with fixed
 //! seeds, over bytes in network order. Changing anything here moves conns in a mixed cluster.
 
+use std::net::IpAddr;
+
 use sluice_api::BackendId;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -102,10 +104,17 @@ pub(super) fn draw_seed(id: BackendId) -> u64 {
 }
 
 fn backend_hash(id: BackendId, seed: u64) -> u64 {
-    let mut key = [0; 6];
-    key[..4].copy_from_slice(&id.address.octets());
-    key[4..].copy_from_slice(&id.port.to_be_bytes());
-    xxh3_64_with_seed(&key, seed)
+    let mut key = [0; 18];
+    let mut put = |bytes: &[u8], at: usize| {
+        key[at..at + bytes.len()].copy_from_slice(bytes);
+        at + bytes.len()
+    };
+    let end = match id.address {
+        IpAddr::V4(address) => put(&address.octets(), 0),
+        IpAddr::V6(address) => put(&address.octets(), 0),
+    };
+    let end = put(&id.port.to_be_bytes(), end);
+    xxh3_64_with_seed(&key[..end], seed)
 }
 
 /// Whether `n` is a prime; by trial division, some µs for the largest table.

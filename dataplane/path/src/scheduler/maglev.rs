@@ -163,6 +163,7 @@ mod tests {
     use super::super::{flow_hash, source_hash};
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     const SLOTS: u32 = 65_537;
 
@@ -276,7 +277,10 @@ mod tests {
     }
 
     fn backends_wide(weights: &[u16]) -> Vec<(BackendId, u16)> {
-        let id = |i: usize| BackendId { address: (0x0a00_0000 + i as u32).into(), port: 80 };
+        let id = |i: usize| BackendId {
+            address: Ipv4Addr::from_bits(0x0a00_0000 + i as u32).into(),
+            port: 80,
+        };
         weights.iter().enumerate().map(|(i, weight)| (id(i), *weight)).collect()
     }
 

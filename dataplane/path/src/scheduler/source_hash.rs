@@ -127,9 +127,13 @@ mod tests {
     use super::super::source_hash;
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     fn backends(weights: &[u16]) -> Vec<(BackendId, u16)> {
-        let id = |i: usize| BackendId { address: (0x0a00_0001 + i as u32).into(), port: 80 };
+        let id = |i: usize| BackendId {
+            address: Ipv4Addr::from_bits(0x0a00_0001 + i as u32).into(),
+            port: 80,
+        };
         weights.iter().enumerate().map(|(i, weight)| (id(i), *weight)).collect()
     }
 

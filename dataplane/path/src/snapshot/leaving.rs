@@ -18,6 +18,7 @@ use sluice_api::stats::LeavingStats;
 
 use super::address::Address;
 use crate::counters::Counter;
+use crate::family::V4;
 use crate::ids::WorkerId;
 use crate::table::conn::Conn;
 use crate::time::{Millis, at_or_after};
@@ -96,7 +97,7 @@ impl Leaving {
     ) -> Arc<Leaving> {
         let drained = snapshot.pools.iter().flat_map(|pool| &pool.drained);
         let drained = drained.map(|address| Leaver {
-            address: address.to_bits(),
+            address: V4::of_valid(*address),
             kind: Address::Local,
             is_removed: false,
         });
@@ -104,7 +105,7 @@ impl Leaving {
             .services
             .iter()
             .flat_map(|service| &service.backends)
-            .map(|backend| backend.address.to_bits())
+            .map(|backend| V4::of_valid(backend.address))
             .collect();
         let were_ours = were_ours.iter().map(|(address, kind)| (*address, *kind));
         let were_leaving = previous.leavers().filter(|leaver| leaver.is_removed);
@@ -168,7 +169,7 @@ impl Leaving {
     /// For people.
     pub fn stats(&self) -> Vec<LeavingStats> {
         let stats = |(number, leaver): (usize, &Leaver)| LeavingStats {
-            address: Ipv4Addr::from_bits(leaver.address),
+            address: Ipv4Addr::from_bits(leaver.address).into(),
             kind: (if leaver.kind == Address::Vip { "vip" } else { "local" }).to_owned(),
             state: (if leaver.is_removed { "removed" } else { "drained" }).to_owned(),
             conns: self.conns(number),

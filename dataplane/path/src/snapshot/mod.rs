@@ -22,6 +22,7 @@ use address::{AddressFilter, own_addresses};
 use leaving::Leaving;
 pub use service::{CompiledBackend, CompiledService, Picker};
 
+use crate::family::V4;
 use crate::flow::FlowKey;
 use crate::ids::InterfaceId;
 use crate::port_spaces::PortSpaces;
@@ -131,13 +132,13 @@ impl Compiled {
         let pools: HashMap<&str, Box<[u32]>> = snapshot
             .pools
             .iter()
-            .map(|p| (p.name.as_str(), p.open_addresses().map(|a| a.to_bits()).collect()))
+            .map(|p| (p.name.as_str(), p.open_addresses().map(V4::of_valid).collect()))
             .collect();
         let mut old: HashMap<&str, &Arc<CompiledService>, FixedState> =
             previous.order.iter().map(|s| (s.source.name.as_str(), s)).collect();
         let mut addresses = own_addresses(interfaces);
         for local in snapshot.pools.iter().flat_map(|pool| &pool.addresses) {
-            addresses.insert(local.to_bits(), Address::Local);
+            addresses.insert(V4::of_valid(*local), Address::Local);
         }
         let port_spaces = PortSpaces::new(snapshot, &previous.port_spaces);
         let mut services =
@@ -145,7 +146,7 @@ impl Compiled {
         let mut order = Vec::with_capacity(snapshot.services.len());
         let mut changed = Vec::new();
         for service in &snapshot.services {
-            addresses.insert(service.vip.to_bits(), Address::Vip);
+            addresses.insert(V4::of_valid(service.vip), Address::Vip);
             let local = service.pool.as_deref().and_then(|name| pools.get(name));
             let local = local.cloned().unwrap_or_default();
             let compiled = match old.remove(service.name.as_str()) {
@@ -160,7 +161,7 @@ impl Compiled {
                 }
             };
             order.push(Arc::clone(&compiled));
-            let key = (service.vip.to_bits(), service.port, service.protocol.number());
+            let key = (V4::of_valid(service.vip), service.port, service.protocol.number());
             services.insert(key, compiled);
         }
         Compiled {
@@ -329,7 +330,7 @@ fn backend_hops(
 
 fn hops_of(snapshot: &Snapshot, routes: &RouteTable) -> Arc<BackendHops> {
     let backends = snapshot.services.iter().flat_map(|service| &service.backends);
-    let addresses = backends.map(|backend| backend.address.to_bits());
+    let addresses = backends.map(|backend| V4::of_valid(backend.address));
     Arc::new(BackendHops::new(addresses, routes))
 }
 
@@ -356,7 +357,7 @@ fn resetting(snapshot: &Snapshot) -> HashSet<u32, FixedState> {
     let services = snapshot.services.iter().filter(resets);
     let names: HashSet<&str> = services.filter_map(|s| s.pool.as_deref()).collect();
     let pools = snapshot.pools.iter().filter(|pool| names.contains(pool.name.as_str()));
-    pools.flat_map(|pool| &pool.addresses).map(|address| address.to_bits()).collect()
+    pools.flat_map(|pool| &pool.addresses).copied().map(V4::of_valid).collect()
 }
 
 /// VIPs and local addresses that were in an earlier snapshot and are not in this one. Four bytes and

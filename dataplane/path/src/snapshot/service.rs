@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_api::{HashOn, Mode, NoConn, Refusal, Scheduler, SnapshotBackend, SnapshotService};
 
+use crate::family::V4;
 use crate::flow::FlowKey;
 use crate::port_spaces::PortSpaces;
 use crate::scheduler::{
@@ -75,7 +76,7 @@ impl CompiledService {
     ) -> Self {
         let slot = slots.service(&service.name).expect("slots were assigned for this snapshot");
         let space = |b: &SnapshotBackend| {
-            let backend = (b.address.to_bits(), b.port, service.protocol.number());
+            let backend = (V4::of_valid(b.address), b.port, service.protocol.number());
             port_spaces.of_backend(backend, &local_addresses).cloned()
         };
         let port_spaces = match service.mode {
@@ -87,7 +88,7 @@ impl CompiledService {
             .iter()
             .map(|b| CompiledBackend {
                 slot: slots.backend(&(slot, b.id())).expect("slots were assigned"),
-                address: b.address.to_bits(),
+                address: V4::of_valid(b.address),
                 port: b.port,
                 is_limited: b.max_conns.is_some(),
             })

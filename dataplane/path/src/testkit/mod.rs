@@ -102,7 +102,7 @@ pub fn service(
 ) -> SnapshotService {
     SnapshotService {
         name: name.to_owned(),
-        vip: VIP,
+        vip: VIP.into(),
         port,
         protocol,
         mode,
@@ -116,7 +116,7 @@ pub fn service(
         timeouts: Timeouts::default(),
         backends: (1..=backends)
             .map(|i| SnapshotBackend {
-                address: Ipv4Addr::from_bits(0x0a00_0100 + u32::from(i)),
+                address: Ipv4Addr::from_bits(0x0a00_0100 + u32::from(i)).into(),
                 port,
                 weight: 1,
                 max_conns: None,
@@ -132,7 +132,7 @@ pub fn snapshot(generation: u64, services: Vec<SnapshotService>) -> Snapshot {
     Snapshot {
         generation,
         services,
-        pools: vec![Pool::new("lan", vec![LOCAL])],
+        pools: vec![Pool::new("lan", vec![LOCAL.into()])],
         no_service: Refusal::default(),
     }
 }
@@ -144,7 +144,7 @@ pub fn test_limits() -> Limits {
 
 /// That a snapshot is one that the data plane takes.
 fn assert_valid(snapshot: &Snapshot) {
-    let own: Vec<Ipv4Addr> = own_addresses().into_iter().map(|(address, _)| address).collect();
+    let own: Vec<_> = own_addresses().into_iter().map(|(address, _)| address.into()).collect();
     assert_eq!(validate::snapshot(snapshot, &test_limits(), &own).into_vec(), []);
 }
 

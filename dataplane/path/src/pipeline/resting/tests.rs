@@ -267,7 +267,11 @@ fn a_client_that_comes_again_is_held_to_what_the_backend_takes() {
         let (flow, isn) = site.open(&client).unwrap();
         site.play(&client, &flow, isn, First::Backend);
         assert_eq!(site.state(&client), ConnState::Resting);
-        let at = service.backends.iter().position(|b| b.address.to_bits() == flow.dst).unwrap();
+        let at = service
+            .backends
+            .iter()
+            .position(|b| b.address == Ipv4Addr::from_bits(flow.dst))
+            .unwrap();
         change(&mut service, at);
         site.h.apply(&snapshot(2, vec![service]));
         let (again, _) = site.open(&client).unwrap();

@@ -1,6 +1,6 @@
 //! Several workers behind simulated NICs: honest ones, those that lie, and those without RSS.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use sluice_api::{DropReason, Mode, Protocol, Snapshot};
@@ -54,7 +54,7 @@ fn services() -> Snapshot {
             testkit::service("direct", 81, Protocol::Tcp, Mode::Dr, 3),
         ],
     );
-    let more = (2..=4).map(|last| Ipv4Addr::new(10, 0, 255, last));
+    let more = (2..=4).map(|last| IpAddr::from([10, 0, 255, last]));
     snapshot.pools[0].addresses.extend(more);
     snapshot
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
+use crate::family::V4;
 
 /// Backends' next hops on the one port, which has 10.0.0.0/24; others go by `GATEWAY`.
 fn backends(addresses: impl IntoIterator<Item = u32>) -> Arc<BackendHops> {
@@ -23,7 +24,7 @@ const FAR: [u32; 2] = [0xac10_0001, 0xac10_0002];
 fn unreachable(resolver: &Resolver) -> Vec<(u32, Option<u32>)> {
     let (failed, hops) = resolver.unreachable();
     let all = hops.unreachable(&failed).into_iter();
-    all.map(|b| (b.address.to_bits(), b.next_hop.map(|a| a.to_bits()))).collect()
+    all.map(|b| (V4::of_valid(b.address), b.next_hop.map(V4::of_valid))).collect()
 }
 
 fn requests(out: &[(u64, Action)], target: u32) -> Vec<u64> {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::family::Family;
 use crate::flow::FlowKey;
 use crate::frame::Frame;
 use crate::testkit::{self, *};
@@ -16,7 +17,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 255, 2);
 fn web() -> Snapshot {
     let mut snapshot =
         snapshot(1, vec![testkit::service("web", 80, Protocol::Tcp, Mode::FullNat, 1)]);
-    snapshot.pools[0].addresses.push(OTHER);
+    snapshot.pools[0].addresses.push(OTHER.into());
     snapshot
 }
 
@@ -63,7 +64,8 @@ fn count(h: &mut Harness) {
 }
 
 fn conns(h: &Harness) -> Vec<(Ipv4Addr, Option<u64>)> {
-    h.compiled.leaving.stats().iter().map(|l| (l.address, l.conns)).collect()
+    let of = |l: &LeavingStats| (V4::ip(V4::of_valid(l.address)), l.conns);
+    h.compiled.leaving.stats().iter().map(of).collect()
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn a_drained_address_keeps_its_conns_and_gets_no_new_ones() {
     assert!(on_local > 0 && on_local < 64, "both addresses are in use");
 
     let mut drained = Snapshot { generation: 2, ..web() };
-    drained.pools[0].drained = vec![LOCAL];
+    drained.pools[0].drained = vec![LOCAL.into()];
     h.apply(&drained);
     for port in 65..=128 {
         assert_eq!(send(&mut h, port, TcpFlags::SYN), OTHER);
@@ -190,8 +192,8 @@ fn an_address_is_not_fought_for() {
 
     // A backend that gets an address which was in a pool is somebody else as well.
     let mut snapshot = Snapshot { generation: 3, ..web() };
-    snapshot.pools[0].addresses = vec![LOCAL];
-    snapshot.services[0].backends[0].address = OTHER;
+    snapshot.pools[0].addresses = vec![LOCAL.into()];
+    snapshot.services[0].backends[0].address = OTHER.into();
     h.apply(&snapshot);
     assert!(is_answered(&mut h, HOST, LOCAL) && !is_answered(&mut h, HOST, OTHER));
 }
