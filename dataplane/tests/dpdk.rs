@@ -15,7 +15,7 @@ use sluice_dataplane::dpdk::{
     PortConfig, PortError, PortErrorCause, RingReceiver, RingSender, RxQueue, TxQueue, free_bulk,
     spsc,
 };
-use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_path::frame::{ChecksumStatus, Frame, NoRoom, TooShort};
 use sluice_path::table::toeplitz::{Reta, RssKey};
 
 const BURST: usize = 32;
@@ -32,6 +32,7 @@ fn wrappers_over_real_dpdk() {
     assert!(Eal::version().starts_with("DPDK "));
     let pool = Mempool::create(&eal, "test", MBUFS, 32, 2048, None).unwrap();
     lengths_stay_within_the_buffer(&pool);
+    packets_grow_and_shrink_in_front(&pool);
     exhausted_pool_gives_nothing_and_recovers(&pool);
     pools_that_cannot_be_are_refused(&eal);
     ports_that_cannot_be_are_refused(&eal, &pool);
@@ -90,6 +91,35 @@ fn lengths_stay_within_the_buffer(pool: &Mempool) {
     assert_eq!(mbuf.bytes(), [7; 3]);
     mbuf.set_len(4).unwrap();
     assert_eq!(mbuf.bytes(), [7; 4], "what was behind the tail is still there");
+}
+
+fn packets_grow_and_shrink_in_front(pool: &Mempool) {
+    const HEADROOM: usize = 128;
+    let mut mbuf = pool.alloc().unwrap();
+    mbuf.set_len(3).unwrap();
+    mbuf.bytes_mut().copy_from_slice(&[1, 2, 3]);
+    let start = mbuf.bytes().as_ptr() as usize;
+    mbuf.prepend(2).unwrap();
+    mbuf.bytes_mut()[..2].copy_from_slice(&[8, 9]);
+    assert_eq!((mbuf.bytes(), mbuf.bytes().as_ptr() as usize), (&[8, 9, 1, 2, 3][..], start - 2));
+    mbuf.strip(4).unwrap();
+    assert_eq!((mbuf.bytes(), mbuf.bytes().as_ptr() as usize), (&[3][..], start + 2));
+    assert_eq!(mbuf.strip(2), Err(TooShort));
+    assert_eq!(mbuf.strip(usize::from(u16::MAX) + 2), Err(TooShort));
+    // All headroom there is, and not a byte more.
+    assert_eq!(mbuf.prepend(HEADROOM + 3), Err(NoRoom));
+    assert_eq!(mbuf.prepend(usize::from(u16::MAX) + 2), Err(NoRoom));
+    mbuf.prepend(HEADROOM + 2).unwrap();
+    assert_eq!(mbuf.prepend(1), Err(NoRoom));
+    assert_eq!(mbuf.bytes().as_ptr() as usize, start - HEADROOM);
+    assert_eq!((mbuf.bytes().len(), mbuf.bytes()[HEADROOM + 2]), (HEADROOM + 3, 3));
+    // What is behind counts from where the packet begins.
+    mbuf.set_len(2048 + HEADROOM).unwrap();
+    assert_eq!(mbuf.set_len(2048 + HEADROOM + 1), Err(NoRoom));
+    // The next owner has all of it again.
+    drop(mbuf);
+    let mut mbuf = pool.alloc().unwrap();
+    assert_eq!((mbuf.prepend(HEADROOM), mbuf.prepend(1)), (Ok(()), Err(NoRoom)));
 }
 
 fn exhausted_pool_gives_nothing_and_recovers(pool: &Mempool) {

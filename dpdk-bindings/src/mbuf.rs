@@ -66,6 +66,8 @@ getters! {
 }
 
 setters! {
+    /// Set where the packet begins in the buffer, in bytes.
+    set_data_off: u16 = SLUICE_MBUF_DATA_OFF;
     /// Set the bytes of the packet in this segment.
     set_data_len: u16 = SLUICE_MBUF_DATA_LEN;
     /// Set the bytes of the packet in all segments.

@@ -5,7 +5,7 @@ use std::slice;
 
 use dpdk_sys::{mbuf as field, rte_mbuf};
 
-use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_path::frame::{ChecksumStatus, Frame, NoRoom, TooShort};
 
 /// A packet in one of DPDK's buffers. Dropping it gives the buffer back to its mempool.
 ///
@@ -177,6 +177,35 @@ impl Frame for Mbuf {
                 _ => Err(NoRoom),
             }
         }
+    }
+
+    #[inline]
+    fn prepend(&mut self, len: usize) -> Result<(), NoRoom> {
+        let mbuf = self.raw();
+        // SAFETY: we own a live mbuf; the packet begins no earlier than its buffer, and its length,
+        // which grows by as much, stays within it.
+        unsafe {
+            let (start, data) = (field::data_off(mbuf), field::data_len(mbuf));
+            let len = u16::try_from(len).ok().filter(|len| *len <= start).ok_or(NoRoom)?;
+            field::set_data_off(mbuf, start - len);
+            field::set_data_len(mbuf, data + len);
+            field::set_pkt_len(mbuf, field::pkt_len(mbuf) + u32::from(len));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn strip(&mut self, len: usize) -> Result<(), TooShort> {
+        let mbuf = self.raw();
+        // SAFETY: we own a live mbuf; the packet begins no later than it ended.
+        unsafe {
+            let (start, data) = (field::data_off(mbuf), field::data_len(mbuf));
+            let len = u16::try_from(len).ok().filter(|len| *len <= data).ok_or(TooShort)?;
+            field::set_data_off(mbuf, start + len);
+            field::set_data_len(mbuf, data - len);
+            field::set_pkt_len(mbuf, field::pkt_len(mbuf) - u32::from(len));
+        }
+        Ok(())
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 //! bytes on lines of their own, and dropping it costs nothing. What it held is leaked: a scenario
 //! is one short process.
 
-use sluice_path::frame::{ChecksumStatus, Frame, NoRoom};
+use sluice_path::frame::{ChecksumStatus, Frame, NoRoom, TooShort};
 use sluice_path::host_flows::KernelLane;
 use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::intrinsics::prefetch;
@@ -50,6 +50,18 @@ impl Frame for Buffer {
         Ok(())
     }
 
+    /// It has no headroom.
+    fn prepend(&mut self, len: usize) -> Result<(), NoRoom> {
+        if len == 0 { Ok(()) } else { Err(NoRoom) }
+    }
+
+    fn strip(&mut self, len: usize) -> Result<(), TooShort> {
+        let left = self.len.checked_sub(len).ok_or(TooShort)?;
+        self.lines.0.copy_within(len..self.len, 0);
+        self.len = left;
+        Ok(())
+    }
+
     #[inline(always)]
     fn ip_checksum(&self) -> ChecksumStatus {
         ChecksumStatus::Good
@@ -81,6 +93,9 @@ impl Sink<Buffer> for Lane {
     }
     fn hand_over(&mut self, worker: WorkerId, interface: InterfaceId, frame: Buffer) {
         self.handed_over.push((worker, interface, frame));
+    }
+    fn spare(&mut self) -> Option<Buffer> {
+        Buffer::all([Vec::new()]).pop()
     }
     fn to_kernel(&mut self, _interface: InterfaceId, frame: Buffer, _lane: KernelLane) {
         self.sent.push(frame);

@@ -36,6 +36,10 @@ impl Sink<Mbuf> for Lane {
     fn to_kernel(&mut self, _interface: InterfaceId, frame: Mbuf, _lane: KernelLane) {
         self.frames.push(frame);
     }
+    /// No bench has the pipeline make packets of its own.
+    fn spare(&mut self) -> Option<Mbuf> {
+        None
+    }
     #[inline(always)]
     fn transmit_all(&mut self, _interface: InterfaceId, frames: &mut Vec<Mbuf>) {
         self.frames.append(frames);

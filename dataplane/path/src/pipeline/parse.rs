@@ -184,10 +184,9 @@ fn untag<F: Frame>(frame: &mut F) {
     // The id is the lower twelve bits; a priority and the drop-eligible bit stand above it.
     let tag = bytes.get(MACS_BYTES..MACS_BYTES + TAG_BYTES);
     if matches!(tag, Some([0x81, 0x00, high, 0x00]) if high & 0x0f == 0) {
-        bytes.copy_within(MACS_BYTES + TAG_BYTES.., MACS_BYTES);
-        let len = bytes.len() - TAG_BYTES;
-        // To make it shorter there is always room.
-        let _ = frame.set_len(len);
+        bytes.copy_within(..MACS_BYTES, TAG_BYTES);
+        // It is longer than the tag.
+        let _ = frame.strip(TAG_BYTES);
     }
 }
 

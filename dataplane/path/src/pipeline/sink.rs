@@ -11,11 +11,8 @@ pub trait Sink<F> {
     fn hand_over(&mut self, worker: WorkerId, interface: InterfaceId, frame: F);
     /// To the kernel, by the exception port of an interface; on the way there it takes a place of its kind.
     fn to_kernel(&mut self, interface: InterfaceId, frame: F, lane: KernelLane);
-    /// A buffer for a packet of our own; none when there is none to spare.
-    #[inline]
-    fn spare(&mut self) -> Option<F> {
-        None
-    }
+    /// An empty frame for a packet of our own; none when there is none to spare.
+    fn spare(&mut self) -> Option<F>;
     /// Out of an interface, a whole burst.
     #[inline]
     fn transmit_all(&mut self, interface: InterfaceId, frames: &mut Vec<F>) {
