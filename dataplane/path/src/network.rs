@@ -2,10 +2,10 @@
 //! cannot be wrong come out; and how many ports there can be. Owns nothing.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use sluice_api::validate::is_host;
+use sluice_api::validate::{is_host, supported};
 
 use crate::family::{Family, V4};
 
@@ -18,6 +18,9 @@ pub enum NetworkError {
     /// Not of the form `address/length`.
     #[error("an IPv4 address, '/' and a prefix length of 0 to 32, as 10.0.0.0/8")]
     Form,
+    /// A network of a family that is not forwarded.
+    #[error("{0}")]
+    NotYet(&'static str),
     /// A network with bits set behind its prefix.
     #[error("no bits set behind the prefix length: {0}")]
     HostBits(Prefix),
@@ -176,12 +179,13 @@ impl FromStr for InterfaceAddress {
 
 fn split(text: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
     let (address, len) = text.split_once('/').ok_or(NetworkError::Form)?;
+    let ip: IpAddr = address.parse().map_err(|_| NetworkError::Form)?;
+    let address = supported(ip).map_err(NetworkError::NotYet)?;
     // `u8::from_str` takes a sign and leading zeros; a prefix length has neither.
     if len.is_empty() || len.len() > 2 || !len.bytes().all(|c| c.is_ascii_digit()) {
         return Err(NetworkError::Form);
     }
     let len: u8 = len.parse().map_err(|_| NetworkError::Form)?;
-    let address = address.parse().map_err(|_| NetworkError::Form)?;
     if len > 32 { Err(NetworkError::Form) } else { Ok((address, len)) }
 }
 

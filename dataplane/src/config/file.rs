@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use sluice_api::stats::Limits;
-use sluice_api::validate::{is_host, is_name};
+use sluice_api::validate::{is_host, is_name, supported};
 use toml::de::DeTable;
 
 use super::report::{FileProblem, Report, Section};
@@ -332,11 +332,13 @@ fn routes(report: &mut Report<'_>, file: &Section<'_>) -> Vec<RouteDraft> {
         });
         let expected = "the address of a gateway, as \"10.0.0.254\"";
         let via = section.required(report, "via", expected).and_then(|text| {
-            let via = text.parse().ok().filter(|via| is_host(*via));
-            if via.is_none() {
-                report.problem(&section.field("via"), quoted(text), expected);
-            }
-            via
+            let via = match text.parse().map(supported) {
+                Ok(Ok(via)) if is_host(via) => Ok(via),
+                Ok(Err(not_yet)) => Err(not_yet),
+                _ => Err(expected),
+            };
+            via.map_err(|expected| report.problem(&section.field("via"), quoted(text), expected))
+                .ok()
         });
         drafts.push(RouteDraft { path, destination, via });
     }

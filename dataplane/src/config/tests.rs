@@ -399,6 +399,8 @@ fn port_fields_have_rules() {
     );
     let found = replaced("\"10.0.0.1/24\"", "\"10.0.0.1\"");
     assert!(found[0].contains("is \"10.0.0.1\": expected an IPv4 address, '/' and"), "{found:?}");
+    let found = replaced("\"10.0.0.1/24\"", "\"fd00::1/64\"");
+    assert!(found[0].contains("is \"fd00::1/64\": expected an IPv4 address, as IPv6 is not"));
     let found = replaced("[\"10.0.0.1/24\"]", "[]");
     assert!(found[0].contains("addresses is []: expected at least one address"), "{found:?}");
 }
@@ -498,6 +500,11 @@ fn route_destinations_are_networks_and_unique() {
         ]
     );
     assert!(route("default", "10.0.0.2")[0].contains("expected an IPv4 address, '/' and"));
+    let not_yet = "expected an IPv4 address, as IPv6 is not supported yet";
+    let found = route("0.0.0.0/0", "fd00::1");
+    assert!(found[0].contains(&format!("via is \"fd00::1\": {not_yet}")), "{found:?}");
+    let found = route("::/0", "10.0.0.2");
+    assert!(found[0].contains(&format!("destination is \"::/0\": {not_yet}")), "{found:?}");
     let twice =
         format!("{PORTS}{0}{0}", "[[route]]\ndestination = \"0.0.0.0/0\"\nvia = \"10.0.0.2\"\n");
     assert_eq!(
