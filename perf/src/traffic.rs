@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sluice_api::Protocol;
 use sluice_path::flow::{FlowKey, WideTuple};
+use sluice_path::ids::BackendSlot;
 use sluice_path::ids::InterfaceId;
+use sluice_path::ids::ServiceSlot;
 use sluice_path::table::conn::NewWideConn;
 use sluice_path::table::conn::state::ConnState;
 use sluice_path::testkit::{self, CLIENT_PORT, PORT_MACS, Random, VIP};
@@ -83,8 +85,8 @@ pub fn wide_conn(i: u32) -> NewWideConn {
         )),
         backend_address: backend.0,
         treatment: 0,
-        service_slot: 0,
-        backend_slot: i % 4,
+        service_slot: ServiceSlot(0),
+        backend_slot: BackendSlot(i % 4),
         state: ConnState::Established,
         interface: CLIENT_PORT,
         seq: 0,

@@ -13,7 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use sluice_api::Timeouts;
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
+use sluice_path::ids::BackendSlot;
 use sluice_path::ids::InterfaceId;
+use sluice_path::ids::ServiceSlot;
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, Fins, StateTimeouts, state_timeouts};
@@ -158,8 +160,8 @@ impl Model {
             from_client,
             from_backend: (self.random.below(4) > 0).then_some(back),
             backend_address: backend,
-            service_slot: self.random.below(self.timeouts.len()) as u16,
-            backend_slot: backend & 0xff,
+            service_slot: ServiceSlot(self.random.below(self.timeouts.len()) as u16),
+            backend_slot: BackendSlot(backend & 0xff),
             state: self.random.one_of(&STATES),
             interface: InterfaceId(0),
             seq: 0,
@@ -167,7 +169,7 @@ impl Model {
     }
 
     fn deadline(&self, conn: &Expected) -> Millis {
-        let timeout = self.timeouts[usize::from(conn.new.service_slot)][conn.state as usize];
+        let timeout = self.timeouts[conn.new.service_slot.index()][conn.state as usize];
         conn.last_seen.wrapping_add(timeout)
     }
 

@@ -2,7 +2,7 @@
 //! them when somebody asks. No read-modify-write, no lock, no shared writable line (design,
 //! invariant 1).
 
-use crate::ids::PortId;
+use crate::ids::{BackendSlot, PortId, ServiceSlot};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -226,8 +226,8 @@ impl WorkerCounters {
 
     /// Counters of a service slot.
     #[inline(always)]
-    pub fn service(&self, slot: u16) -> &ServiceCounters {
-        &self.services[usize::from(slot) + PADDING]
+    pub fn service(&self, slot: ServiceSlot) -> &ServiceCounters {
+        &self.services[slot.index() + PADDING]
     }
 
     /// Counters of all service slots.
@@ -238,8 +238,8 @@ impl WorkerCounters {
 
     /// Counters of a backend slot.
     #[inline(always)]
-    pub fn backend(&self, slot: u32) -> &BackendCounters {
-        &self.backends[slot as usize]
+    pub fn backend(&self, slot: BackendSlot) -> &BackendCounters {
+        &self.backends[slot.index()]
     }
 
     /// Counters of all backend slots.

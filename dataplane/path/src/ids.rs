@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($number:ty)) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(FromBytes, IntoBytes, Immutable)]
         #[repr(transparent)]
         pub struct $name(pub $number);
 
@@ -60,4 +63,14 @@ impl InterfaceId {
     pub const fn port(self) -> PortId {
         PortId(self.0)
     }
+}
+
+id! {
+    /// The place of a service in counters, timeouts and schedulers' state.
+    ServiceSlot(u16)
+}
+
+id! {
+    /// The place of a backend of a service in counters and quotas.
+    BackendSlot(u32)
 }

@@ -10,6 +10,7 @@ use sluice_api::DropReason;
 use sluice_api::stats::{BackendStats, ServiceStats, Traffic};
 
 use crate::counters::WorkerCounters;
+use crate::ids::{BackendSlot, ServiceSlot};
 use crate::slots::{Freed, Slots};
 use crate::snapshot::Compiled;
 
@@ -26,11 +27,11 @@ pub struct Ledger {
 pub struct Books {
     workers: Vec<Arc<WorkerCounters>>,
     /// What each backend slot's counters stood at when its owner got it.
-    base: HashMap<u32, Traffic>,
+    base: HashMap<BackendSlot, Traffic>,
     /// Traffic of a service slot's backends that are gone.
-    gone: HashMap<u16, Traffic>,
+    gone: HashMap<ServiceSlot, Traffic>,
     /// Backend slots that are in no snapshot any more and not free yet, with their service slots.
-    retired: HashMap<u32, u16>,
+    retired: HashMap<BackendSlot, ServiceSlot>,
 }
 
 fn minus(a: Traffic, b: Traffic) -> Traffic {
@@ -45,25 +46,25 @@ fn minus(a: Traffic, b: Traffic) -> Traffic {
 }
 
 /// Conns on a backend slot, over all workers.
-pub fn conns(workers: &[Arc<WorkerCounters>], slot: u32) -> u64 {
+pub fn conns(workers: &[Arc<WorkerCounters>], slot: BackendSlot) -> u64 {
     workers.iter().map(|w| w.backend(slot).conns.get()).sum()
 }
 
 /// Conns that refer to a backend slot, over all workers: those that rest are among them.
-pub fn references(workers: &[Arc<WorkerCounters>], slot: u32) -> u64 {
+pub fn references(workers: &[Arc<WorkerCounters>], slot: BackendSlot) -> u64 {
     let resting: u64 = workers.iter().map(|w| w.backend(slot).resting.get()).sum();
     conns(workers, slot) + resting
 }
 
 impl Books {
-    fn raw(&self, slot: u32) -> Traffic {
+    fn raw(&self, slot: BackendSlot) -> Traffic {
         let mut sum = Traffic::default();
         self.workers.iter().for_each(|w| sum += w.backend(slot).read());
         sum
     }
 
     /// Traffic of the owner of a backend slot.
-    fn backend(&self, slot: u32) -> Traffic {
+    fn backend(&self, slot: BackendSlot) -> Traffic {
         minus(self.raw(slot), self.base.get(&slot).copied().unwrap_or_default())
     }
 
@@ -118,14 +119,15 @@ impl Ledger {
     }
 
     /// Conns on a backend slot, over all workers.
-    pub fn conns(&self, slot: u32) -> u64 {
+    pub fn conns(&self, slot: BackendSlot) -> u64 {
         conns(&self.books.workers, slot)
     }
 
     /// Go by another snapshot.
     pub fn adopt(&mut self, compiled: &Compiled) {
         let retired = compiled.retired_backends().iter();
-        let retired: HashMap<u32, u16> = retired.map(|(service, slot)| (*slot, *service)).collect();
+        let retired: HashMap<BackendSlot, ServiceSlot> =
+            retired.map(|(service, slot)| (*slot, *service)).collect();
         if retired != self.books.retired {
             Arc::make_mut(&mut self.books).retired = retired;
         }

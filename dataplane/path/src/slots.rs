@@ -10,10 +10,11 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 use sluice_api::{BackendId, Problem, Snapshot};
 
+use crate::ids::{BackendSlot, ServiceSlot};
 use crate::table::conn::state::{STATES, StateTimeouts, state_timeouts};
 
 /// Key of a backend: its service's slot, and its identity there.
-pub type BackendKey = (u16, BackendId);
+pub type BackendKey = (ServiceSlot, BackendId);
 
 /// Who holds which slot.
 struct Registry<K> {
@@ -81,14 +82,14 @@ pub enum Freed {
     /// A backend's, and the slot of the service it was part of.
     Backend {
         /// Slot of the service.
-        service: u16,
+        service: ServiceSlot,
         /// Slot of the backend.
-        slot: u32,
+        slot: BackendSlot,
     },
     /// A service's.
     Service {
         /// Slot of the service.
-        slot: u16,
+        slot: ServiceSlot,
     },
 }
 
@@ -152,7 +153,7 @@ impl Slots {
                 None => s.backends.len(),
                 Some(slot) => {
                     let keys: Vec<BackendKey> =
-                        s.backends.iter().map(|b| (slot as u16, b.id())).collect();
+                        s.backends.iter().map(|b| (ServiceSlot(slot as u16), b.id())).collect();
                     self.backends.newcomers(keys.iter())
                 }
             })
@@ -164,9 +165,9 @@ impl Slots {
         let backends = snapshot.services.iter().map(|s| s.backends.len()).sum();
         let mut wanted = HashSet::with_capacity_and_hasher(backends, RandomState::default());
         for service in &snapshot.services {
-            let slot = self.services.claim(&service.name) as u16;
+            let slot = ServiceSlot(self.services.claim(&service.name) as u16);
             let timeouts = state_timeouts(&service.timeouts);
-            let old = std::mem::replace(&mut self.timeouts[slot as usize], timeouts);
+            let old = std::mem::replace(&mut self.timeouts[slot.index()], timeouts);
             if old.iter().zip(&timeouts).any(|(old, new)| new < old) {
                 self.shortened += 1;
             }
@@ -184,13 +185,13 @@ impl Slots {
     }
 
     /// Slot of a service in the snapshot.
-    pub fn service(&self, name: &str) -> Option<u16> {
-        self.services.slots.get(name).map(|slot| *slot as u16)
+    pub fn service(&self, name: &str) -> Option<ServiceSlot> {
+        self.services.slots.get(name).map(|slot| ServiceSlot(*slot as u16))
     }
 
     /// Slot of a backend in the snapshot.
-    pub fn backend(&self, key: &BackendKey) -> Option<u32> {
-        self.backends.slots.get(key).copied()
+    pub fn backend(&self, key: &BackendKey) -> Option<BackendSlot> {
+        self.backends.slots.get(key).map(|slot| BackendSlot(*slot))
     }
 
     /// Goes up when a timeout of a slot is shortened: its conns' timers are to be looked at, those of a
@@ -207,15 +208,15 @@ impl Slots {
     /// Free retired slots without conns; `conns` tells how many a backend slot has, `freed` hears
     /// of each slot that is free now. Call when every worker forwards by a snapshot that no longer
     /// has them.
-    pub fn reclaim(&mut self, conns: impl Fn(u32) -> u64, mut freed: impl FnMut(Freed)) {
+    pub fn reclaim(&mut self, conns: impl Fn(BackendSlot) -> u64, mut freed: impl FnMut(Freed)) {
         self.backends.reclaim(
-            |_, slot| conns(slot) == 0,
-            |key, slot| freed(Freed::Backend { service: key.0, slot }),
+            |_, slot| conns(BackendSlot(slot)) == 0,
+            |key, slot| freed(Freed::Backend { service: key.0, slot: BackendSlot(slot) }),
         );
         let backends = &self.backends;
         self.services.reclaim(
-            |_, slot| !backends.retired.keys().any(|(service, _)| u32::from(*service) == slot),
-            |_, slot| freed(Freed::Service { slot: slot as u16 }),
+            |_, slot| !backends.retired.keys().any(|(service, _)| u32::from(service.0) == slot),
+            |_, slot| freed(Freed::Service { slot: ServiceSlot(slot as u16) }),
         );
     }
 
@@ -225,14 +226,14 @@ impl Slots {
     }
 
     /// Backends that are no longer in the snapshot: service slot and backend slot.
-    pub fn retired_backends(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
-        self.backends.retired.iter().map(|(key, slot)| (key.0, *slot))
+    pub fn retired_backends(&self) -> impl Iterator<Item = (ServiceSlot, BackendSlot)> + '_ {
+        self.backends.retired.iter().map(|(key, slot)| (key.0, BackendSlot(*slot)))
     }
 
     /// All backends that hold slots, retired ones included: service slot and backend slot.
-    pub fn all_backends(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+    pub fn all_backends(&self) -> impl Iterator<Item = (ServiceSlot, BackendSlot)> + '_ {
         let retired = self.backends.retired.iter();
-        self.backends.slots.iter().chain(retired).map(|(key, slot)| (key.0, *slot))
+        self.backends.slots.iter().chain(retired).map(|(key, slot)| (key.0, BackendSlot(*slot)))
     }
 
     /// How many services and backends hold slots, retired ones included, and how many slots there

@@ -3,6 +3,8 @@
 use std::hint::black_box;
 
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
+use sluice_path::ids::BackendSlot;
+use sluice_path::ids::ServiceSlot;
 use sluice_path::ids::{InterfaceId, WorkerId};
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
@@ -40,8 +42,8 @@ fn conn(i: u32) -> NewConn {
         from_client: from_client(i),
         from_backend: Some(back),
         backend_address,
-        service_slot: 0,
-        backend_slot: i % 4,
+        service_slot: ServiceSlot(0),
+        backend_slot: BackendSlot(i % 4),
         state: ConnState::Established,
         interface: InterfaceId(0),
         seq: 0,

@@ -83,7 +83,7 @@ impl Chooser {
             Picker::Maglev(table, hash_on) => {
                 table.lookup(CompiledService::maglev_hash(*hash_on, key)).map(usize::from)
             }
-            Picker::Wrr(table) => self.wrr[service.slot as usize].pick(table).map(usize::from),
+            Picker::Wrr(table) => self.wrr[service.slot.index()].pick(table).map(usize::from),
             Picker::Wlc(sampler) => {
                 self.least.pick(service, sampler.as_ref(), &self.view, counters, |_| true)
             }
@@ -105,14 +105,14 @@ impl Chooser {
             return Err(DropReason::ServiceLimit);
         }
         let now = Full { generation: config.generation, epoch: self.view.epoch(), conns };
-        if conns > 0 && self.full[service.slot as usize] == now {
+        if conns > 0 && self.full[service.slot.index()] == now {
             return Err(DropReason::BackendLimit);
         }
         match self.pick_with_room(service, key, counters) {
             Some(index) => Ok(index),
             None if service.weights.iter().all(|weight| *weight == 0) => Err(DropReason::NoBackend),
             None => {
-                self.full[service.slot as usize] = now;
+                self.full[service.slot.index()] = now;
                 Err(DropReason::BackendLimit)
             }
         }
@@ -133,7 +133,7 @@ impl Chooser {
                 return least.pick(service, sampler.as_ref(), view, counters, room);
             }
             Picker::Wrr(table) => {
-                let wrr = &mut wrr[service.slot as usize];
+                let wrr = &mut wrr[service.slot.index()];
                 let next = wrr.pick_where(table, |index| room(usize::from(index)));
                 (next, wrr.seed())
             }

@@ -256,7 +256,7 @@ fn send<F: Frame>(
 ) -> Option<()> {
     let direction = meta.conn.direction();
     let next_hop = ready(next_hops, line.next_hops[direction], now)?;
-    let counters = counters.get(line.backend_slot() as usize)?;
+    let counters = counters.get(line.backend_slot().index())?;
     let head: &mut [u8; FLOW_HEAD_BYTES] = frame.bytes_mut().first_chunk_mut()?;
     if look == Look::First
         && meta.tuple.protocol == PROTO_TCP

@@ -2,6 +2,7 @@
 //! behind keeps nobody out (the fate of the oldest: RFC 4987, 3.4).
 
 use super::shared::{Context, Shared};
+use crate::ids::{BackendSlot, ServiceSlot};
 use crate::table::conn::half_open::HalfOpen;
 
 /// Remove the oldest half-open conn, of a service and towards a backend when these are given; false
@@ -10,8 +11,8 @@ use crate::table::conn::half_open::HalfOpen;
 #[inline(never)]
 pub fn give_way(
     half_open: &mut HalfOpen,
-    service: Option<u16>,
-    backend: Option<u32>,
+    service: Option<ServiceSlot>,
+    backend: Option<BackendSlot>,
     shared: &mut Shared,
     cx: Context,
 ) -> bool {

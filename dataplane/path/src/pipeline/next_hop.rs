@@ -86,7 +86,7 @@ impl NextHops {
     /// Note the next hop towards the backend in a new conn, if its last conn tells.
     #[inline(always)]
     pub fn note(&self, conns: &mut ConnTable, conn: ConnRef, new: &NewConn) {
-        let last = self.last_hops[new.backend_slot as usize];
+        let last = self.last_hops[new.backend_slot.index()];
         if last.towards == new.backend_address {
             conns.get_mut(conn).next_hops[0] = last.note;
         }
@@ -176,7 +176,7 @@ impl NextHops {
         let found = found.map_err(|_| DropReason::NeighbourTableFull)?;
         conn.next_hops[direction] = found;
         if direction == 0 {
-            self.last_hops[conn.backend_slot() as usize] = LastHop { towards, note: found };
+            self.last_hops[conn.backend_slot().index()] = LastHop { towards, note: found };
         }
         counters.neighbours.set(self.neighbours.len() as u64);
         self.neighbours.current(found).ok_or(DropReason::NeighbourTableFull)

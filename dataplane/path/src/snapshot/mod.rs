@@ -24,7 +24,7 @@ pub use service::{CompiledBackend, CompiledService, Picker};
 
 use crate::family::V4;
 use crate::flow::FlowKey;
-use crate::ids::InterfaceId;
+use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
 use crate::port_spaces::PortSpaces;
 use crate::resolver::BackendHops;
 use crate::slots::Slots;
@@ -57,9 +57,9 @@ pub struct Compiled {
     /// Of these, by their places: those that the snapshot before did not have, or had otherwise.
     changed: Box<[u32]>,
     /// Slots of services that the snapshot before had and this one has not.
-    left: Box<[u16]>,
+    left: Box<[ServiceSlot]>,
     /// Backends that are in no snapshot any more and still have conns: service slot and backend slot.
-    retired_backends: Box<[(u16, u32)]>,
+    retired_backends: Box<[(ServiceSlot, BackendSlot)]>,
     pools: Box<[Pool]>,
     addresses: HashMap<u32, Address, FixedState>,
     /// Addresses that were ours and are not any more: their conns go on.
@@ -224,13 +224,13 @@ impl Compiled {
     }
 
     /// Slots of services that the snapshot before had and this one has not.
-    pub fn left(&self) -> &[u16] {
+    pub fn left(&self) -> &[ServiceSlot] {
         &self.left
     }
 
     /// Backends that were removed and still had conns when this was compiled: service slot and backend
     /// slot.
-    pub fn retired_backends(&self) -> &[(u16, u32)] {
+    pub fn retired_backends(&self) -> &[(ServiceSlot, BackendSlot)] {
         &self.retired_backends
     }
 
@@ -259,9 +259,9 @@ impl Compiled {
 
     /// Whether a backend can serve nobody any more: unhealthy, down, or removed.
     #[inline]
-    pub fn is_gone(&self, backend_slot: u32) -> bool {
-        let word = self.gone.get(backend_slot as usize / 64).copied().unwrap_or_default();
-        word >> (backend_slot % 64) & 1 != 0
+    pub fn is_gone(&self, backend_slot: BackendSlot) -> bool {
+        let word = self.gone.get(backend_slot.index() / 64).copied().unwrap_or_default();
+        word >> (backend_slot.0 % 64) & 1 != 0
     }
 
     /// The service of a packet from a client.
@@ -344,7 +344,7 @@ fn gone(services: &[Arc<CompiledService>], slots: &Slots) -> Box<[u64]> {
         backends.filter(move |(source, _)| is_dead(source)).map(|(_, compiled)| compiled.slot)
     });
     for slot in dead.chain(slots.retired_backends().map(|(_, slot)| slot)) {
-        bits[slot as usize / 64] |= 1 << (slot % 64);
+        bits[slot.index() / 64] |= 1 << (slot.0 % 64);
     }
     bits.into()
 }

@@ -7,6 +7,7 @@ use sluice_api::{HashOn, Mode, NoConn, Refusal, Scheduler, SnapshotBackend, Snap
 
 use crate::family::V4;
 use crate::flow::FlowKey;
+use crate::ids::{BackendSlot, ServiceSlot};
 use crate::port_spaces::PortSpaces;
 use crate::scheduler::{
     MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
@@ -18,7 +19,7 @@ use crate::table::port_space::PortSpace;
 #[derive(Clone, Copy, Debug)]
 pub struct CompiledBackend {
     /// Slot of its counters.
-    pub slot: u32,
+    pub slot: BackendSlot,
     /// Its address, in host order.
     pub address: u32,
     /// Its L4 port.
@@ -43,7 +44,7 @@ pub enum Picker {
 /// A service as a new conn needs it.
 pub struct CompiledService {
     /// Slot of its timeouts and scheduler state.
-    pub slot: u16,
+    pub slot: ServiceSlot,
     /// How packets reach its backends.
     pub mode: Mode,
     /// How a new conn chooses its backend.
@@ -130,7 +131,7 @@ impl CompiledService {
     }
 
     /// Whether the backend with this slot takes new conns.
-    pub fn takes_new_conns(&self, backend_slot: u32) -> bool {
+    pub fn takes_new_conns(&self, backend_slot: BackendSlot) -> bool {
         self.backends.iter().zip(&self.weights).any(|(b, w)| b.slot == backend_slot && *w > 0)
     }
 

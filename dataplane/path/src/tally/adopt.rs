@@ -8,6 +8,7 @@ use sluice_api::Scheduler;
 use super::{
     BackendTally, Division, Known, Limit, ServiceTally, Tally, publish_backend, publish_service,
 };
+use crate::ids::BackendSlot;
 use crate::snapshot::{Compiled, CompiledService};
 
 impl Tally {
@@ -64,7 +65,7 @@ impl Tally {
         let reads = self.views.len() > 1 && source.scheduler == Scheduler::Wlc;
         let limit = source.max_conns.map(|limit| {
             self.read_service(slot);
-            let is_new = !self.used_services[usize::from(slot)];
+            let is_new = !self.used_services[slot.index()];
             change.apply(old.service.take(), limit, is_new, &self.own)
         });
         if let Some(limit) = &limit {
@@ -75,20 +76,20 @@ impl Tally {
             let slot = compiled.slot;
             let limit = backend.max_conns.map(|limit| {
                 self.read_backend(slot);
-                let is_new = !self.used_backends[slot as usize];
+                let is_new = !self.used_backends[slot.index()];
                 change.apply(old.backends.remove(&slot), limit, is_new, &self.own)
             });
             if let Some(limit) = &limit {
                 publish_backend(&self.views, slot, limit);
             }
-            self.used_backends[slot as usize] = true;
+            self.used_backends[slot.index()] = true;
             if reads || limit.is_some() {
                 backends.push(BackendTally { slot, limit });
             }
         }
-        self.used_services[usize::from(slot)] = true;
+        self.used_services[slot.index()] = true;
         if limit.is_some() || !backends.is_empty() {
-            self.places[usize::from(slot)] = self.services.len() as u32;
+            self.places[slot.index()] = self.services.len() as u32;
             self.services.push(ServiceTally { slot, limit, reads, backends });
         }
     }
@@ -105,7 +106,7 @@ pub struct Adoption {
 #[derive(Default)]
 struct Limits {
     service: Option<Limit>,
-    backends: HashMap<u32, Limit>,
+    backends: HashMap<BackendSlot, Limit>,
 }
 
 impl Limits {

@@ -17,6 +17,7 @@ pub use quota::Division;
 pub use view::{Reading, WorkerView};
 
 use crate::counters::WorkerCounters;
+use crate::ids::{BackendSlot, ServiceSlot};
 use crate::slots::Freed;
 
 /// Time between two passes, in ms.
@@ -38,12 +39,12 @@ struct Limit {
 }
 
 struct BackendTally {
-    slot: u32,
+    slot: BackendSlot,
     limit: Option<Limit>,
 }
 
 struct ServiceTally {
-    slot: u16,
+    slot: ServiceSlot,
     limit: Option<Limit>,
     /// Whether its scheduler wants to know of the other workers' conns.
     reads: bool,
@@ -102,14 +103,14 @@ impl Tally {
     }
 
     /// Look at a service no longer.
-    fn forget(&mut self, slot: u16) -> Option<ServiceTally> {
-        let place = std::mem::replace(&mut self.places[usize::from(slot)], NOWHERE) as usize;
+    fn forget(&mut self, slot: ServiceSlot) -> Option<ServiceTally> {
+        let place = std::mem::replace(&mut self.places[slot.index()], NOWHERE) as usize;
         if place == NOWHERE as usize {
             return None;
         }
         let service = self.services.swap_remove(place);
         if let Some(moved) = self.services.get(place) {
-            self.places[usize::from(moved.slot)] = place as u32;
+            self.places[moved.slot.index()] = place as u32;
         }
         if self.next.0 == place || self.next.0 >= self.services.len() {
             // Another one, or none, is where the next pass would begin in the middle.
@@ -127,10 +128,10 @@ impl Tally {
     pub fn release(&mut self, freed: Freed) {
         match freed {
             Freed::Backend { slot, .. } => {
-                self.used_backends[slot as usize] = false;
+                self.used_backends[slot.index()] = false;
                 self.views.iter().for_each(|view| view.set_reading(slot, Reading::default()));
             }
-            Freed::Service { slot } => self.used_services[usize::from(slot)] = false,
+            Freed::Service { slot } => self.used_services[slot.index()] = false,
         }
     }
 
@@ -232,7 +233,7 @@ impl Tally {
         self.views.iter().for_each(|view| view.set_epoch(self.epoch));
     }
 
-    fn read_service(&mut self, slot: u16) {
+    fn read_service(&mut self, slot: ServiceSlot) {
         for (worker, counters) in self.counters.iter().enumerate() {
             let counters = counters.service(slot);
             self.own[worker] = counters.conns.get() as u32;
@@ -240,7 +241,7 @@ impl Tally {
         }
     }
 
-    fn read_backend(&mut self, slot: u32) {
+    fn read_backend(&mut self, slot: BackendSlot) {
         for (worker, counters) in self.counters.iter().enumerate() {
             let counters = counters.backend(slot);
             self.own[worker] = counters.conns.get() as u32;
@@ -249,7 +250,7 @@ impl Tally {
     }
 
     /// Tell every worker how the conns just read are divided.
-    fn publish_reading(&self, slot: u32) {
+    fn publish_reading(&self, slot: BackendSlot) {
         let all: u32 = self.own.iter().sum();
         for (view, own) in self.views.iter().zip(&self.own) {
             view.set_reading(slot, Reading { others: all - own, own: *own });
@@ -270,13 +271,13 @@ impl Known {
     }
 }
 
-fn publish_service(views: &[Arc<WorkerView>], slot: u16, limit: &Limit) {
+fn publish_service(views: &[Arc<WorkerView>], slot: ServiceSlot, limit: &Limit) {
     for (view, quota) in views.iter().zip(limit.division.quotas()) {
         view.set_service_quota(slot, *quota);
     }
 }
 
-fn publish_backend(views: &[Arc<WorkerView>], slot: u32, limit: &Limit) {
+fn publish_backend(views: &[Arc<WorkerView>], slot: BackendSlot, limit: &Limit) {
     for (view, quota) in views.iter().zip(limit.division.quotas()) {
         view.set_backend_quota(slot, *quota);
     }

@@ -3,6 +3,7 @@
 //! A worker reads it when it chooses a backend for a new conn, and never writes it. What belongs
 //! together is one 64-bit store, so nothing is ever seen by halves.
 
+use crate::ids::{BackendSlot, ServiceSlot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -86,20 +87,20 @@ impl WorkerView {
 
     /// The conns of a backend slot, as last read.
     #[inline(always)]
-    pub fn reading(&self, slot: u32) -> Reading {
-        Reading::from_bits(self.readings[slot as usize / 8].0[slot as usize % 8].load(Relaxed))
+    pub fn reading(&self, slot: BackendSlot) -> Reading {
+        Reading::from_bits(self.readings[slot.index() / 8].0[slot.index() % 8].load(Relaxed))
     }
 
     /// How many conns this worker may have on a backend slot.
     #[inline(always)]
-    pub fn backend_quota(&self, slot: u32) -> u32 {
-        self.backend_quotas[slot as usize / 16].0[slot as usize % 16].load(Relaxed)
+    pub fn backend_quota(&self, slot: BackendSlot) -> u32 {
+        self.backend_quotas[slot.index() / 16].0[slot.index() % 16].load(Relaxed)
     }
 
     /// How many conns this worker may have on a service slot.
     #[inline(always)]
-    pub fn service_quota(&self, slot: u16) -> u32 {
-        self.service_quotas[usize::from(slot) / 16].0[usize::from(slot) % 16].load(Relaxed)
+    pub fn service_quota(&self, slot: ServiceSlot) -> u32 {
+        self.service_quotas[slot.index() / 16].0[slot.index() % 16].load(Relaxed)
     }
 
     /// Publish an epoch: everything that was published before belongs to it. Main thread only, as
@@ -109,19 +110,19 @@ impl WorkerView {
     }
 
     /// Publish a reading, unless it is there already: a store takes the line from the worker.
-    pub(super) fn set_reading(&self, slot: u32, reading: Reading) {
-        let word = &self.readings[slot as usize / 8].0[slot as usize % 8];
+    pub(super) fn set_reading(&self, slot: BackendSlot, reading: Reading) {
+        let word = &self.readings[slot.index() / 8].0[slot.index() % 8];
         if word.load(Relaxed) != reading.bits() {
             word.store(reading.bits(), Relaxed);
         }
     }
 
-    pub(super) fn set_backend_quota(&self, slot: u32, quota: u32) {
-        self.backend_quotas[slot as usize / 16].0[slot as usize % 16].store(quota, Relaxed);
+    pub(super) fn set_backend_quota(&self, slot: BackendSlot, quota: u32) {
+        self.backend_quotas[slot.index() / 16].0[slot.index() % 16].store(quota, Relaxed);
     }
 
-    pub(super) fn set_service_quota(&self, slot: u16, quota: u32) {
-        self.service_quotas[usize::from(slot) / 16].0[usize::from(slot) % 16].store(quota, Relaxed);
+    pub(super) fn set_service_quota(&self, slot: ServiceSlot, quota: u32) {
+        self.service_quotas[slot.index() / 16].0[slot.index() % 16].store(quota, Relaxed);
     }
 }
 
@@ -147,14 +148,17 @@ mod tests {
     fn every_slot_has_its_own_place() {
         let view = WorkerView::new(40, 100);
         for slot in 0..100 {
-            view.set_reading(slot, Reading { others: slot, own: slot + 1_000 });
-            view.set_backend_quota(slot, slot + 7);
+            view.set_reading(BackendSlot(slot), Reading { others: slot, own: slot + 1_000 });
+            view.set_backend_quota(BackendSlot(slot), slot + 7);
         }
-        (0..40).for_each(|slot| view.set_service_quota(slot, u32::from(slot) + 9));
+        (0..40).for_each(|slot| view.set_service_quota(ServiceSlot(slot), u32::from(slot) + 9));
         for slot in 0..100 {
-            assert_eq!(view.reading(slot), Reading { others: slot, own: slot + 1_000 });
-            assert_eq!(view.backend_quota(slot), slot + 7);
+            assert_eq!(
+                view.reading(BackendSlot(slot)),
+                Reading { others: slot, own: slot + 1_000 }
+            );
+            assert_eq!(view.backend_quota(BackendSlot(slot)), slot + 7);
         }
-        assert!((0..40).all(|slot| view.service_quota(slot) == u32::from(slot) + 9));
+        assert!((0..40).all(|slot| view.service_quota(ServiceSlot(slot)) == u32::from(slot) + 9));
     }
 }

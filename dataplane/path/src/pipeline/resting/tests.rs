@@ -11,6 +11,7 @@ use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
 use crate::ids::InterfaceId;
+use crate::ids::ServiceSlot;
 use crate::ids::WorkerId;
 use crate::table::conn::state::ConnState;
 use crate::table::conn::wheel::SLOT_MS;
@@ -182,7 +183,7 @@ impl Site {
     fn counted(&self) -> (u64, u64, u64) {
         let slot = self.h.slots.all_backends().next().unwrap().1;
         let c = &self.h.counters;
-        (c.backend(slot).conns.get(), c.service(0).conns.get(), c.resting.get())
+        (c.backend(slot).conns.get(), c.service(ServiceSlot(0)).conns.get(), c.resting.get())
     }
 }
 

@@ -37,7 +37,7 @@ impl ConnTable {
                     break;
                 };
                 let line = self.lines.get(number).head();
-                let timeout = timeouts[line.service_slot as usize][line.state() as usize];
+                let timeout = timeouts[line.service_slot.index()][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
                 if at_or_after(now, deadline) {
                     let hashes = self.hashes(number);
@@ -91,7 +91,7 @@ impl ConnTable {
             };
             let line = self.lines.get(number).head();
             if line.is_there() {
-                let timeout = timeouts[line.service_slot as usize][line.state() as usize];
+                let timeout = timeouts[line.service_slot.index()][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
                 self.wheel.arm_sooner(&mut self.lines, number, deadline);
             }

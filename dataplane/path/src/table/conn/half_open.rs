@@ -7,6 +7,7 @@ use sluice_wire::ipv4::PROTO_TCP;
 
 use super::head::Head;
 use super::{ConnRef, ConnTable};
+use crate::ids::{BackendSlot, ServiceSlot};
 use crate::time::{Millis, at_or_after};
 
 /// How long a half-open conn is left alone after its last packet, in ms: a handshake that is under
@@ -24,11 +25,11 @@ const MOST_LINES: usize = 256;
 #[derive(Clone, Copy)]
 struct Note {
     conn: u32,
-    service_slot: u16,
+    service_slot: ServiceSlot,
 }
 
 /// A service and a backend, as far as they matter.
-type Wanted = (Option<u16>, Option<u32>);
+type Wanted = (Option<ServiceSlot>, Option<BackendSlot>);
 
 /// The notes of one worker.
 pub struct HalfOpen {
@@ -48,7 +49,7 @@ impl HalfOpen {
     pub fn new(conns: u32) -> Self {
         let size = (conns as usize / 4).max(64).next_power_of_two();
         HalfOpen {
-            ring: vec![Note { conn: 0, service_slot: 0 }; size].into(),
+            ring: vec![Note { conn: 0, service_slot: ServiceSlot(0) }; size].into(),
             first: 0,
             len: 0,
             next_look: 0,
@@ -70,7 +71,7 @@ impl HalfOpen {
     /// A half-open conn was made. When the ring is full the oldest note is forgotten: that conn has
     /// nothing to fear but its timeout.
     #[inline(always)]
-    pub fn push(&mut self, conn: ConnRef, service_slot: u16) {
+    pub fn push(&mut self, conn: ConnRef, service_slot: ServiceSlot) {
         let mask = self.ring.len() - 1;
         self.ring[(self.first + self.len) & mask] = Note { conn: conn.conn() as u32, service_slot };
         if self.len <= mask {
@@ -85,8 +86,8 @@ impl HalfOpen {
     pub fn oldest(
         &mut self,
         conns: &ConnTable,
-        service: Option<u16>,
-        backend: Option<u32>,
+        service: Option<ServiceSlot>,
+        backend: Option<BackendSlot>,
         now: Millis,
     ) -> Option<ConnRef> {
         // A flood against what is full costs a look at the clock.

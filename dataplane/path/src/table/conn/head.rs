@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::seq::Seqs;
 use super::state::{ConnState, Fins};
 use super::wheel::Link;
-use crate::ids::InterfaceId;
+use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
 use crate::network::MAX_PORTS;
 use crate::table::neighbour::NextHopRef;
 use crate::time::Millis;
@@ -25,9 +25,9 @@ pub struct Head {
     pub(super) last_seen: Millis,
     /// Next hops of packets from the client, and from the backend.
     pub next_hops: [NextHopRef; 2],
-    backend_slot: u32,
+    backend_slot: BackendSlot,
     pub(super) link: Link,
-    pub(super) service_slot: u16,
+    pub(super) service_slot: ServiceSlot,
     seqs: Seqs,
     /// IP protocol number; 0 when the conn is gone, which no packet's is.
     protocol: u8,
@@ -44,8 +44,8 @@ const _: () = assert!(std::mem::offset_of!(Head, protocol) == HEAD_BYTES - 4);
 
 /// What a head is made of.
 pub(super) struct NewHead {
-    pub backend_slot: u32,
-    pub service_slot: u16,
+    pub backend_slot: BackendSlot,
+    pub service_slot: ServiceSlot,
     pub protocol: u8,
     pub state: ConnState,
     /// The port that the client's packet came in by.
@@ -61,9 +61,9 @@ impl Head {
     pub(super) const FREE: Head = Head {
         last_seen: 0,
         next_hops: [NextHopRef::UNRESOLVED; 2],
-        backend_slot: 0,
+        backend_slot: BackendSlot(0),
         link: Link::UNARMED,
-        service_slot: 0,
+        service_slot: ServiceSlot(0),
         seqs: Seqs::UNKNOWN,
         protocol: 0,
         phase: Phase::new(ConnState::Closed, Fins::NONE),
@@ -100,13 +100,13 @@ impl Head {
 
     /// Slot of the backend's counters.
     #[inline(always)]
-    pub fn backend_slot(&self) -> u32 {
+    pub fn backend_slot(&self) -> BackendSlot {
         self.backend_slot
     }
 
     /// Slot of the service's counters and timeouts.
     #[inline(always)]
-    pub fn service_slot(&self) -> u16 {
+    pub fn service_slot(&self) -> ServiceSlot {
         self.service_slot
     }
 

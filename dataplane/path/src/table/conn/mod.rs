@@ -210,7 +210,7 @@ impl ConnTable {
         if line.phase == phase {
             return;
         }
-        let of = |state: ConnState| timeouts[line.service_slot as usize][state as usize];
+        let of = |state: ConnState| timeouts[line.service_slot.index()][state as usize];
         let sooner = of(state) < of(line.state());
         let deadline = now.wrapping_add(of(state));
         line.phase = phase;
@@ -265,7 +265,7 @@ impl ConnTable {
         let line = new.line(now);
         let memory: &mut [u64; 8] = transmute_mut!(&mut self.lines.plain[number as usize]);
         write_whole::<8>(transmute_ref!(&line), |at, word| memory[at] = word);
-        let timeout = timeouts[new.service_slot as usize][new.state as usize];
+        let timeout = timeouts[new.service_slot.index()][new.state as usize];
         self.wheel.arm(&mut self.lines, number, now.wrapping_add(timeout));
         Ok(ConnRef::from_client(number))
     }

@@ -9,7 +9,7 @@ use super::ConnRef;
 use super::head::{HEAD_BYTES, Head, NewHead};
 use super::state::ConnState;
 use crate::flow::{FlowKey, Tuple};
-use crate::ids::InterfaceId;
+use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
 use crate::time::Millis;
 
 /// What is fixed when a conn is made.
@@ -22,9 +22,9 @@ pub struct NewConn {
     /// The backend's address: where DR sends the packet.
     pub backend_address: u32,
     /// Slot of the service's timeouts.
-    pub service_slot: u16,
+    pub service_slot: ServiceSlot,
     /// Slot of the backend's counters.
-    pub backend_slot: u32,
+    pub backend_slot: BackendSlot,
     /// First state.
     pub state: ConnState,
     /// The port that the client's packet came in by.

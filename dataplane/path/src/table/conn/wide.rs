@@ -16,7 +16,7 @@ use super::line::write_whole;
 use super::state::{ConnState, StateTimeouts};
 use super::{ConnRef, ConnTable, InsertError};
 use crate::flow::WideTuple;
-use crate::ids::InterfaceId;
+use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
 use crate::time::Millis;
 
 /// What is fixed when a wide conn is made.
@@ -32,9 +32,9 @@ pub struct NewWideConn {
     /// How packets leave: what is to be done to them has this number.
     pub treatment: u8,
     /// Slot of the service's timeouts.
-    pub service_slot: u16,
+    pub service_slot: ServiceSlot,
     /// Slot of the backend's counters.
-    pub backend_slot: u32,
+    pub backend_slot: BackendSlot,
     /// First state.
     pub state: ConnState,
     /// The port that the client's packet came in by.
@@ -170,7 +170,7 @@ impl ConnTable {
         let line = new.line(now);
         let memory: &mut [u64; 16] = transmute_mut!(&mut self.lines.wide[conn.wide_number()]);
         write_whole::<16>(transmute_ref!(&line), |at, word| memory[at] = word);
-        let timeout = timeouts[new.service_slot as usize][new.state as usize];
+        let timeout = timeouts[new.service_slot.index()][new.state as usize];
         self.wheel.arm(&mut self.lines, number, now.wrapping_add(timeout));
         Ok(conn)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
-use crate::ids::InterfaceId;
+use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
 use crate::memory::Pages;
 use crate::table::conn::state::{ConnState, Fins, STATES, StateTimeouts};
 use crate::table::conn::wheel::SLOT_MS;
@@ -54,8 +54,8 @@ fn wide(flows: &Flows) -> NewWideConn {
         from_backend: flows.1,
         backend_address: Ipv4Addr::new(10, 2, 0, 7).into(),
         treatment: 3,
-        service_slot: 0,
-        backend_slot: 5,
+        service_slot: ServiceSlot(0),
+        backend_slot: BackendSlot(5),
         state: ConnState::SynSent,
         interface: InterfaceId(1),
         seq: 9,
@@ -73,8 +73,8 @@ fn plain(flows: &Flows) -> Option<NewConn> {
         from_client: plain(&flows.0)?,
         from_backend,
         backend_address: 0x0a02_0007,
-        service_slot: 0,
-        backend_slot: 5,
+        service_slot: ServiceSlot(0),
+        backend_slot: BackendSlot(5),
         state: ConnState::SynSent,
         interface: InterfaceId(1),
         seq: 9,
@@ -132,7 +132,7 @@ impl Model {
         self.now = self.now.wrapping_add(ms);
         let mut ended = Vec::new();
         self.table.expire(self.now, &TIMEOUTS, usize::MAX, |line| {
-            assert_eq!(line.head().backend_slot(), 5);
+            assert_eq!(line.head().backend_slot(), BackendSlot(5));
             ended.push(match line {
                 Line::Plain(line) => (WideTuple::from(&Tuple::from(&line.from_client())), false),
                 Line::Wide(line) => (line.from_client(), true),
@@ -251,7 +251,10 @@ fn a_line_says_what_it_was_made_of() {
     let conn = model.insert(&flows, true).unwrap();
     let line = model.table.wide(conn);
     assert_eq!((line.from_client(), line.from_backend()), flows);
-    assert_eq!((line.treatment(), line.service_slot(), line.backend_slot()), (3, 0, 5));
+    assert_eq!(
+        (line.treatment(), line.service_slot(), line.backend_slot()),
+        (3, ServiceSlot(0), BackendSlot(5))
+    );
     assert_eq!((line.state(), line.protocol()), (ConnState::SynSent, 6));
     assert!(line.sees_replies() && line.comes_by(0, InterfaceId(1)) && line.seqs().fits(0, 9));
     // Whoever holds a local port is told by its IPv4 flow.
