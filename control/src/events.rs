@@ -19,6 +19,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_api::event_limit::{EventLimits, Kept, Rate, and_before, last_of};
 use sluice_api::{BackendId, Severity};
@@ -38,7 +39,7 @@ const EACH: Rate = Rate { at_once: 20, every_ms: 10_000 };
 const KIND: Rate = Rate { at_once: 2_000, every_ms: 100 };
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Event {
     /// Grows by one with every event, and never falls when control starts anew.
     pub seq: u64,
@@ -118,7 +119,7 @@ impl Default for EventLog {
 }
 
 /// A part of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Page {
     /// Oldest first.
     pub events: Vec<Event>,

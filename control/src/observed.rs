@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_api::{AdminState, Backend, BackendId, Service, Snapshot};
 
@@ -14,7 +15,7 @@ use crate::model::State;
 use sluice_api::clock::moment;
 
 /// A backend's health, as the API shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Its checks pass.
@@ -28,7 +29,7 @@ pub enum Health {
 }
 
 /// What was observed of a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Observation {
     /// Its health.
     pub health: Health,

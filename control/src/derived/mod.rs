@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{AdminState, Backend, Mode, Pool, Service};
@@ -27,7 +28,7 @@ use crate::observed::Health;
 pub use told::Told;
 
 /// How a service fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
     /// New conns are served as desired.
@@ -140,7 +141,7 @@ impl fmt::Display for Obstacle<'_> {
 
 /// Whether a backend takes new conns, as far as is known here: whether it has `max_conns` just now,
 /// only the data plane knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Taking {
     /// Whether it does.
     pub takes_new_conns: bool,

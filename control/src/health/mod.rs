@@ -39,6 +39,7 @@ mod way;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_api::BackendId;
 use sluice_api::service::HealthCheck;
@@ -80,7 +81,7 @@ pub struct HealthChange {
 }
 
 /// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckResult {
     /// As the backend should answer.
@@ -92,7 +93,7 @@ pub enum CheckResult {
 }
 
 /// What the last check of a backend saw, whether or not that has decided anything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LastCheck {
     /// How it ended.
     pub result: CheckResult,

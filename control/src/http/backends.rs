@@ -2,15 +2,15 @@
 
 use std::str::FromStr;
 
-use axum::Router;
 use axum::extract::State as Shared;
-use axum::routing::{post, put};
+use sluice_api::service::NewWeight;
 use sluice_api::{AdminState, Backend, BackendId, Problem, read};
 
 use super::body::{Body, aside};
 use super::extract::Terms;
-use super::resource::{Answer, One, Shown, change, edited};
-use super::view::{self, BackendView};
+use super::openapi::{Api, Operation, Schemas};
+use super::resource::{Answer, One, Shown, change, edited, one};
+use super::view::{self, BackendObservation, BackendView};
 use super::{App, HttpProblem};
 use crate::model::resource::{BackendSetting, Change, Key, OfService};
 use crate::model::{ApiProblem, tag_of};
@@ -23,6 +23,8 @@ impl Shown for Backend {
     type Of = OfService;
     type Name = BackendId;
     type View<'w> = BackendView<'w>;
+    type Configured = Backend;
+    type Observed = BackendObservation;
 
     fn of(path: Vec<String>) -> OfService {
         OfService(path.into_iter().next().unwrap_or_default())
@@ -55,13 +57,18 @@ impl Shown for Backend {
 }
 
 /// Paths of backends, and of what operators set of them by itself.
-pub fn routes() -> Router<App> {
+pub fn routes() -> Api {
+    let is = |summary: &str| Operation::changes(summary, one::<Backend>).tagged();
     let below = |what: &str| format!("{}/{what}", Backend::ONE);
     edited::<Backend>()
-        .route(&below("weight"), put(set_weight))
-        .route(&below("drain"), post(drain))
-        .route(&below("up"), post(up))
-        .route(&below("down"), post(down))
+        .put(
+            &below("weight"),
+            set_weight,
+            is("Set a backend's weight").takes(Schemas::body::<NewWeight>),
+        )
+        .post(&below("drain"), drain, is("Let a backend keep its conns and take no new ones"))
+        .post(&below("up"), up, is("Let a backend take new conns"))
+        .post(&below("down"), down, is("Take a backend out of service"))
 }
 
 /// Set a backend's weight.

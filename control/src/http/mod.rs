@@ -1,26 +1,8 @@
 //! The HTTP API, under `/api/v1`. JSON in and out; every error is `application/problem+json`
 //! (RFC 9457).
 //!
-//! | path | methods |
-//! |---|---|
-//! | `/services` | GET `{"services": [..]}`, POST |
-//! | `/services/{name}` | GET, PUT, PATCH, DELETE |
-//! | `/services/{name}/backends` | GET `{"backends": [..]}`, POST |
-//! | `/services/{name}/backends/{address:port}` | GET, PUT, PATCH, DELETE |
-//! | `/services/{name}/backends/{address:port}/weight` | PUT `{"weight": N}` |
-//! | `/services/{name}/backends/{address:port}/drain`, `…/up`, `…/down` | POST, no body |
-//! | `/pools` | GET `{"pools": [..]}`, POST |
-//! | `/pools/{name}` | GET, PUT, PATCH, DELETE |
-//! | `/vips`, `/vips/{address}` | GET `{"vips": [..]}` |
-//! | `/nodes`, `/nodes/{name}` | GET `{"nodes": [..]}` |
-//! | `/stats`, `/stats/services/{name}` | GET |
-//! | `/events?since=SEQ&limit=N` | GET `{"events": [..], "last_seq": N}`: N that follow on SEQ, without it the newest |
-//! | `/ports`, `/ports/{name}` | GET |
-//! | `/status`, `/neighbours` | GET |
-//! | `/apply?dry_run=BOOL` | POST `{"pools": [..], "services": [..]}`: all or none |
-//! | `/confirm` | POST, no body: publish the state though it takes services away |
-//!
-//! `/healthz` (control is alive), `/readyz` (changes reach packets) and `/metrics` stand outside.
+//! [`routes`] lists them, each with what `/openapi.json` says of it; `/healthz` (control is alive),
+//! `/readyz` (changes reach packets), `/metrics` and that document stand outside of `/api/v1`.
 //!
 //! A change answers what became of it under `change`, and 202 when packets are not treated by it yet;
 //! `?wait_ms=N` says how long to wait for that.
@@ -39,6 +21,7 @@ mod json;
 mod metrics;
 mod nodes;
 mod observe;
+mod openapi;
 mod pools;
 mod problem_json;
 mod query;
@@ -46,6 +29,7 @@ mod resource;
 mod serve;
 mod services;
 mod state;
+mod status;
 mod view;
 mod vips;
 
@@ -53,12 +37,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{HeaderValue, Method, Uri, header};
-use axum::routing::{get, post};
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
+use serde_json::json;
 use sluice_api::Service;
+use sluice_api::stats::{ServiceStats, Stats};
 use tower_http::cors::CorsLayer;
 use tower_http::trace::TraceLayer;
 
+use crate::events::{KEPT, Page};
 use crate::manager::{Committed, Manager};
 use crate::model::ApiProblem;
 use crate::model::resource::{Change, Resource, Subject};
@@ -67,6 +53,10 @@ use crate::world::World;
 
 use extract::Terms;
 use nodes::Nodes;
+use observe::{Alive, Neighbours, Ready};
+use openapi::{Api, Document, Operation};
+use problem_json::types;
+use resource::only_change;
 use vips::Vips;
 
 pub use body::MAX_BODY;
@@ -134,31 +124,83 @@ impl App {
     }
 }
 
-/// The whole API, for those whom `guard` lets in.
-pub fn router(app: App, guard: Guard) -> Router {
-    let api = Router::new()
+/// All routes, each with what the document says of it.
+fn routes() -> Api {
+    let sequence = json!({"type": "integer", "minimum": 0});
+    let limit = json!({"type": "integer", "minimum": 1, "maximum": KEPT, "default": KEPT});
+    let reads_events = Operation::reads_a::<Page>("What happened, oldest first")
+        .parameter("since", "Only what follows on this sequence number.", sequence)
+        .parameter("limit", "At most so many.", limit);
+    let applies =
+        Operation::changes("Make pools and services be as given, all or none", state::changes)
+            .parameter("dry_run", "Only tell what would change.", json!({"type": "boolean"}))
+            .takes(state::batch);
+    let confirms =
+        Operation::changes("Publish the state though it takes services away", only_change);
+    let asks = |is: Operation| is.may_fail([&types::DATAPLANE_UNREACHABLE]);
+    let api = Api::new()
         .merge(resource::edited::<Service>())
         .merge(backends::routes())
         .merge(pools::routes())
         .merge(resource::shown::<Vips>())
         .merge(resource::shown::<Nodes>())
-        .route("/stats", get(observe::stats))
-        .route("/stats/services/{name}", get(observe::service_stats))
-        .route("/ports", get(observe::ports))
-        .route("/ports/{name}", get(observe::port))
-        .route("/events", get(observe::events))
-        .route("/status", get(observe::status))
-        .route("/apply", post(state::apply))
-        .route("/confirm", post(state::confirm))
-        .route("/neighbours", get(observe::neighbours))
-        .route("/healthz", get(observe::healthz))
-        .route("/readyz", get(observe::readyz));
-    let router = Router::new()
-        .nest("/api/v1", api)
-        .route("/healthz", get(observe::healthz))
-        .route("/readyz", get(observe::readyz))
-        .route("/metrics", get(metrics::metrics))
-        .route_layer(middleware::from_fn(query::check))
+        .get(
+            "/stats",
+            observe::stats,
+            asks(Operation::reads_a::<Stats>("All counters of the data plane")),
+        )
+        .get(
+            "/stats/services/{name}",
+            observe::service_stats,
+            asks(Operation::reads_a::<ServiceStats>("Counters of a service")),
+        )
+        .get(
+            "/ports",
+            observe::ports,
+            asks(Operation::reads("The data plane's ports", observe::all_ports)),
+        )
+        .get(
+            "/ports/{name}",
+            observe::port,
+            asks(Operation::reads("One of the data plane's ports", observe::one_port)),
+        )
+        .get("/events", observe::events, reads_events)
+        .get(
+            "/status",
+            status::status,
+            Operation::reads("How control and data plane are", status::schema),
+        )
+        .post("/apply", state::apply, applies.tagged())
+        .post("/confirm", state::confirm, confirms.tagged())
+        .get(
+            "/neighbours",
+            observe::neighbours,
+            asks(Operation::reads_a::<Neighbours>("Next hops")),
+        )
+        .merge(health());
+    let document = Operation::reads("This document", |_| json!({"type": "object"}));
+    let metrics = Operation::reads_text("Metrics for Prometheus, or as OpenMetrics", "text/plain");
+    Api::new().nest("/api/v1", api).merge(health()).get("/metrics", metrics::metrics, metrics).get(
+        "/openapi.json",
+        openapi::answer,
+        document,
+    )
+}
+
+/// What those ask who watch over control.
+fn health() -> Api {
+    let readyz = Operation::reads_a::<Ready>("Whether changes reach packets")
+        .may_fail([&types::NOT_READY, &types::DATAPLANE_UNREACHABLE]);
+    Api::new()
+        .get("/healthz", observe::healthz, Operation::reads_a::<Alive>("Control is alive"))
+        .get("/readyz", observe::readyz, readyz)
+}
+
+/// The whole API, for those whom `guard` lets in.
+pub fn router(app: App, guard: Guard) -> Router {
+    let (routes, document) = routes().into_parts();
+    let router = routes
+        .layer(Extension(Document(document.to_string().into())))
         .route_layer(middleware::from_fn(body::hold))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)

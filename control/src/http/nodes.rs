@@ -1,5 +1,6 @@
 //! `/nodes` and `/nodes/{name}`: this node, as control and its data plane tell. Read only.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_api::stats::{PortStatus, WorkerStatus};
 
@@ -19,14 +20,15 @@ pub struct NodeView<'w> {
     observed: NodeObservation<'w>,
 }
 
-#[derive(Serialize)]
-struct Configured<'w> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Node")]
+pub struct Configured<'w> {
     name: &'w str,
 }
 
 /// What runs on it.
-#[derive(Serialize)]
-struct NodeObservation<'w> {
+#[derive(Serialize, JsonSchema)]
+pub struct NodeObservation<'w> {
     /// Whether changes reach packets there.
     ready: bool,
     /// Why not.
@@ -36,13 +38,15 @@ struct NodeObservation<'w> {
     dataplane: Dataplane<'w>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NodeControl")]
 struct Control {
     version: &'static str,
 }
 
 /// The data plane, as it told last; without what it never told.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NodeDataplane")]
 struct Dataplane<'w> {
     /// Whether it answers now.
     connected: bool,
@@ -58,7 +62,7 @@ struct Dataplane<'w> {
 }
 
 /// A port in short; `/ports` has all of it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct NodePort<'w> {
     name: &'w str,
     addresses: &'w [String],
@@ -104,6 +108,8 @@ impl Shown for Nodes {
     type Of = ();
     type Name = String;
     type View<'w> = NodeView<'w>;
+    type Configured = Configured<'static>;
+    type Observed = NodeObservation<'static>;
 
     fn of(_: Vec<String>) {}
 

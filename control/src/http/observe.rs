@@ -1,18 +1,19 @@
 //! What control and the data plane tell about themselves: statistics, events, status, health.
 
-use std::process;
-
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
-use sluice_api::stats::{TableUsage, WorkerStatus};
+use sluice_api::stats::{NeighbourStatus, PortStats, PortStatus, TableUsage, WorkerStatus};
 use sluice_api::{Mode, Protocol, Service};
 
 use super::extract::{EventQuery, Segments};
 use super::json::Json;
+use super::openapi::{Schemas, without};
 use super::{App, HttpProblem};
 use crate::compose;
-use crate::derived::{Derived, ServiceState, Surroundings};
+use crate::derived::Surroundings;
 use crate::model::reach::cannot_work;
 use crate::model::{ApiProblem, Kind};
 use crate::world::{World, pending};
@@ -23,6 +24,44 @@ type Answer = Result<Response, HttpProblem>;
 const MOST_TROUBLES: usize = 100;
 /// A table this full is named in `/readyz` before it hurts, in percent.
 const WARN_PERCENT: u64 = 80;
+
+/// That control answers.
+#[derive(Serialize, JsonSchema)]
+pub struct Alive {
+    /// `alive`.
+    status: &'static str,
+}
+
+/// That changes reach packets.
+#[derive(Serialize, JsonSchema)]
+pub struct Ready {
+    /// `ready`.
+    status: &'static str,
+    /// What may be wrong all the same.
+    warnings: Vec<String>,
+}
+
+/// Next hops.
+#[derive(Serialize, JsonSchema)]
+pub struct Neighbours {
+    /// As the data plane knows them.
+    neighbours: Vec<NeighbourStatus>,
+}
+
+/// The schema of a port.
+pub fn one_port(schemas: &mut Schemas) -> Value {
+    let (mut port, mut counters) = (schemas.inline::<PortStatus>(), schemas.inline::<PortStats>());
+    without(&mut counters, "name");
+    counters["type"] = json!(["object", "null"]);
+    port["properties"]["counters"] = counters;
+    port
+}
+
+/// The schema of all ports.
+pub fn all_ports(schemas: &mut Schemas) -> Value {
+    let ports = json!({"type": "array", "items": one_port(schemas)});
+    json!({"type": "object", "properties": {"ports": ports}, "required": ["ports"]})
+}
 
 /// All counters of the data plane.
 pub async fn stats(Shared(app): Shared<App>) -> Answer {
@@ -52,7 +91,7 @@ pub async fn events(Shared(app): Shared<App>, EventQuery { since, limit }: Event
 /// All next hops of the data plane.
 pub async fn neighbours(Shared(app): Shared<App>) -> Answer {
     let neighbours = app.dataplane.neighbours().await?;
-    Ok(Json(json!({ "neighbours": neighbours })).into_response())
+    Ok(Json(Neighbours { neighbours }).into_response())
 }
 
 /// All ports of the data plane, each with its counters.
@@ -90,59 +129,9 @@ async fn described_ports(app: &App) -> Result<Vec<Value>, HttpProblem> {
     Ok(described.collect())
 }
 
-/// Who control and the data plane are, and whether they are in step.
-pub async fn status(Shared(app): Shared<App>) -> Answer {
-    // Without the data plane the rest of the answer still stands.
-    let tables = app.dataplane.stats().await.map(|s| s.tables).ok();
-    let world = app.manager.world();
-    let (state, link) = (&world.state, &world.link);
-    let known = link.status.as_ref();
-    let mut dataplane = known.map_or(Ok(json!({})), serde_json::to_value).unwrap_or_default();
-    if let Some(fields) = dataplane.as_object_mut() {
-        fields.remove("generation");
-        fields.insert("connected".into(), json!(link.connected));
-        fields.insert("error".into(), json!(link.error));
-        fields.insert("socket".into(), json!(app.dataplane.socket.display().to_string()));
-        fields.insert("generation_published".into(), json!(link.published));
-        // By all workers: what one of them has not taken over is pending.
-        fields.insert("generation_applied".into(), json!(known.map(|s| s.workers_generation)));
-        fields.insert("pending".into(), json!(known.and_then(pending)));
-        fields.insert("rejected".into(), json!(link.rejected));
-        fields.insert("tables".into(), json!(tables));
-    }
-    let backends: usize = state.services.iter().map(|s| s.backends.len()).sum();
-    let control = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": process::id(),
-        "uptime_ms": app.started.elapsed().as_millis() as u64,
-        "state_version": state.version,
-        "state_file": &*app.state_file,
-        "state_file_error": world.writes.failing,
-        "services": state.services.len(),
-        "backends": backends,
-        "pools": state.pools.len(),
-    });
-    let unready = link.unready();
-    let fares = compose::services(&world);
-    let troubled = fares.filter(|(_, derived)| derived.state != ServiceState::Serving);
-    let troubled: Vec<Value> = troubled
-        .map(|(service, Derived { state, reason, .. })| {
-            json!({ "service": service.name, "state": state, "reason": reason })
-        })
-        .collect();
-    Ok(Json(json!({
-        "ready": unready.is_none(),
-        "unready_reason": unready,
-        "not_serving": troubled,
-        "control": control,
-        "dataplane": dataplane,
-    }))
-    .into_response())
-}
-
 /// Control is alive; no more.
-pub async fn healthz() -> Json<Value> {
-    Json(json!({ "status": "alive" }))
+pub async fn healthz() -> Json<Alive> {
+    Json(Alive { status: "alive" })
 }
 
 /// Whether changes reach packets; tables that fill up are named while there is time.
@@ -168,7 +157,7 @@ pub async fn readyz(Shared(app): Shared<App>) -> Answer {
             "health checks of {count} of {checks} backends tell nothing, health stays: {reason}"
         )
     }));
-    Ok(Json(json!({ "status": "ready", "warnings": warnings })).into_response())
+    Ok(Json(Ready { status: "ready", warnings }).into_response())
 }
 
 /// Services that do not serve as desired, the worst first.

@@ -1,13 +1,12 @@
 //! `/pools` and `/pools/{name}`.
 
-use axum::Router;
 use axum::extract::State as Shared;
-use axum::routing::post;
 use sluice_api::Pool;
 
 use super::extract::{AddressPath, Terms};
-use super::resource::{Answer, Shown, change, edited};
-use super::view::{self, PoolView};
+use super::openapi::{Api, Operation};
+use super::resource::{Answer, Shown, change, edited, one};
+use super::view::{self, PoolObservation, PoolView};
 use super::{App, HttpProblem};
 use crate::model::resource::{Change, Key, PoolSetting};
 use crate::model::{state_tag, tag_of};
@@ -20,6 +19,8 @@ impl Shown for Pool {
     type Of = ();
     type Name = String;
     type View<'w> = PoolView<'w>;
+    type Configured = Pool;
+    type Observed = PoolObservation<'static>;
 
     fn of(_: Vec<String>) {}
 
@@ -43,10 +44,16 @@ impl Shown for Pool {
 }
 
 /// Paths of pools and of their addresses.
-pub fn routes() -> Router<App> {
+pub fn routes() -> Api {
+    let is = |summary: &str| Operation::changes(summary, one::<Pool>).tagged();
+    let at = "/pools/{name}/addresses/{address}";
     edited::<Pool>()
-        .route("/pools/{name}/addresses/{address}/drain", post(drain))
-        .route("/pools/{name}/addresses/{address}/up", post(up))
+        .post(
+            &format!("{at}/drain"),
+            drain,
+            is("Let an address keep its conns, but give it no new ones"),
+        )
+        .post(&format!("{at}/up"), up, is("Let new conns use an address"))
 }
 
 /// Let an address keep its conns, but give it no new ones.

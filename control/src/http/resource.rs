@@ -4,18 +4,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use axum::Router;
 use axum::extract::{FromRequestParts, State as Shared};
 use axum::http::request::Parts;
 use axum::response::Response;
-use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::body::{Body, aside};
 use super::extract::{Segments, Terms};
+use super::openapi::{Api, Operation, Schemas};
+use super::problem_json::types;
 use super::{App, HttpProblem, view};
 use crate::model::ApiProblem;
 use crate::model::resource::{Change, Holder, Key, Resource};
+use crate::publish::Outcome;
 use crate::world::World;
 use sluice_api::read::set_identity;
 
@@ -36,6 +39,10 @@ pub trait Shown: Sized + Send + Sync + 'static {
     type Name: Display + Send;
     /// It, and what was observed of it.
     type View<'w>: Serialize;
+    /// What is configured of it, for the document.
+    type Configured: JsonSchema;
+    /// What is observed of it, for the document.
+    type Observed: JsonSchema;
 
     /// The holder by the parts of a path that name it.
     fn of(path: Vec<String>) -> Self::Of;
@@ -78,15 +85,44 @@ impl<R> Edited for R where
 }
 
 /// Paths for reading.
-pub fn shown<R: Shown>() -> Router<App> {
-    Router::new().route(R::ALL, get(list::<R>)).route(R::ONE, get(read::<R>))
+pub fn shown<R: Shown>() -> Api {
+    Api::new()
+        .get(R::ALL, list::<R>, Operation::reads(&format!("All {}", R::LIST), all::<R>).tagged())
+        .get(
+            R::ONE,
+            read::<R>,
+            Operation::reads(&format!("One of the {}", R::LIST), one::<R>).tagged(),
+        )
 }
 
 /// Paths for reading and changing.
-pub fn edited<R: Edited>() -> Router<App> {
-    Router::new()
-        .route(R::ALL, get(list::<R>).post(create::<R>))
-        .route(R::ONE, get(read::<R>).put(replace::<R>).patch(patch::<R>).delete(delete::<R>))
+pub fn edited<R: Edited>() -> Api {
+    let says = |what: &str| format!("{what} {}", R::LIST);
+    let creates = Operation::creates(&says("Make one more of the"), one::<R>).tagged();
+    let replaces = Operation::changes(&says("Replace one of the"), one::<R>).tagged();
+    let patches = Operation::changes(&says("Change fields of one of the"), one::<R>).tagged();
+    let deletes = Operation::changes(&says("Delete one of the"), only_change);
+    shown::<R>()
+        .post(R::ALL, create::<R>, creates.takes(one::<R>))
+        .put(R::ONE, replace::<R>, replaces.takes(one::<R>))
+        .patch(R::ONE, patch::<R>, patches.takes_patch(Schemas::patch::<R::Configured>))
+        .delete(R::ONE, delete::<R>, deletes.may_fail([&types::POOL_IN_USE]))
+}
+
+/// One, as it is answered with and as a body.
+pub fn one<R: Shown>(schemas: &mut Schemas) -> Value {
+    schemas.resource::<R::Configured, R::Observed>()
+}
+
+fn all<R: Shown>(schemas: &mut Schemas) -> Value {
+    let list = json!({"type": "array", "items": one::<R>(schemas)});
+    json!({"type": "object", "properties": {(R::LIST): list}, "required": [R::LIST]})
+}
+
+/// What became of a change, and nothing else.
+pub fn only_change(schemas: &mut Schemas) -> Value {
+    let change = schemas.of::<Outcome>();
+    json!({"type": "object", "properties": {"change": change}, "required": ["change"]})
 }
 
 /// The holder that a path names.

@@ -4,6 +4,7 @@ use serde_json::Value;
 use sluice_api::Service;
 
 use super::resource::Shown;
+use super::view::ServiceObservation;
 use super::{HttpProblem, view};
 use crate::model::{state_tag, tag_of};
 use crate::world::World;
@@ -15,6 +16,8 @@ impl Shown for Service {
     type Of = ();
     type Name = String;
     type View<'w> = Value;
+    type Configured = Service;
+    type Observed = ServiceObservation;
 
     fn of(_: Vec<String>) {}
 

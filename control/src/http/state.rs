@@ -2,12 +2,16 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
+use sluice_api::{Pool, Service};
 
 use super::body::Body;
 use super::extract::Terms;
+use super::openapi::Schemas;
+use super::resource::{one, only_change};
 use super::{App, HttpProblem, view};
 use crate::manager::Manager;
+use crate::model::diff::Difference;
 use crate::model::{ApiProblem, Batch, state_tag};
 
 /// Let the state be published, though it takes services away from the data plane.
@@ -16,6 +20,27 @@ pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response,
     let committed = app.blocking(move |manager| manager.confirm(wanted.as_ref(), &actor)).await?;
     let done = app.done(committed, patience).await;
     view::changed(&done, state_tag(&done.world.state), json!({}))
+}
+
+/// The schema of what `/apply` takes.
+pub fn batch(schemas: &mut Schemas) -> Value {
+    let [pools, services] = [one::<Pool>(schemas), one::<Service>(schemas)];
+    let list = |of: Value| json!({"type": "array", "items": of});
+    json!({
+        "type": "object",
+        "properties": {"pools": list(pools), "services": list(services)},
+        "additionalProperties": false,
+    })
+}
+
+/// The schema of what `/apply` answers.
+pub fn changes(schemas: &mut Schemas) -> Value {
+    let mut answer = only_change(schemas);
+    let changes = schemas.of::<Vec<Difference>>();
+    answer["properties"]["changes"] = changes;
+    // Not with a dry run.
+    answer["required"] = json!(["changes"]);
+    answer
 }
 
 /// Make many resources be as they are in the body, all or none of them.

@@ -3,6 +3,7 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, IntoResponseParts, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_api::{AdminState, Backend, Pool, Service};
@@ -24,7 +25,7 @@ pub struct View<'a, R, O> {
 }
 
 /// What was observed of a backend, and what follows from that.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct BackendObservation {
     #[serde(flatten)]
     health: Observation,
@@ -36,8 +37,8 @@ pub struct BackendObservation {
 pub type BackendView<'a> = View<'a, Backend, BackendObservation>;
 
 /// What was observed of a service as a whole.
-#[derive(Serialize)]
-struct ServiceObservation {
+#[derive(Serialize, JsonSchema)]
+pub struct ServiceObservation {
     /// How it fares.
     state: ServiceState,
     /// Why it is not serving.
@@ -51,7 +52,7 @@ struct ServiceObservation {
 }
 
 /// What is known of a pool beside its definition.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct PoolObservation<'a> {
     /// Names of the services that use it.
     used_by: Vec<&'a str>,

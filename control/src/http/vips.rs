@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_api::Problem;
 
@@ -24,15 +25,16 @@ pub struct VipView<'w> {
 }
 
 /// What services say of it.
-#[derive(Serialize)]
-struct Configured<'w> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Vip")]
+pub struct Configured<'w> {
     address: IpAddr,
     services: Vec<&'w str>,
 }
 
 /// How it fares on this node.
-#[derive(Serialize)]
-struct VipObservation {
+#[derive(Serialize, JsonSchema)]
+pub struct VipObservation {
     state: ServiceState,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -55,6 +57,8 @@ impl Shown for Vips {
     type Of = ();
     type Name = IpAddr;
     type View<'w> = VipView<'w>;
+    type Configured = Configured<'static>;
+    type Observed = VipObservation;
 
     fn of(_: Vec<String>) {}
 

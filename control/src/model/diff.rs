@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_api::FieldChange;
@@ -11,7 +12,7 @@ use sluice_api::FieldChange;
 use super::State;
 
 /// A resource that is not the same in both states, or is of interest all the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     /// `pool` or `service`.
     pub kind: &'static str,
@@ -25,7 +26,7 @@ pub struct Difference {
 }
 
 /// What happened to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     /// It was not there before.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -13,7 +14,7 @@ use crate::world::{Link, World, pending};
 pub const DEFAULT_WAIT: Duration = Duration::from_millis(2_000);
 
 /// What became of a change, as `change` in the API's answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Outcome {
     /// Which of the two.
     pub outcome: Fate,
@@ -35,7 +36,7 @@ impl Outcome {
 }
 
 /// Whether packets are treated by a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// All workers of the data plane forward by it.

@@ -1,10 +1,22 @@
 //! How much an event matters, in both processes: by its kind, in one table.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How much an event matters to whoever is on duty.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One thing that is wrong: which field, what it holds, what would be accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// Path of the field, as `services[web].backends[10.0.0.1:80].weight`.
     pub field: String,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::service::Protocol;
@@ -17,7 +18,7 @@ pub use status::{
 };
 
 /// All counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// As in [`DataplaneStatus`].
     pub boot_id: u64,
@@ -48,7 +49,7 @@ pub struct Stats {
 }
 
 /// An address that no new conn uses and running ones may.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeavingStats {
     /// The address.
     pub address: IpAddr,
@@ -63,7 +64,7 @@ pub struct LeavingStats {
 
 /// How the main thread comes round: it answers control, resolves next hops and moves packets to and from
 /// the kernel, so whatever holds it up holds those up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MainThreadStats {
     /// Rounds.
     pub rounds: u64,
@@ -76,7 +77,7 @@ pub struct MainThreadStats {
 }
 
 /// Counters of a worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStats {
     /// Its number.
     pub worker: u16,
@@ -120,7 +121,7 @@ pub struct WorkerStats {
 }
 
 /// Counters of a port, as its driver keeps them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PortStats {
     /// Name from the file.
     pub name: String,
@@ -150,7 +151,7 @@ pub struct PortStats {
 }
 
 /// Counters of a port's receive queue, as the worker with its number keeps them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueStats {
     /// Its number, and that of the worker that polls it.
     pub queue: u16,
@@ -161,7 +162,7 @@ pub struct QueueStats {
 }
 
 /// Traffic in both directions. `in` is from clients, `out` is towards them; DR sees no `out`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Packets from clients.
     pub packets_in: u64,
@@ -189,7 +190,7 @@ impl std::ops::AddAssign for Traffic {
 }
 
 /// Counters of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceStats {
     /// Its name.
     pub name: String,
@@ -210,7 +211,7 @@ pub struct ServiceStats {
 }
 
 /// Counters of a backend within its service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendStats {
     /// Its address.
     pub address: IpAddr,
@@ -225,7 +226,7 @@ pub struct BackendStats {
 }
 
 /// What became of a pool's local ports.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolStats {
     /// Its name.
     pub name: String,
@@ -236,7 +237,7 @@ pub struct PoolStats {
 }
 
 /// Fill of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableUsage {
     /// `conns`, `neighbours`, `services`, `backends`, or `local_ports/POOL`.
     pub table: String,

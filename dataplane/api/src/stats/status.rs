@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Severity;
 
 /// Who the data plane is and what it took at start-up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DataplaneStatus {
     /// Version of the program.
     pub version: String,
@@ -41,7 +42,7 @@ pub struct DataplaneStatus {
 }
 
 /// A time in which some worker, or the main thread, did not come round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Doubt {
     /// How long ago it began, in ms.
     pub began_ms: u64,
@@ -50,7 +51,7 @@ pub struct Doubt {
 }
 
 /// Table sizes: fixed at start-up, all in entries over the whole process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Conns (1,024 to 200,000,000).
@@ -70,7 +71,7 @@ impl Default for Limits {
 }
 
 /// A port as it was brought up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PortStatus {
     /// Name from the file.
@@ -111,7 +112,7 @@ pub struct PortStatus {
 }
 
 /// A worker as it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStatus {
     /// Its number, from 0.
     pub worker: u16,
@@ -125,7 +126,7 @@ pub struct WorkerStatus {
 }
 
 /// A next hop as the data plane knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NeighbourStatus {
     /// Its address.
     pub address: IpAddr,
@@ -140,7 +141,9 @@ pub struct NeighbourStatus {
 }
 
 /// A backend that the data plane cannot send to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct UnreachableBackend {
     /// The backend's address.
     pub address: IpAddr,
@@ -151,7 +154,7 @@ pub struct UnreachableBackend {
 }
 
 /// Something that happened in the data plane, for an operator to read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DataplaneEvent {
     /// Grows by one with every event since start.
     pub seq: u64,

@@ -1,6 +1,8 @@
 //! Every error as `application/problem+json` (RFC 9457): the one place that decides the status.
 
-use axum::http::{HeaderValue, StatusCode, header};
+pub mod types;
+
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sluice_api::problems::cut;
@@ -8,6 +10,8 @@ use sluice_api::{Problem, Problems};
 
 use super::json::Json;
 use crate::model::ApiProblem;
+
+pub use types::Type;
 
 /// Longest sentence of an answer, in bytes: it may quote the request.
 const MOST_DETAIL: usize = 4_000;
@@ -52,46 +56,22 @@ impl From<ApiProblem> for HttpProblem {
     }
 }
 
-type Parts = (StatusCode, &'static str, &'static str, String, Problems);
-
 impl HttpProblem {
-    /// Status, a word for programs, a title, the detail, and the fields.
-    fn parts(self) -> Parts {
-        let (status, kind, title) = match &self {
-            HttpProblem::Api(problem) => api_kind(problem),
-            HttpProblem::BadJson(_) => {
-                (StatusCode::BAD_REQUEST, "bad-json", "The body is not JSON")
-            }
-            HttpProblem::BadRequest(_) => {
-                (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
-            }
-            HttpProblem::MediaType(_) => {
-                let title = "The body is not declared as JSON";
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", title)
-            }
-            HttpProblem::TooLarge(_) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long")
-            }
-            HttpProblem::Foreign(_) => {
-                (StatusCode::FORBIDDEN, "foreign", "The request may be another site's")
-            }
-            HttpProblem::Slow => {
-                (StatusCode::REQUEST_TIMEOUT, "slow", "The body did not come in time")
-            }
-            HttpProblem::Busy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many large requests at a time")
-            }
-            HttpProblem::NoRoute(_) => (StatusCode::NOT_FOUND, "no-route", "No such path"),
-            HttpProblem::WrongMethod { .. } => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
-            }
-            HttpProblem::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
-            HttpProblem::Internal(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error")
-            }
-        };
-        let (detail, problems) = self.detail();
-        (status, kind, title, detail, problems)
+    fn of_type(&self) -> &'static Type {
+        match self {
+            HttpProblem::Api(problem) => type_of(problem),
+            HttpProblem::BadJson(_) => &types::BAD_JSON,
+            HttpProblem::BadRequest(_) => &types::BAD_REQUEST,
+            HttpProblem::MediaType(_) => &types::MEDIA_TYPE,
+            HttpProblem::TooLarge(_) => &types::TOO_LARGE,
+            HttpProblem::Foreign(_) => &types::FOREIGN,
+            HttpProblem::Slow => &types::SLOW,
+            HttpProblem::Busy => &types::BUSY,
+            HttpProblem::NoRoute(_) => &types::NO_ROUTE,
+            HttpProblem::WrongMethod { .. } => &types::WRONG_METHOD,
+            HttpProblem::NotReady(_) => &types::NOT_READY,
+            HttpProblem::Internal(_) => &types::INTERNAL,
+        }
     }
 
     /// What is wrong in a sentence, and by field.
@@ -125,31 +105,24 @@ impl HttpProblem {
     }
 }
 
-fn api_kind(problem: &ApiProblem) -> (StatusCode, &'static str, &'static str) {
+fn type_of(problem: &ApiProblem) -> &'static Type {
     match problem {
-        ApiProblem::NotFound { .. } => (StatusCode::NOT_FOUND, "not-found", "No such resource"),
-        ApiProblem::Exists { .. } => (StatusCode::CONFLICT, "exists", "Exists already"),
-        ApiProblem::PoolInUse { .. } => (StatusCode::CONFLICT, "pool-in-use", "The pool is in use"),
-        ApiProblem::VersionMismatch { .. } => {
-            (StatusCode::PRECONDITION_FAILED, "version-mismatch", "Changed meanwhile")
-        }
-        ApiProblem::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
-        ApiProblem::NotStored(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "not-stored", "Change not stored")
-        }
-        ApiProblem::DataplaneUnreachable(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "dataplane-unreachable",
-            "The data plane does not answer",
-        ),
+        ApiProblem::NotFound { .. } => &types::NOT_FOUND,
+        ApiProblem::Exists { .. } => &types::EXISTS,
+        ApiProblem::PoolInUse { .. } => &types::POOL_IN_USE,
+        ApiProblem::VersionMismatch { .. } => &types::VERSION_MISMATCH,
+        ApiProblem::Invalid(_) => &types::INVALID,
+        ApiProblem::NotStored(_) => &types::NOT_STORED,
+        ApiProblem::DataplaneUnreachable(_) => &types::DATAPLANE_UNREACHABLE,
     }
 }
 
 impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
-        let (status, kind, title, detail, problems) = self.parts();
+        let kind @ Type { status, title, .. } = self.of_type();
+        let (detail, problems) = self.detail();
         let mut body = json!({
-            "type": format!("urn:sluice:problem:{kind}"),
+            "type": kind.urn(),
             "title": title,
             "status": status.as_u16(),
             "detail": cut(detail, MOST_DETAIL),
@@ -160,7 +133,7 @@ impl IntoResponse for HttpProblem {
         }
         // Written over that of a plain body.
         let kind = HeaderValue::from_static("application/problem+json");
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (*status, Json(body)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
     }
