@@ -4,43 +4,15 @@ use sluice_api::DropReason;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::flow::{FlowKey, Tuple};
-use crate::ids::{InterfaceId, WorkerId};
+use crate::ids::InterfaceId;
 use crate::table::conn::ConnRef;
+pub use crate::verdict::Verdict;
 
 /// Most packets of a burst.
 pub const BURST: usize = 32;
 
 /// Places from one packet to the one whose lines are asked for meanwhile.
 const AHEAD: usize = 4;
-
-/// What becomes of a packet: one name for every fate (design, invariant 10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Not decided: the next stage takes it.
-    Continue,
-    /// Out of this interface, as it is.
-    Transmit {
-        /// That interface.
-        interface: InterfaceId,
-    },
-    /// It ends here.
-    Drop(DropReason),
-    /// To the worker that owns its conn.
-    HandOver {
-        /// That worker's number.
-        worker: WorkerId,
-    },
-    /// To the kernel, through the exception port of this interface.
-    Kernel {
-        /// That interface.
-        interface: InterfaceId,
-    },
-    /// Ready but for its next hop's MAC address: it waits.
-    Hold {
-        /// Slot of the next hop.
-        neighbour: u16,
-    },
-}
 
 /// What kind of packet it is, for the stages to share out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

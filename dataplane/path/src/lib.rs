@@ -28,3 +28,4 @@ pub mod table;
 pub mod tally;
 pub mod testkit;
 pub mod time;
+pub mod verdict;

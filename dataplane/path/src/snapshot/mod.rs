@@ -136,17 +136,13 @@ impl Compiled {
             .collect();
         let mut old: HashMap<&str, &Arc<CompiledService>, FixedState> =
             previous.order.iter().map(|s| (s.source.name.as_str(), s)).collect();
-        let mut addresses = own_addresses(interfaces);
-        for local in snapshot.pools.iter().flat_map(|pool| &pool.addresses) {
-            addresses.insert(V4::of_valid(*local), Address::Local);
-        }
+        let addresses = all_addresses(snapshot, interfaces);
         let port_spaces = PortSpaces::new(snapshot, &previous.port_spaces);
         let mut services =
             HashMap::with_capacity_and_hasher(snapshot.services.len(), FixedState::default());
         let mut order = Vec::with_capacity(snapshot.services.len());
         let mut changed = Vec::new();
         for service in &snapshot.services {
-            addresses.insert(V4::of_valid(service.vip), Address::Vip);
             let local = service.pool.as_deref().and_then(|name| pools.get(name));
             let local = local.cloned().unwrap_or_default();
             let compiled = match old.remove(service.name.as_str()) {
@@ -313,6 +309,19 @@ impl Compiled {
             .filter(|(_, kind)| !matches!(kind, Address::Own(_)))
             .map(|(address, _)| Ipv4Addr::from_bits(*address))
     }
+}
+
+/// Every address of ours: those of interfaces, local ones and VIPs.
+fn all_addresses(
+    snapshot: &Snapshot,
+    interfaces: &[(Ipv4Addr, InterfaceId)],
+) -> HashMap<u32, Address, FixedState> {
+    let mut addresses = own_addresses(interfaces);
+    let locals = snapshot.pools.iter().flat_map(|pool| &pool.addresses);
+    addresses.extend(locals.map(|local| (V4::of_valid(*local), Address::Local)));
+    let vips = snapshot.services.iter().map(|service| service.vip);
+    addresses.extend(vips.map(|vip| (V4::of_valid(vip), Address::Vip)));
+    addresses
 }
 
 /// Next hops of a snapshot's backends: those of the previous one when its services are the same.

@@ -18,11 +18,11 @@ use sluice_api::DropReason;
 use sluice_wire::ether::MacAddr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::burst::Verdict;
 use crate::family::{Family, V4};
 use crate::ids::InterfaceId;
 use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::time::{Millis, at_or_after};
+use crate::verdict::Verdict;
 
 /// How often a worker tells the main thread that a next hop is in use, in ms.
 const WANT_EVERY_MS: u32 = 5_000;
@@ -514,40 +514,123 @@ mod tests {
     /// The main thread's part: within 25 days it tells of each next hop, or forgets it.
     const HEARD_WITHIN_MS: u64 = (1 << 31) - 10_000;
 
-    /// Beside a plain model, from any time on, with silences of weeks and epochs that wrap.
-    #[test]
-    fn it_agrees_with_a_model_whatever_the_time() {
-        const HOPS: usize = 9;
-        const CAPACITY: u16 = 6;
-        let mut random = Random::from_env();
-        let mut seen = [0; 5];
-        for _ in 0..300 {
+    const CAPACITY: u16 = 6;
+
+    /// A table beside a plain model of it.
+    struct Beside {
+        table: Neighbours,
+        known: HashMap<u32, Known>,
+        /// Every note that was given, with its address and the number of its entry.
+        notes: Vec<(NextHopRef, u32, u64)>,
+        numbers: u64,
+        start: Millis,
+        time: u64,
+    }
+
+    impl Beside {
+        /// From any time and any epochs on.
+        fn new(random: &mut Random) -> Self {
             let mut table = Neighbours::new(CAPACITY, &[PORT]);
             for (slot, entry) in (0..).zip(&mut table.entries) {
                 let epoch = random.one_of(&[1, 2, 20_000, EPOCHS.end() - 2, *EPOCHS.end()]);
                 entry.note = NextHopRef::new(slot, epoch).0 | NOT_READY;
             }
             let start = random.one_of(&[0, 1, i32::MAX as u32 - 100, 1 << 31, u32::MAX - 100]);
-            let mut time: u64 = 0;
-            let mut known: HashMap<u32, Known> = HashMap::new();
-            let mut notes: Vec<(NextHopRef, u32, u64)> = Vec::new();
-            let mut numbers = 0;
+            let (known, notes) = (HashMap::new(), Vec::new());
+            Beside { table, known, notes, numbers: 0, start, time: 0 }
+        }
+
+        fn now(&self) -> Millis {
+            self.start.wrapping_add(self.time as u32)
+        }
+
+        fn look_up(&mut self, address: u32) {
+            let is_full = self.known.len() == usize::from(CAPACITY);
+            let result = self.table.slot_of(hop(address), SITE, self.now());
+            let refused = is_full && !self.known.contains_key(&address);
+            assert_eq!(result.is_err(), refused);
+            let Ok(note) = result else { return };
+            let entry = self.known.entry(address).or_insert_with(|| {
+                self.numbers += 1;
+                Known { number: self.numbers, mac: None, want_at: self.time }
+            });
+            self.notes.push((note, address, entry.number));
+        }
+
+        fn news(&mut self, address: u32, state: NeighbourState) {
+            let slot = self.table.update(&update(address, state), self.now());
+            assert_eq!(slot.is_some(), self.known.contains_key(&address));
+            let Some(entry) = self.known.get_mut(&address) else { return };
+            if state == NeighbourState::Failed && entry.mac.is_some() {
+                entry.want_at = self.time;
+            }
+            entry.mac = match state {
+                NeighbourState::Reachable(mac) => Some(mac),
+                _ => None,
+            };
+            if state == NeighbourState::Removed {
+                self.known.remove(&address);
+            }
+        }
+
+        fn ask(&mut self, address: u32) {
+            let now = self.now();
+            let Some(entry) = self.known.get_mut(&address) else { return };
+            let note = self.table.slot_of(hop(address), SITE, now).unwrap();
+            let asks = self.table.should_ask(self.table.current(note).unwrap(), now);
+            assert_eq!(asks, self.time >= entry.want_at, "{} {}", self.time, entry.want_at);
+            if asks {
+                entry.want_at = self.time + if entry.mac.is_some() { 5_000 } else { 500 };
+            }
+        }
+
+        /// Weeks in which nothing changes.
+        fn hear_nothing_new(&mut self) {
+            self.time += HEARD_WITHIN_MS;
+            let now = self.now();
+            for (address, entry) in &self.known {
+                let state = match entry.mac {
+                    Some(mac) => NeighbourState::Reachable(mac),
+                    None => NeighbourState::Failed,
+                };
+                self.table.update(&update(*address, state), now);
+            }
+        }
+
+        /// Every note leads where the model says; how many were of which kind.
+        fn check(&self, seen: &mut [u32; 5]) {
+            let (table, now) = (&self.table, self.now());
+            assert!(ready(table.entries(), NextHopRef::UNRESOLVED, now).is_none());
+            assert!(table.current(NextHopRef::UNRESOLVED).is_none());
+            for (note, address, number) in &self.notes {
+                let entry = self.known.get(address).filter(|entry| entry.number == *number);
+                let current = table.current(*note).map(|slot| table.get(slot).address);
+                assert_eq!(current, entry.map(|_| *address));
+                let ready = ready(table.entries(), *note, now);
+                let expected = entry.filter(|entry| self.time < entry.want_at);
+                let expected = expected.and_then(|entry| entry.mac);
+                assert_eq!(
+                    ready.map(|e| (&e.macs[..6], e.address)),
+                    expected.as_ref().map(|mac| (&mac.0[..], *address)),
+                );
+                seen[usize::from(current.is_some()) + 2 * usize::from(ready.is_some())] += 1;
+            }
+            seen[4] += u32::from(table.len() == usize::from(CAPACITY));
+        }
+    }
+
+    /// Beside a plain model, from any time on, with silences of weeks and epochs that wrap.
+    #[test]
+    fn it_agrees_with_a_model_whatever_the_time() {
+        const HOPS: usize = 9;
+        let mut random = Random::from_env();
+        let mut seen = [0; 5];
+        for _ in 0..300 {
+            let mut beside = Beside::new(&mut random);
             for _ in 0..400 {
                 let address = random.below(HOPS) as u32;
-                let now = start.wrapping_add(time as u32);
                 match random.below(10) {
-                    0..=2 => {
-                        let is_full = known.len() == usize::from(CAPACITY);
-                        let result = table.slot_of(hop(address), SITE, now);
-                        let refused = is_full && !known.contains_key(&address);
-                        assert_eq!(result.is_err(), refused);
-                        let Ok(note) = result else { continue };
-                        let entry = known.entry(address).or_insert_with(|| {
-                            numbers += 1;
-                            Known { number: numbers, mac: None, want_at: time }
-                        });
-                        notes.push((note, address, entry.number));
-                    }
+                    0..=2 => beside.look_up(address),
                     3..=5 => {
                         let mac = MacAddr([2, 0, 0, 0, random.below(256) as u8, address as u8]);
                         let state = random.one_of(&[
@@ -556,61 +639,13 @@ mod tests {
                             NeighbourState::Failed,
                             NeighbourState::Removed,
                         ]);
-                        let slot = table.update(&update(address, state), now);
-                        assert_eq!(slot.is_some(), known.contains_key(&address));
-                        let Some(entry) = known.get_mut(&address) else { continue };
-                        if state == NeighbourState::Failed && entry.mac.is_some() {
-                            entry.want_at = time;
-                        }
-                        entry.mac = match state {
-                            NeighbourState::Reachable(mac) => Some(mac),
-                            _ => None,
-                        };
-                        if state == NeighbourState::Removed {
-                            known.remove(&address);
-                        }
+                        beside.news(address, state);
                     }
-                    6..=7 => {
-                        let Some(entry) = known.get_mut(&address) else { continue };
-                        let note = table.slot_of(hop(address), SITE, now).unwrap();
-                        let asks = table.should_ask(table.current(note).unwrap(), now);
-                        assert_eq!(asks, time >= entry.want_at, "{time} {}", entry.want_at);
-                        if asks {
-                            entry.want_at = time + if entry.mac.is_some() { 5_000 } else { 500 };
-                        }
-                    }
-                    8 => time += random.one_of(&[0, 1, 499, 500, 4_999, 5_000]),
-                    _ => {
-                        for _ in 0..random.below(4) {
-                            time += HEARD_WITHIN_MS;
-                            let now = start.wrapping_add(time as u32);
-                            for (address, entry) in &known {
-                                let state = match entry.mac {
-                                    Some(mac) => NeighbourState::Reachable(mac),
-                                    None => NeighbourState::Failed,
-                                };
-                                table.update(&update(*address, state), now);
-                            }
-                        }
-                    }
+                    6..=7 => beside.ask(address),
+                    8 => beside.time += random.one_of(&[0, 1, 499, 500, 4_999, 5_000]),
+                    _ => (0..random.below(4)).for_each(|_| beside.hear_nothing_new()),
                 }
-                let now = start.wrapping_add(time as u32);
-                assert!(ready(table.entries(), NextHopRef::UNRESOLVED, now).is_none());
-                assert!(table.current(NextHopRef::UNRESOLVED).is_none());
-                for (note, address, number) in &notes {
-                    let entry = known.get(address).filter(|entry| entry.number == *number);
-                    let current = table.current(*note).map(|slot| table.get(slot).address);
-                    assert_eq!(current, entry.map(|_| *address));
-                    let ready = ready(table.entries(), *note, now);
-                    let expected = entry.filter(|entry| time < entry.want_at);
-                    let expected = expected.and_then(|entry| entry.mac);
-                    assert_eq!(
-                        ready.map(|e| (&e.macs[..6], e.address)),
-                        expected.as_ref().map(|mac| (&mac.0[..], *address)),
-                    );
-                    seen[usize::from(current.is_some()) + 2 * usize::from(ready.is_some())] += 1;
-                }
-                seen[4] += usize::from(table.len() == usize::from(CAPACITY));
+                beside.check(&mut seen);
             }
         }
         // Stale notes, notes of what is not ready, ready ones, and full tables.
