@@ -61,6 +61,7 @@ impl Shared {
 }
 
 /// Account for a conn that is gone.
+#[inline(always)]
 pub fn forget(
     line: Line<'_>,
     counters: &WorkerCounters,

@@ -83,6 +83,6 @@ impl<F: Frame> Pipeline<F> {
     #[inline]
     pub fn count_leaving(&mut self, config: &Compiled, now: Millis) {
         let Upkeep { census, worker, .. } = &mut self.upkeep;
-        census.step(&config.leaving, *worker, self.shared.conns.lines_mut(), now);
+        census.step(&config.leaving, *worker, self.shared.conns.plain(), now);
     }
 }

@@ -1,7 +1,7 @@
 //! The end of idle conns, by the wheel; after timeouts were shortened, by a walk over all lines.
 
 use super::state::StateTimeouts;
-use super::{ConnRef, ConnTable, Line};
+use super::{ConnTable, Line};
 use crate::time::{Millis, at_or_after};
 
 /// Conns that are removed together when they expire.
@@ -36,7 +36,7 @@ impl ConnTable {
                     left = 0;
                     break;
                 };
-                let line = self.lines.get(number).head();
+                let line = self.lines.head(number);
                 let timeout = timeouts[line.service_slot.index()][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
                 if at_or_after(now, deadline) {
@@ -76,24 +76,19 @@ impl ConnTable {
     /// Whether a walk is under way.
     #[inline(always)]
     pub fn is_rearming(&self) -> bool {
-        self.walk.next < self.lines.plain.len() + self.lines.wide.len()
+        self.walk.next < self.lines.memory().len()
     }
 
     /// Go on with the walk, over at most `most` lines: move the conns that are due sooner than they
     /// are armed for.
     pub fn rearm(&mut self, timeouts: &[StateTimeouts], most: usize) {
-        let plain = self.lines.plain.len();
-        let end = (self.walk.next + most).min(plain + self.lines.wide.len());
-        for place in self.walk.next..end {
-            let number = match place.checked_sub(plain) {
-                None => place as u32,
-                Some(place) => ConnRef::wide(place as u32),
-            };
-            let line = self.lines.get(number).head();
-            if line.is_there() {
+        let end = (self.walk.next + most).min(self.lines.memory().len());
+        for place in self.walk.next as u32..end as u32 {
+            let line = self.lines.head(place);
+            if self.lines.is_place(place) && line.is_there() {
                 let timeout = timeouts[line.service_slot.index()][line.state() as usize];
                 let deadline = line.last_seen.wrapping_add(timeout);
-                self.wheel.arm_sooner(&mut self.lines, number, deadline);
+                self.wheel.arm_sooner(&mut self.lines, place, deadline);
             }
         }
         self.walk.next = end;

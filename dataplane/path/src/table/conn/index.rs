@@ -18,6 +18,8 @@ pub struct ConnRef(u32);
 
 /// Most conns of a kind, a power of two: more than limits allow.
 pub const MAX_CONNS: u32 = 1 << 28;
+// Plain lines and two for each wide conn.
+const _: () = assert!(3 * MAX_CONNS < ConnRef::WIDE, "wide numbers are out of bounds");
 
 impl ConnRef {
     const FROM_BACKEND: u32 = 1 << 31;

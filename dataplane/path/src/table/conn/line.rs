@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::compiler_fence;
 
+use zerocopy::{transmute_mut, transmute_ref};
+
 use super::ConnRef;
 use super::head::Head;
 use super::plain::Conn;
@@ -12,11 +14,12 @@ use crate::flow::{FlowKey, Tuple, WideTuple};
 use crate::intrinsics::prefetch_index;
 use crate::memory::{Pages, TableMemory};
 
-/// All lines of a worker. A number tells its kind as a [`ConnRef`] does: that of a wide one is out of
-/// bounds for the plain ones, so that these cost nothing for it.
+/// All lines of a worker: plain ones, then wide ones, which take two each. The head of either kind is
+/// the end of a line; which one that is is the conn's place. A wide conn's number is out of bounds for
+/// all of them, so that plain ones cost nothing for it.
 pub(super) struct Lines {
-    pub plain: TableMemory<Conn>,
-    pub wide: TableMemory<WideConn>,
+    memory: TableMemory<Conn>,
+    plain: usize,
 }
 
 /// A conn's line.
@@ -52,51 +55,104 @@ impl<'a> Line<'a> {
 impl Lines {
     /// So many of each, of no conn.
     pub fn free(plain: u32, wide: u32, pages: Pages) -> Self {
-        Lines {
-            plain: TableMemory::filled(plain as usize, &Conn::FREE, pages),
-            wide: TableMemory::filled(wide as usize, &WideConn::FREE, pages),
+        let lines = plain as usize + 2 * wide as usize;
+        Lines { memory: TableMemory::filled(lines, &Conn::FREE, pages), plain: plain as usize }
+    }
+
+    /// All of them: a plain conn's by its number.
+    #[inline(always)]
+    pub fn memory(&self) -> &[Conn] {
+        &self.memory
+    }
+
+    /// The plain ones.
+    #[inline(always)]
+    pub fn plain(&self) -> &[Conn] {
+        &self.memory[..self.plain]
+    }
+
+    /// All of them, to be written: a plain conn's by its number.
+    #[inline(always)]
+    pub fn memory_mut(&mut self) -> &mut [Conn] {
+        &mut self.memory
+    }
+
+    /// How many wide ones there are.
+    pub fn wide_len(&self) -> usize {
+        (self.memory.len() - self.plain) / 2
+    }
+
+    /// The place of a conn.
+    #[inline(always)]
+    pub fn place(&self, conn: ConnRef) -> u32 {
+        match conn.conn() {
+            number if number < self.memory.len() => number as u32,
+            _ => self.wide_place(conn.wide_number()),
         }
     }
 
-    /// One of them.
+    /// The place of the nth wide conn.
+    pub fn wide_place(&self, number: usize) -> u32 {
+        (self.plain + 2 * number + 1) as u32
+    }
+
+    /// Whether a line has a head: not the first one of a wide conn.
+    pub fn is_place(&self, line: u32) -> bool {
+        (line as usize).checked_sub(self.plain).is_none_or(|behind| behind % 2 == 1)
+    }
+
+    /// The conn at a place, in the client's direction.
     #[inline(always)]
-    pub fn get(&self, number: u32) -> Line<'_> {
-        match self.plain.get(number as usize) {
+    pub fn conn(&self, place: u32) -> ConnRef {
+        match (place as usize).checked_sub(self.plain) {
+            None => ConnRef::from_client(place),
+            Some(behind) => ConnRef::from_client(ConnRef::wide(behind as u32 / 2)),
+        }
+    }
+
+    /// The line at a place.
+    #[inline(always)]
+    pub fn get(&self, place: u32) -> Line<'_> {
+        match self.plain().get(place as usize) {
             Some(line) => Line::Plain(line),
-            None => Line::Wide(self.wide(number)),
+            None => Line::Wide(self.wide(place)),
         }
     }
 
     /// A wide one.
     #[cold]
     #[inline(never)]
-    pub fn wide(&self, number: u32) -> &WideConn {
-        &self.wide[ConnRef::from_client(number).wide_number()]
+    pub fn wide(&self, place: u32) -> &WideConn {
+        let both = self.memory[place as usize - 1..].first_chunk::<2>();
+        transmute_ref!(both.expect("a wide conn has two lines"))
+    }
+
+    /// A wide one, to be written.
+    pub fn wide_mut(&mut self, place: u32) -> &mut WideConn {
+        let both = self.memory[place as usize - 1..].first_chunk_mut::<2>();
+        transmute_mut!(both.expect("a wide conn has two lines"))
     }
 
     /// What both kinds have.
     #[inline(always)]
-    pub fn head_mut(&mut self, number: u32) -> &mut Head {
-        match self.plain.get_mut(number as usize) {
-            Some(line) => line,
-            None => wide_head(&mut self.wide, number),
-        }
+    pub fn head(&self, place: u32) -> &Head {
+        &self.memory[place as usize]
+    }
+
+    /// The same, to be written.
+    #[inline(always)]
+    pub fn head_mut(&mut self, place: u32) -> &mut Head {
+        &mut self.memory[place as usize]
     }
 
     /// Whether a packet of an IPv4 flow is of a conn, and of its direction.
     #[inline(always)]
     pub fn is_flow(&self, conn: ConnRef, tuple: &Tuple) -> bool {
-        match self.plain.get(conn.conn()) {
+        match self.memory.get(conn.conn()) {
             Some(line) => line.is_flow(tuple, conn),
-            None => self.wide(conn.conn() as u32).is_flow(&WideTuple::from(tuple), conn),
+            None => self.wide(self.place(conn)).is_flow(&WideTuple::from(tuple), conn),
         }
     }
-}
-
-#[cold]
-#[inline(never)]
-fn wide_head(lines: &mut [WideConn], number: u32) -> &mut Head {
-    &mut lines[ConnRef::from_client(number).wide_number()]
 }
 
 impl Links for Lines {
@@ -107,7 +163,7 @@ impl Links for Lines {
 
     #[inline(always)]
     fn prefetch(&self, index: u32) {
-        prefetch_index(&self.plain, index as usize);
+        prefetch_index(&self.memory, index as usize);
     }
 }
 

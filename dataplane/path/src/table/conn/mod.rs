@@ -59,12 +59,8 @@ impl ConnTable {
     #[cfg(test)]
     pub(crate) fn written(&self) -> Vec<std::ops::Range<usize>> {
         use crate::testkit::range_of;
-        let mut all = vec![
-            range_of(&self.lines.plain),
-            range_of(&self.lines.wide),
-            self.index.written(),
-            self.wheel.written(),
-        ];
+        let mut all =
+            vec![range_of(self.lines.memory()), self.index.written(), self.wheel.written()];
         all.extend(self.free.written());
         all.extend(self.free_wide.written());
         all
@@ -78,20 +74,21 @@ impl ConnTable {
     /// A table of so many plain and so many wide conns (at most 2^28 of each).
     pub fn with_wide(plain: u32, wide: u32, hasher: FlowHasher, now: Millis, pages: Pages) -> Self {
         assert!(plain.max(wide) <= MAX_CONNS, "a conn's number is 28 bits");
+        let lines = Lines::free(plain, wide, pages);
         ConnTable {
             index: ConnIndex::new((plain + wide) as usize * 2, pages),
-            lines: Lines::free(plain, wide, pages),
             hasher,
             wheel: Wheel::new(now),
             free: Free::of((0..plain).rev()),
-            free_wide: Free::of((0..wide).rev().map(ConnRef::wide)),
-            walk: Walk { next: (plain + wide) as usize },
+            free_wide: Free::of((0..wide as usize).rev().map(|number| lines.wide_place(number))),
+            walk: Walk { next: lines.memory().len() },
+            lines,
         }
     }
 
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
-        let lines = size_of_val(&*self.lines.plain) + size_of_val(&*self.lines.wide);
+        let lines = size_of_val(self.lines.memory());
         let free = self.free.bytes() + self.free_wide.bytes();
         self.index.bytes() + lines + self.wheel.bytes() + free
     }
@@ -103,7 +100,7 @@ impl ConnTable {
 
     /// Plain conns that there can be.
     pub fn capacity(&self) -> usize {
-        self.lines.plain.len()
+        self.lines.plain().len()
     }
 
     /// Plain conns that there are.
@@ -127,7 +124,7 @@ impl ConnTable {
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> ConnRef {
         let candidate = self.index.candidate(hash);
-        prefetch_far(&self.lines.plain, candidate.conn());
+        prefetch_far(self.lines.memory(), candidate.conn());
         candidate
     }
 
@@ -135,7 +132,7 @@ impl ConnTable {
     /// of cases, where tags collide.
     #[inline(always)]
     pub fn confirm(&self, candidate: ConnRef, hash: u64, tuple: &Tuple) -> ConnRef {
-        match self.lines.plain.get(candidate.conn()) {
+        match self.lines.memory().get(candidate.conn()) {
             Some(line) if line.is_flow(tuple, candidate) => candidate,
             None if candidate.is_none() => ConnRef::NONE,
             _ => self.find(hash, tuple),
@@ -167,31 +164,37 @@ impl ConnTable {
     /// A plain conn's line.
     #[inline(always)]
     pub fn get(&self, conn: ConnRef) -> &Conn {
-        &self.lines.plain[conn.conn()]
+        &self.lines.memory()[conn.conn()]
     }
 
     /// A plain conn's line, to note what is found out about it.
     #[inline(always)]
     pub fn get_mut(&mut self, conn: ConnRef) -> &mut Conn {
-        &mut self.lines.plain[conn.conn()]
+        &mut self.lines.memory_mut()[conn.conn()]
     }
 
     /// A conn's line, whichever kind it is.
     #[inline(always)]
     pub fn line(&self, conn: ConnRef) -> Line<'_> {
-        self.lines.get(conn.conn() as u32)
+        self.lines.get(self.lines.place(conn))
     }
 
     /// What the lines of both kinds have.
     #[inline(always)]
     pub fn head(&self, conn: ConnRef) -> &Head {
-        self.line(conn).head()
+        self.lines.head(self.lines.place(conn))
     }
 
-    /// The lines of all plain conns, by number, to note packets that change no state.
+    /// Lines, a plain conn's by its number, to note packets that change no state. A wide conn's number
+    /// is out of bounds.
     #[inline(always)]
     pub fn lines_mut(&mut self) -> &mut [Conn] {
-        &mut self.lines.plain
+        self.lines.memory_mut()
+    }
+
+    /// The lines of all plain conns.
+    pub fn plain(&self) -> &[Conn] {
+        self.lines.plain()
     }
 
     /// A packet of the conn was seen: note the time, and the state that it leads to.
@@ -204,7 +207,8 @@ impl ConnTable {
         now: Millis,
         timeouts: &[StateTimeouts],
     ) {
-        let line = self.lines.head_mut(conn.conn() as u32);
+        let place = self.lines.place(conn);
+        let line = self.lines.head_mut(place);
         line.last_seen = now;
         let phase = Phase::new(state, fins);
         if line.phase == phase {
@@ -215,7 +219,7 @@ impl ConnTable {
         let deadline = now.wrapping_add(of(state));
         line.phase = phase;
         if sooner {
-            self.wheel.arm_sooner(&mut self.lines, conn.conn() as u32, deadline);
+            self.wheel.arm_sooner(&mut self.lines, place, deadline);
         }
     }
 
@@ -233,7 +237,7 @@ impl ConnTable {
             self.index.prefetch(self.hasher.hash(&Tuple::from(back)));
         }
         if let Some(number) = self.free.nth(before) {
-            prefetch_far(&self.lines.plain, number as usize);
+            prefetch_far(self.lines.memory(), number as usize);
         }
     }
 
@@ -263,7 +267,7 @@ impl ConnTable {
         }
         self.free.take();
         let line = new.line(now);
-        let memory: &mut [u64; 8] = transmute_mut!(&mut self.lines.plain[number as usize]);
+        let memory: &mut [u64; 8] = transmute_mut!(&mut self.lines.memory_mut()[number as usize]);
         write_whole::<8>(transmute_ref!(&line), |at, word| memory[at] = word);
         let timeout = timeouts[new.service_slot.index()][new.state as usize];
         self.wheel.arm(&mut self.lines, number, now.wrapping_add(timeout));
@@ -289,37 +293,36 @@ impl ConnTable {
 
     /// Remove a conn. Its line keeps its contents until the burst ends.
     pub fn remove(&mut self, conn: ConnRef) {
-        let number = conn.conn() as u32;
-        assert!(self.head(conn).is_there(), "a conn is removed once");
-        let hashes = self.hashes(number);
-        self.wheel.disarm(&mut self.lines, number);
-        self.unlink(number, hashes);
+        let place = self.lines.place(conn);
+        assert!(self.lines.head(place).is_there(), "a conn is removed once");
+        let hashes = self.hashes(place);
+        self.wheel.disarm(&mut self.lines, place);
+        self.unlink(place, hashes);
     }
 
     /// The hashes of a conn's flows; the second one counts when the backend's packets pass here.
     #[inline(always)]
-    fn hashes(&self, number: u32) -> [u64; 2] {
-        match self.lines.get(number) {
+    fn hashes(&self, place: u32) -> [u64; 2] {
+        match self.lines.get(place) {
             Line::Plain(line) => [0, 1].map(|direction| self.hasher.hash(&line.tuple(direction))),
             Line::Wide(line) => self.wide_hashes(line),
         }
     }
 
     /// Take a conn that is not in the wheel out of the index, and free it.
-    fn unlink(&mut self, number: u32, hashes: [u64; 2]) {
-        let head = self.lines.head_mut(number);
+    #[inline(always)]
+    fn unlink(&mut self, place: u32, hashes: [u64; 2]) {
+        let conn = self.lines.conn(place);
+        let head = self.lines.head_mut(place);
         head.end();
         let directions = if head.sees_replies() { 2 } else { 1 };
-        let refs = [ConnRef::from_client(number), ConnRef::from_backend(number)];
+        let refs = [conn, ConnRef::from_backend(conn.conn() as u32)];
         for (hash, conn) in hashes.into_iter().zip(refs).take(directions) {
             let known = self.index.remove(hash, conn);
             debug_assert!(known, "every direction of a conn is in the index");
         }
-        if refs[0].is_wide() {
-            self.free_wide.give_back(number);
-        } else {
-            self.free.give_back(number);
-        }
+        let free = if conn.is_wide() { &mut self.free_wide } else { &mut self.free };
+        free.give_back(place);
     }
 
     /// No packet refers to a removed conn any more: their numbers may be used again.

@@ -89,6 +89,7 @@ impl Wheel {
     }
 
     /// Put an unarmed conn into the slot of its deadline.
+    #[inline(always)]
     pub fn arm(&mut self, links: &mut impl Links, index: u32, deadline: Millis) {
         let slot = self.slot_of(deadline);
         let head = self.head(slot, index);

@@ -62,6 +62,7 @@ pub struct WideConn {
 
 const _: () = assert!(size_of::<WideConn>() == 128, "a wide conn is two cache lines");
 const _: () = assert!(std::mem::offset_of!(WideConn, head) == 128 - HEAD_BYTES);
+const _: () = assert!(align_of::<WideConn>() == align_of::<super::Conn>());
 const _: () = assert!(ROOM >= 12, "a shift of 32 bits in each direction, and two checksums");
 
 impl Deref for WideConn {
@@ -81,7 +82,7 @@ impl DerefMut for WideConn {
 }
 
 impl WideConn {
-    pub(super) const FREE: WideConn = WideConn {
+    const FREE: WideConn = WideConn {
         addresses: [[0; 4]; 2],
         ports: [0; 2],
         treatment: 0,
@@ -155,23 +156,23 @@ impl ConnTable {
         now: Millis,
         timeouts: &[StateTimeouts],
     ) -> Result<ConnRef, InsertError> {
-        let Some(number) = self.free_wide.next() else { return Err(InsertError::Full) };
+        let Some(place) = self.free_wide.next() else { return Err(InsertError::Full) };
         let back_hash = new.from_backend.as_ref().map(|back| self.hasher.hash_wide(back));
         if let (Some(back), Some(hash)) = (&new.from_backend, back_hash)
             && !self.find_wide(hash, back).is_none()
         {
             return Err(InsertError::ReturnFlowTaken);
         }
-        if !self.enter(number, hash, back_hash) {
+        let conn = self.lines.conn(place);
+        if !self.enter(conn.conn() as u32, hash, back_hash) {
             return Err(InsertError::Full);
         }
         self.free_wide.take();
-        let conn = ConnRef::from_client(number);
         let line = new.line(now);
-        let memory: &mut [u64; 16] = transmute_mut!(&mut self.lines.wide[conn.wide_number()]);
+        let memory: &mut [u64; 16] = transmute_mut!(self.lines.wide_mut(place));
         write_whole::<16>(transmute_ref!(&line), |at, word| memory[at] = word);
         let timeout = timeouts[new.service_slot.index()][new.state as usize];
-        self.wheel.arm(&mut self.lines, number, now.wrapping_add(timeout));
+        self.wheel.arm(&mut self.lines, place, now.wrapping_add(timeout));
         Ok(conn)
     }
 
@@ -179,15 +180,15 @@ impl ConnTable {
     pub fn find_wide(&self, hash: u64, tuple: &WideTuple) -> ConnRef {
         match tuple.plain() {
             Some(tuple) => self.find(hash, &tuple),
-            None => self.index.find(hash, |conn| {
-                conn.is_wide() && self.lines.wide(conn.conn() as u32).is_flow(tuple, conn)
-            }),
+            None => {
+                self.index.find(hash, |conn| conn.is_wide() && self.wide(conn).is_flow(tuple, conn))
+            }
         }
     }
 
     /// Wide conns that there can be.
     pub fn wide_capacity(&self) -> usize {
-        self.lines.wide.len()
+        self.lines.wide_len()
     }
 
     /// Wide conns that there are.
@@ -204,6 +205,6 @@ impl ConnTable {
 
     /// A wide conn's line.
     pub fn wide(&self, conn: ConnRef) -> &WideConn {
-        self.lines.wide(conn.conn() as u32)
+        self.lines.wide(self.lines.place(conn))
     }
 }
