@@ -129,8 +129,8 @@ pub(crate) struct CheckFields {
     /// HTTP: the status codes that pass, as 200,204.
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     pub(crate) check_status: Vec<u16>,
-    /// How a check's connection is closed: reset or fin.
-    #[arg(long, value_name = "HOW")]
+    /// How a check's connection is closed.
+    #[arg(long, value_parser = ["reset", "fin"])]
     pub(crate) check_close: Option<String>,
 }
 
@@ -171,3 +171,50 @@ const CHECK_IDS: [&str; 10] = [
     "check_status",
     "check_close",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::Cli;
+    use clap::CommandFactory;
+    use sluice_api::Service;
+    use sluice_api::schema::{Field, Kind, Object, Resource};
+
+    /// The flag of a field, by the name of its argument.
+    fn id(prefix: &str, field: &Field) -> String {
+        match (prefix, field.name.as_str()) {
+            ("check_", "expected_status") => "check_status".to_owned(),
+            (_, name) => format!("{prefix}{name}"),
+        }
+    }
+
+    /// Every field has a flag that takes its words, and the flag stands in the documentation.
+    fn compare(set: &clap::Command, object: &Object, prefix: &str) {
+        let documentation = include_str!("../../../../docs/cli.md");
+        for field in
+            object.fields.iter().filter(|field| field.name != "name" && field.name != "backends")
+        {
+            if let ("health_check", Kind::Object(check)) = (field.name.as_str(), &field.kind) {
+                compare(set, check, "check_");
+                continue;
+            }
+            let id = id(prefix, field);
+            let flag = set.get_arguments().find(|argument| *argument.get_id() == *id);
+            let flag = flag.unwrap_or_else(|| panic!("no flag for {id}"));
+            let long = flag.get_long().unwrap();
+            let row = format!("`--{long}");
+            assert!(documentation.contains(&row), "docs/cli.md does not name --{long}");
+            if let Kind::Word(words) = &field.kind {
+                let values: Vec<String> =
+                    flag.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+                assert_eq!(&values, words, "--{long}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_are_those_of_the_declared_fields() {
+        let command = Cli::command();
+        let service = command.find_subcommand("service").unwrap();
+        compare(service.find_subcommand("set").unwrap(), Service::object(), "");
+    }
+}
