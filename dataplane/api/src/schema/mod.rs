@@ -1,7 +1,7 @@
 //! What fields there are. A field is declared once, in the struct that has it: serde and schemars make
-//! of that its name, kind, range, default and text, and everything else follows from here: how bodies
-//! and files are [read](read()), the CLI's flags, the OpenAPI document; the tables of the documentation
-//! are held against it.
+//! of that its name, kind, range, default and text. Bodies and files are [read](read()) by it, and the
+//! OpenAPI document is made of it; the CLI's flags and the tables of the documentation are held against
+//! it by tests.
 //!
 //! What neither serde nor schemars can say stands in two extensions: `x-accepted`, what is accepted in
 //! words where those of kind and range do not do, and `x-observed`, how names begin that operators
