@@ -500,6 +500,12 @@ fn exit_codes_tell_what_went_wrong() {
     fails("service set web", 2, "nothing to set");
     fails("backend weight web 10.0.0.1:80 65536", 2, "65536");
     fails("backend weight web 10.0.0.1 5", 2, "ADDRESS:PORT");
+    fails("backend add web [fe80::1%1]:80", 2, "expected ADDRESS:PORT without a zone");
+    for args in ["service set web --vip", "pool drain local", "pool create p --address", "vip show"]
+    {
+        fails(&format!("{args} foo"), 2, "invalid IPv4 address syntax");
+    }
+    fails("service set web --vip fd00::1", 1, "IPv6 is not supported yet");
     fails("service create web --file /none --port 80", 2, "cannot be used with");
     fails("service create web --file /none", 2, "/none: cannot be read");
     fails("frobnicate", 2, "unrecognized");

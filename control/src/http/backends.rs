@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use axum::extract::State as Shared;
-use sluice_api::service::NewWeight;
+use sluice_api::service::{NewWeight, NotABackend};
 use sluice_api::{AdminState, Backend, BackendId, Problem, read};
 
 use super::body::{Body, aside};
@@ -31,8 +31,7 @@ impl Shown for Backend {
     }
 
     fn name(text: String) -> Result<BackendId, HttpProblem> {
-        BackendId::from_str(&text).map_err(|_| {
-            let expected = "ADDRESS:PORT, as in 10.0.0.1:80";
+        BackendId::from_str(&text).map_err(|NotABackend { text, expected }| {
             HttpProblem::BadRequest(Problem::new("backend", format!("{text:?}"), expected))
         })
     }

@@ -131,6 +131,7 @@ pub(crate) enum VipCommand {
     /// One VIP.
     Show {
         /// Its address.
+        #[arg(value_parser = value::address)]
         address: IpAddr,
     },
 }

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
+use super::value::address;
+
 /// Names an address of a pool.
 #[derive(Debug, Args)]
 pub(crate) struct PoolAddress {
     /// Name of the pool.
     pub(crate) name: String,
     /// The address.
+    #[arg(value_parser = address)]
     pub(crate) address: IpAddr,
 }
 
@@ -27,7 +30,13 @@ pub(crate) enum PoolCommand {
         /// Its name.
         name: String,
         /// A local address; may be repeated, or several separated by commas.
-        #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
+        #[arg(
+            long = "address",
+            value_name = "ADDRESS",
+            required = true,
+            value_delimiter = ',',
+            value_parser = address
+        )]
         addresses: Vec<IpAddr>,
     },
     /// Add addresses to a pool.
@@ -35,7 +44,7 @@ pub(crate) enum PoolCommand {
         /// Its name.
         name: String,
         /// The addresses.
-        #[arg(required = true, value_delimiter = ',')]
+        #[arg(required = true, value_delimiter = ',', value_parser = address)]
         addresses: Vec<IpAddr>,
     },
     /// Remove addresses from a pool.
@@ -43,7 +52,7 @@ pub(crate) enum PoolCommand {
         /// Its name.
         name: String,
         /// The addresses.
-        #[arg(required = true, value_delimiter = ',')]
+        #[arg(required = true, value_delimiter = ',', value_parser = address)]
         addresses: Vec<IpAddr>,
     },
     /// Let an address keep its conns, but give it no new ones.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use sluice_api::BackendId;
 
-use super::value::{limit, timeout, weighted};
+use super::value::{address, limit, timeout, weighted};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
@@ -59,7 +59,7 @@ pub(crate) enum ServiceCommand {
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServiceFields {
     /// The address clients connect to.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) vip: Option<IpAddr>,
     /// The L4 port clients connect to.
     #[arg(long)]

@@ -1,8 +1,10 @@
 //! Values of flags and arguments that are more than a word or a number.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use sluice_api::service::NotABackend;
 use sluice_api::{BackendId, MAX_WAIT_MS};
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -11,10 +13,16 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     wait.filter(|wait| *wait <= Duration::from_millis(MAX_WAIT_MS)).ok_or_else(wrong)
 }
 
+/// An address. The API says of one that can be read whether it is supported.
+pub(super) fn address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "invalid IPv4 address syntax")
+}
+
 pub(super) fn weighted(text: &str) -> Result<(BackendId, Option<u16>), String> {
-    let Some((id, weight)) = text.split_once('=') else { return Ok((text.parse()?, None)) };
+    let id = |text: &str| text.parse().map_err(|error: NotABackend| error.to_string());
+    let Some((at, weight)) = text.split_once('=') else { return Ok((id(text)?, None)) };
     let weight = weight.parse().map_err(|_| format!("weight {weight:?}: expected 0 to 65535"))?;
-    Ok((id.parse()?, Some(weight)))
+    Ok((id(at)?, Some(weight)))
 }
 
 /// A limit of conns, or that there is none.

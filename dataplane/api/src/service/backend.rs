@@ -26,13 +26,28 @@ impl fmt::Display for BackendId {
     }
 }
 
+/// A text that names no backend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a backend: expected {expected}")]
+pub struct NotABackend {
+    /// The text.
+    pub text: String,
+    /// What would be accepted.
+    pub expected: &'static str,
+}
+
 impl FromStr for BackendId {
-    type Err = String;
+    type Err = NotABackend;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<SocketAddr>().map(|a| BackendId { address: a.ip(), port: a.port() }).map_err(
-            |_| format!("{text:?} is not a backend: expected ADDRESS:PORT, as in 10.0.0.1:80"),
-        )
+        let wrong = |expected| NotABackend { text: text.to_owned(), expected };
+        let at = text.parse::<SocketAddr>();
+        let at = at.map_err(|_| wrong("ADDRESS:PORT, as in 10.0.0.1:80"))?;
+        // A zone (RFC 4007, 11) is no part of the identity; without it, it would be another backend.
+        if text.contains('%') {
+            return Err(wrong("ADDRESS:PORT without a zone, as in 10.0.0.1:80"));
+        }
+        Ok(BackendId { address: at.ip(), port: at.port() })
     }
 }
 
@@ -119,5 +134,30 @@ impl fmt::Display for AdminState {
             AdminState::Drain => "drain",
             AdminState::Down => "down",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_address_and_port_and_nothing_is_dropped() {
+        for text in ["10.0.0.1:80", "[fd00::1]:80"] {
+            assert_eq!(text.parse::<BackendId>().unwrap().to_string(), text);
+        }
+        let told = |text: &str| text.parse::<BackendId>().unwrap_err().to_string();
+        assert_eq!(
+            told("10.0.0.1"),
+            "\"10.0.0.1\" is not a backend: expected ADDRESS:PORT, as in 10.0.0.1:80"
+        );
+        for text in ["[fe80::1%1]:80", "[fe80::1%0]:80"] {
+            assert_eq!(
+                told(text),
+                format!(
+                    "{text:?} is not a backend: expected ADDRESS:PORT without a zone, as in 10.0.0.1:80"
+                )
+            );
+        }
     }
 }

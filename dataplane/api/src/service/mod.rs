@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{Object, Resource, fields_of, range_text};
 
-pub use backend::{AdminState, Backend, BackendId, NewWeight, default_weight};
+pub use backend::{AdminState, Backend, BackendId, NewWeight, NotABackend, default_weight};
 pub use health_check::{
     CheckClose, HealthCheck, HealthCheckKind, INTERVAL_MS, MIN_TIMEOUT_MS, RISE_FALL, STATUS,
 };
