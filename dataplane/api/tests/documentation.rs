@@ -1,8 +1,9 @@
-//! The tables of fields in `docs/configuration.md` say what the types declare.
+//! The tables of fields in `docs/configuration.md` and of drop reasons in `docs/operations.md` say what
+//! the types declare.
 
 use serde_json::Value;
 use sluice_api::schema::{Field, Kind, Object, Resource};
-use sluice_api::{Backend, Pool, Service};
+use sluice_api::{Backend, DropReason, Pool, Service};
 
 const REFERENCE: &str = include_str!("../../../docs/configuration.md");
 
@@ -113,4 +114,19 @@ fn the_tables_of_fields_say_what_the_types_declare() {
     compare("[service.health_check]", below("health_check"), &mut problems);
     compare("[[service.backend]]", Backend::object(), &mut problems);
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn the_table_of_drop_reasons_says_what_each_means() {
+    let below = include_str!("../../../docs/operations.md")
+        .lines()
+        .skip_while(|line| *line != "## Drop reasons")
+        .skip_while(|line| !line.starts_with("| reason"));
+    let rows: Vec<&str> = below.skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), DropReason::COUNT);
+    for (row, reason) in rows.iter().zip(DropReason::ALL) {
+        // The documentation may go on where the code ends.
+        let said = format!("| `{}` | {}", reason.name(), reason.meaning().trim_end_matches('.'));
+        assert!(row.starts_with(&said), "{row}: expected {said}");
+    }
 }
