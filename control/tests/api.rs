@@ -319,6 +319,15 @@ async fn invalid_weights_are_refused_and_change_nothing() {
             json!({"weight": 1, "wait": 2}),
             vec![format!("{in_web}.wait is 2: expected a known field: weight")],
         ),
+        (
+            "PUT",
+            WEIGHT,
+            json!({"weight": 1, "observed": 2, "change": 3}),
+            vec![
+                format!("{in_web}.observed is 2: expected a known field: weight"),
+                format!("{in_web}.change is 3: expected a known field: weight"),
+            ],
+        ),
     ];
     refused(&api, cases).await;
     let after = api.get("/services").await;
@@ -346,6 +355,9 @@ async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() 
     let same = json!({
         "name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"
     });
+    let mut ipv6 = dr("x", "fd00::1");
+    ipv6["protocol"] = json!("sctp");
+    ipv6["backends"] = json!([{"name": "b", "address": "::ffff:10.0.0.1", "port": 53}]);
     let in_web = "services[web].backends[10.0.0.1:8080]";
     let cases: Vec<Wrong> = vec![
         ("POST", "/services", same, vec!["services[x].port is 198.51.100.1:80/tcp: expected a VIP, port and protocol that no other service has; web has these".into()]),
@@ -363,6 +375,13 @@ async fn invalid_requests_name_field_value_and_expectation_and_change_nothing() 
             "services[X!].vip is absent".into(), "services[X!].port is absent".into(),
             "services[X!].color is 1: expected a known field: name, vip, port,".into(),
         ]),
+        ("POST", "/services", ipv6, vec![
+            "services[x].vip is fd00::1: expected an IPv4 address, as IPv6 is not supported yet".into(),
+            "services[x].protocol is \"sctp\": expected \"tcp\" or \"udp\"".into(),
+            "services[x].backends[[::ffff:10.0.0.1]:53].name is \"b\": expected a known field: address,".into(),
+            "services[x].backends[[::ffff:10.0.0.1]:53].address is ::ffff:10.0.0.1: expected an IPv4 address, as IPv6".into(),
+        ]),
+        ("POST", "/services", json!({"address": "10.0.0.1", "port": 80}), vec!["services[new].name is absent".into()]),
         ("POST", "/services", dr("Big", "224.0.0.1"), vec![
             "services[Big].name is \"Big\": expected 1 to 63 of a-z".into(),
             "services[Big].vip is 224.0.0.1: expected a unicast address".into(),
@@ -395,6 +414,8 @@ async fn every_other_no_is_a_problem_too() {
     api.raw("POST", "/services", &json_type, "").await.problem(400);
     let id = api.get("/services/web/backends/10.0.0.1").await.problem(400);
     assert!(id.contains("\"10.0.0.1\": expected ADDRESS:PORT, as in 10.0.0.1:80"), "{id}");
+    let zone = api.get("/services/web/backends/%5Bfe80::1%251%5D:80").await.problem(400);
+    assert!(zone.contains("\"[fe80::1%1]:80\": expected ADDRESS:PORT without a zone"), "{zone}");
     api.get("/services/%ff").await.problem(400);
     let limit = api.get("/events?limit=0").await.problem(400);
     assert!(limit.contains("limit is \"0\": expected 1 to 4096"), "{limit}");

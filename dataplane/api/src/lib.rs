@@ -12,6 +12,7 @@ pub mod clock;
 pub mod drop_reason;
 pub mod event;
 pub mod event_limit;
+mod family;
 pub mod message;
 pub mod problems;
 pub mod read;

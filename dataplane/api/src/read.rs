@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::schema::{Object, Read, Resource};
+use crate::schema::{Read, Resource};
 use crate::service::NewWeight;
 use crate::{Backend, BackendId, Pool, Problem, Problems, Service, schema};
 
@@ -13,8 +13,9 @@ pub use crate::schema::{NOT_CONFIGURED, Spelling, shown};
 /// A resource that stands in no other, or everything that is wrong with its fields. `label` stands in
 /// paths for a name that is missing.
 fn resource<R: Resource>(value: Value, spelling: Spelling, label: &str) -> Result<R, Problems> {
-    let path = format!("{}[{}]", spelling.list_of::<R>(), schema::label_of(&value, label));
-    schema::read(value, Read { object: R::object(), path: &path, spelling })
+    let label = schema::label_of(&value, R::object(), label);
+    let path = format!("{}[{label}]", spelling.list_of::<R>());
+    schema::read(value, Read { object: R::object(), path: &path, spelling, is_resource: true })
 }
 
 /// A service, or everything that is wrong with its fields. `label` stands in paths for a name that
@@ -30,22 +31,19 @@ pub fn pool(value: Value, spelling: Spelling, label: &str) -> Result<Pool, Probl
 
 /// A backend of a service, or everything that is wrong with its fields.
 pub fn backend(value: Value, service: &str, label: &str) -> Result<Backend, Problems> {
-    let path = format!("services[{service}].backends[{}]", schema::label_of(&value, label));
-    of_backend(value, Backend::object(), &path)
+    let object = Backend::object();
+    let label = schema::label_of(&value, object, label);
+    let path = format!("services[{service}].backends[{label}]");
+    let spelling = Spelling::Json;
+    schema::read(value, Read { object, path: &path, spelling, is_resource: true })
 }
 
 /// The weight in a body `{"weight": N}`, or everything that is wrong with it.
 pub fn weight(value: Value, service: &str, id: BackendId) -> Result<u16, Problems> {
     let path = format!("services[{service}].backends[{id}]");
-    of_backend(value, NewWeight::object(), &path).map(|NewWeight { weight }| weight)
-}
-
-fn of_backend<T: DeserializeOwned>(
-    value: Value,
-    object: &Object,
-    path: &str,
-) -> Result<T, Problems> {
-    schema::read(value, Read { object, path, spelling: Spelling::Json })
+    let (object, spelling) = (NewWeight::object(), Spelling::Json);
+    schema::read(value, Read { object, path: &path, spelling, is_resource: false })
+        .map(|NewWeight { weight }| weight)
 }
 
 /// A problem of the state in the words of the file.
@@ -235,6 +233,13 @@ mod tests {
             answer[place]["observed"] = json!({});
             let problems = service(answer, Spelling::Json, "new").unwrap_err();
             assert_eq!(problems[0].field, format!("services[web].{place}.observed"));
+        }
+        let id = "10.0.0.1:80".parse().unwrap();
+        for name in NOT_CONFIGURED {
+            let problems = weight(json!({"weight": 1, name: 2}), "web", id).unwrap_err();
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            let field = format!("services[web].backends[10.0.0.1:80].{name}");
+            assert_eq!(lines, [format!("{field} is 2: expected a known field: weight")]);
         }
         let answer = json!({"name": "p", "addresses": ["10.0.0.9"], "observed": 7, "change": null});
         assert_eq!(pool(answer, Spelling::Json, "new").unwrap().addresses.len(), 1);

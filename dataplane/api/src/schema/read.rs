@@ -2,13 +2,14 @@
 //! with field, value and what would be accepted. serde alone would stop at the first thing that it does
 //! not like, and name Rust's types.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::words::{AN_OBJECT, nearest, shown};
 use super::{Field, Kind, Object, Resource};
+use crate::family::{NOT_YET, supported};
 use crate::problems::{Problem, Problems, label};
 
 /// How a list of resources is called: many in JSON, one per table in TOML.
@@ -53,6 +54,8 @@ pub struct Read<'a> {
     pub path: &'a str,
     /// What its lists are called.
     pub spelling: Spelling,
+    /// Whether it is a resource, which has [`NOT_CONFIGURED`] beside its fields in answers.
+    pub is_resource: bool,
 }
 
 /// A value that declares its fields as `read` tells, or everything that is wrong with them. What is out
@@ -61,9 +64,9 @@ pub struct Read<'a> {
 /// # Errors
 /// What is wrong.
 pub fn read<T: DeserializeOwned>(mut value: Value, read: Read) -> Result<T, Problems> {
-    let Read { object, path, spelling } = read;
+    let Read { object, path, spelling, is_resource } = read;
     let mut reader = Reader { spelling, problems: Problems::default(), cannot_be_held: false };
-    reader.object(&mut value, object, path, true);
+    reader.object(&mut value, object, path, is_resource);
     if reader.cannot_be_held {
         return Err(reader.problems);
     }
@@ -131,7 +134,7 @@ impl Reader {
                 for (index, item) in items.iter_mut().enumerate() {
                     match &**of {
                         Kind::Object(object) => {
-                            let label = label_of(item, &format!("#{}", index + 1));
+                            let label = label_of(item, object, &format!("#{}", index + 1));
                             self.object(item, object, &format!("{path}.{name}[{label}]"), true);
                         }
                         of => self.plain(item, of, field, path),
@@ -150,7 +153,10 @@ impl Reader {
     fn plain(&mut self, value: &Value, kind: &Kind, field: &Field, path: &str) {
         let (can_be_held, is_accepted) = match kind {
             Kind::Text => both(value.is_string()),
-            Kind::Address => both(value.as_str().is_some_and(|t| t.parse::<IpAddr>().is_ok())),
+            Kind::Address => {
+                let address = address(value);
+                (address.is_some(), address.is_some_and(|address| supported(address).is_ok()))
+            }
             Kind::Word(words) => both(words.iter().any(|word| value == word)),
             Kind::Integer { least, most, holds } => {
                 let number = value.as_u64().filter(|number| number <= holds);
@@ -162,7 +168,11 @@ impl Reader {
             self.cannot_be_held |= !can_be_held;
             let name = self.spelling.of(field);
             self.problems.push_with(|| {
-                Problem::new(format!("{path}.{name}"), shown(value), field.accepted())
+                let path = format!("{path}.{name}");
+                match (kind, address(value)) {
+                    (Kind::Address, Some(address)) => Problem::new(path, address, NOT_YET),
+                    _ => Problem::new(path, shown(value), field.accepted()),
+                }
             });
         }
     }
@@ -178,6 +188,10 @@ impl Reader {
             });
         }
     }
+}
+
+fn address(value: &Value) -> Option<IpAddr> {
+    value.as_str()?.parse().ok()
 }
 
 fn both(holds: bool) -> (bool, bool) {
@@ -197,12 +211,18 @@ fn expected_of(name: &str, object: &Object, spelling: Spelling) -> String {
     format!("a known field: {}{meant}", known.join(", "))
 }
 
-/// How an object is called in paths: by its name, or its address and port, if it has that.
-pub(crate) fn label_of(value: &Value, otherwise: &str) -> String {
+/// How an object is called in paths: by its name where it declares one, else by its address and port,
+/// as the rules call it; `otherwise` where these are missing.
+pub(crate) fn label_of(value: &Value, object: &Object, otherwise: &str) -> String {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    match (text("name"), text("address"), value.get("port")) {
-        (Some(name), ..) => label(name),
-        (None, Some(address), Some(port)) => label(&format!("{address}:{port}")),
+    if object.field("name").is_some() {
+        return label(text("name").unwrap_or(otherwise));
+    }
+    match (text("address"), value.get("port")) {
+        (Some(address), Some(port)) => match address.parse::<Ipv6Addr>() {
+            Ok(address) => label(&format!("[{address}]:{port}")),
+            Err(_) => label(&format!("{address}:{port}")),
+        },
         _ => label(otherwise),
     }
 }
@@ -210,11 +230,16 @@ pub(crate) fn label_of(value: &Value, otherwise: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Service;
+    use crate::{Backend, BackendId, Pool, Service};
     use serde_json::json;
 
     fn told(value: Value) -> Vec<String> {
-        let read = Read { object: Service::object(), path: "s", spelling: Spelling::Json };
+        let read = Read {
+            object: Service::object(),
+            path: "s",
+            spelling: Spelling::Json,
+            is_resource: true,
+        };
         match super::read::<Service>(value, read) {
             Ok(service) => vec![service.name],
             Err(problems) => problems.lines().collect(),
@@ -254,6 +279,44 @@ mod tests {
                 "s.mode is \"nat\": expected \"full-nat\" or \"dr\""
             ]
         );
+    }
+
+    /// In the words of the rules, which tell of it when nothing else is wrong.
+    #[test]
+    fn an_ipv6_address_is_told_beside_all_else() {
+        let mut value = good();
+        value["vip"] = json!("fd00::1");
+        assert_eq!(told(value.clone()), ["web"]);
+        value["protocol"] = json!("sctp");
+        value["backends"] =
+            json!([{"address": "::FFFF:10.0.0.1", "port": 7}, {"address": "fe80::1%1", "port": 7}]);
+        assert_eq!(
+            told(value),
+            [
+                "s.vip is fd00::1: expected an IPv4 address, as IPv6 is not supported yet",
+                "s.protocol is \"sctp\": expected \"tcp\" or \"udp\"",
+                "s.backends[[::ffff:10.0.0.1]:7].address is ::ffff:10.0.0.1: expected an IPv4 address, as IPv6 is not supported yet",
+                "s.backends[fe80::1%1:7].address is \"fe80::1%1\": expected an IPv4 address, as \"10.0.0.1\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_has_a_name_is_called_by_it_and_a_backend_by_address_and_port() {
+        let label = |value, object| label_of(&value, object, "new");
+        let at = |address: &str| json!({"name": "x", "address": address, "port": 80});
+        assert_eq!(label(at("10.0.0.1"), Backend::object()), "10.0.0.1:80");
+        assert_eq!(label(at("10.0.0.1"), Service::object()), "x");
+        assert_eq!(label(at("10.0.0.1"), Pool::object()), "x");
+        assert_eq!(label(json!({"name": "x", "port": 80}), Backend::object()), "new");
+        let nameless = json!({"address": "10.0.0.1", "port": 80});
+        assert_eq!(label(nameless.clone(), Service::object()), "new");
+        assert_eq!(label(nameless, Pool::object()), "new");
+        // As the rules call them.
+        for address in ["fd00::1", "FD00:0::1", "::ffff:10.0.0.1"] {
+            let id = BackendId { address: address.parse().unwrap(), port: 80 };
+            assert_eq!(label(at(address), Backend::object()), id.to_string());
+        }
     }
 
     #[test]

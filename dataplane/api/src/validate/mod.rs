@@ -12,9 +12,10 @@ use crate::problems::{Problem, Problems};
 use crate::snapshot::{MAX_GENERATION, Snapshot};
 use crate::stats::Limits;
 
+pub use crate::family::{NOT_YET, supported};
 pub use backend::MAX_SERVICE_BACKENDS;
 pub use pool::MAX_POOL_ADDRESSES;
-pub use value::{NOT_YET, is_host, is_name, supported};
+pub use value::{is_host, is_name};
 
 /// Everything that is wrong with a snapshot; empty when it can be applied. `port_addresses` are
 /// the data plane's own, when they are known.

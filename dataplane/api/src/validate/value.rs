@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::family::supported;
 use crate::problems::{Problem, Problems};
 
 /// Whether a name is 1 to 63 of `a-z`, `0-9`, `-`, `.`, `_`: it goes into paths and metrics as it is.
@@ -20,20 +21,6 @@ pub(super) fn check_name(problems: &mut Problems, field: &str, name: &str) {
             quoted(name),
             "1 to 63 of a-z, 0-9, '-', '.', '_', at least one a letter or digit",
         ));
-    }
-}
-
-/// What is expected instead of an address of a family that is not forwarded.
-pub const NOT_YET: &str = "an IPv4 address, as IPv6 is not supported yet";
-
-/// An address of the family that is forwarded: IPv4. The one place that tells.
-///
-/// # Errors
-/// What to expect instead.
-pub fn supported(address: IpAddr) -> Result<Ipv4Addr, &'static str> {
-    match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(_) => Err(NOT_YET),
     }
 }
 
