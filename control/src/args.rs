@@ -7,7 +7,7 @@ use clap::Parser;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  it was stopped by a signal; with --check: the file is good
-  1  it cannot start
+  1  it cannot start; with --check: the state there is cannot be used, or not be read by this user
   2  the command line is wrong
   78  the file is wrong, cannot be read, or does not go together with the state there is: starting
       again does not help
@@ -22,7 +22,8 @@ pub struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Validate the file, and that it goes together with the state there is; then exit.
+    /// Validate the file, and that it goes together with the state there is; then exit. A file that is
+    /// good is said to be OK before the state is looked at.
     #[arg(long)]
     pub check: bool,
     /// With --check: the data plane's file, to warn of addresses that its ports do not lead to.

@@ -66,17 +66,18 @@ fn check(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => dataplane_file::reach(file).map_err(|e| wrong_file(&e))?,
         None => dataplane_file::reach(DATAPLANE_FILE.as_ref()).unwrap_or_default(),
     };
-    let notes = server::check(config).map_err(|e| not_started(&e))?;
     let mut out = io::stdout().lock();
     let mut print = |line: String| {
         writeln!(out, "{line}").map_err(|e| (format!("standard output cannot be written: {e}"), 1))
     };
+    // The file's verdict first: it holds also where the state cannot be read, as by another user.
     print(format!("OK: {} services, {} pools", config.services.len(), config.pools.len()))?;
-    notes.into_iter().try_for_each(&mut print)?;
     // The file's alone: what the API has made is warned of where it runs, in `/readyz`.
     let state =
         State { version: 0, services: config.services.clone(), pools: config.pools.clone() };
-    doubts(&state, &reach).into_iter().try_for_each(|doubt| print(format!("warning: {doubt}")))
+    doubts(&state, &reach).into_iter().try_for_each(|doubt| print(format!("warning: {doubt}")))?;
+    let notes = server::check(config).map_err(|e| not_started(&e))?;
+    notes.into_iter().try_for_each(print)
 }
 
 #[tokio::main]

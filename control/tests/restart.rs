@@ -522,6 +522,28 @@ fn check_warns_of_what_cannot_work_with_the_data_planes_file() {
     assert_eq!(run(&lab, &far, &named[1..]).0, Some(2), "only with --check");
 }
 
+/// The file's verdict does not wait for a state that cannot be used.
+#[test]
+fn check_judges_the_file_before_the_state() {
+    let lab = Lab::new();
+    let far = lab.toml(WEB).replace("10.0.0.1\"", "10.7.0.1\"");
+    let ports = lab.path("dataplane.toml");
+    let networks = "addresses = [\"10.0.0.254/24\", \"198.51.100.254/24\"]";
+    fs::write(&ports, format!("[[port]]\n{networks}\n")).unwrap();
+    let judged = |expected: &str| {
+        let named = ["--check", "--dataplane-file", ports.to_str().unwrap()];
+        let (code, out, error) = run(&lab, &far, &named);
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!((code, lines.len(), lines[0]), (Some(1), 2, "OK: 1 services, 1 pools"), "{out}");
+        assert!(lines[1].starts_with("warning: service web: backend 10.7.0.1:8080"), "{out}");
+        assert!(error.contains(expected), "{error}");
+    };
+    fs::write(lab.path("state.json"), "{").unwrap();
+    judged("there is no good copy beside it");
+    fs::write(lab.path("state.json"), r#"{"sluice_state":2,"sum":"x","zones":[]}"#).unwrap();
+    judged("format 2, this program reads format 1");
+}
+
 /// Each file is refused for its reason, by name.
 fn refused<const N: usize>(lab: &Lab, cases: [(String, &str); N]) {
     for (toml, expected) in cases {

@@ -83,38 +83,65 @@ pub fn dataplane(file: &Path, program: Option<&Path>) -> (Finding, Option<Wanted
     (finding, Some(wanted))
 }
 
-/// Control's file as its own program judges it, and what in it cannot work with the ports and routes of
-/// the data plane's file, when that can be read.
+/// Control's file as its own program judges it, what in it cannot work with the ports and routes of the
+/// data plane's file, when that can be read, and what is wrong with the state beside it.
 pub fn control(file: &Path, dataplane_file: Option<&Path>, program: Option<&Path>) -> Vec<Finding> {
     const CHECK: &str = "control-file";
     let shown = file.display();
     let Some(program) = program else {
-        let message = format!("{CONTROL} is not here to check {shown}");
-        return vec![Finding::unknown(CHECK, message)];
+        return vec![alone(CHECK, file)];
     };
     let ports = dataplane_file.map_or(OsStr::new(NOTHING), Path::as_os_str);
     let output = match judge(program, file, &[OsStr::new("--dataplane-file"), ports]) {
         Ok(output) => output,
         Err(why) => return vec![Finding::unknown(CHECK, why)],
     };
-    let complaint = said(&output.stderr);
+    let (report, complaint) = (said(&output.stdout), said(&output.stderr));
     let complaint = complaint.strip_prefix("sluice-control: ").unwrap_or(&complaint);
-    match output.status.code() {
-        Some(0) => {}
-        Some(code) if code == i32::from(EXIT_WRONG_FILE) => {
-            let fix = format!("edit {shown}, or name another with --control-file");
-            return vec![Finding::wrong(CHECK, complaint, fix)];
-        }
-        // The state beside the file cannot be read, perhaps only by who asks.
-        _ => return vec![Finding::unknown(CHECK, complaint)],
-    }
-    let report = said(&output.stdout);
+    let refused = output.status.code() == Some(EXIT_WRONG_FILE.into());
     let mut lines = report.lines();
-    let counts = lines.next().and_then(|line| line.strip_prefix("OK: ")).unwrap_or_default();
-    let valid = Finding::ok(CHECK, format!("{shown} is valid: {counts}"));
+    // It is said before the state is looked at, so what is wrong without it is wrong with the file.
+    let Some(counts) = lines.next().and_then(|line| line.strip_prefix("OK: ")) else {
+        let fix = format!("edit {shown}, or name another with --control-file");
+        let wrong = || Finding::wrong(CHECK, complaint, fix);
+        return vec![if refused { wrong() } else { Finding::unknown(CHECK, complaint) }];
+    };
+    let mut findings = vec![Finding::ok(CHECK, format!("{shown} is valid: {counts}"))];
     let doubts = lines.filter_map(|line| line.strip_prefix("warning: "));
-    let warnings = doubts.map(|doubt| Finding::warning(CHECK, doubt, format!("edit {shown}")));
-    [valid].into_iter().chain(warnings).collect()
+    findings.extend(doubts.map(|doubt| Finding::warning(CHECK, doubt, format!("edit {shown}"))));
+    if !output.status.success() {
+        findings.push(state(complaint, refused, file));
+    }
+    findings
+}
+
+/// Control's file without the program that knows its rules.
+fn alone(check: &'static str, file: &Path) -> Finding {
+    let shown = file.display();
+    match std::fs::read_to_string(file).map(|text| text.parse::<toml::Table>()) {
+        Ok(Ok(_)) => {
+            let message = format!("{shown} is TOML; {CONTROL} is not here to check the rest");
+            Finding::unknown(check, message)
+        }
+        Ok(Err(error)) => {
+            let message = format!("{shown} is not TOML: {}", error.message());
+            Finding::wrong(check, message, format!("edit {shown}"))
+        }
+        Err(error) => {
+            let fix = "write one, or name it with --control-file";
+            Finding::wrong(check, format!("{shown}: {error}"), fix)
+        }
+    }
+}
+
+/// The state that control would start with, when there is something to say of it.
+fn state(complaint: &str, refused: bool, file: &Path) -> Finding {
+    const CHECK: &str = "control-state";
+    if refused {
+        return Finding::wrong(CHECK, complaint, format!("edit {}", file.display()));
+    }
+    // It may be only who asks that cannot read it.
+    Finding::unknown(CHECK, complaint)
 }
 
 fn said(bytes: &[u8]) -> String {
@@ -167,8 +194,6 @@ mod tests {
     fn controls_file_is_judged_by_its_own_program() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("control.toml");
-        let absent = control(&file, None, None);
-        assert_eq!((absent.len(), absent[0].state), (1, State::Unknown));
         assert_eq!(control(&file, None, Some(&dir.path().join("none")))[0].state, State::Unknown);
 
         let look = |script: &str| {
@@ -188,8 +213,47 @@ mod tests {
         let found = look("echo \"sluice-control: control.api_listen is 7\" >&2; exit 78");
         assert_eq!((found.len(), found[0].state), (1, State::Wrong));
         assert_eq!(found[0].message, "control.api_listen is 7");
-        let found = look("echo \"sluice-control: the state cannot be read\" >&2; exit 1");
+        let found = look("echo \"sluice-control: no log\" >&2; exit 1");
         assert_eq!((found.len(), found[0].state), (1, State::Unknown));
-        assert_eq!(found[0].message, "the state cannot be read");
+        assert_eq!(found[0].message, "no log");
+    }
+
+    #[test]
+    fn the_state_is_told_apart_from_controls_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("control.toml");
+        let cases = [(1, State::Unknown, false), (78, State::Wrong, true)];
+        for (code, state, mends) in cases {
+            let script = format!(
+                "echo \"OK: 0 services, 1 pools\"\necho \"warning: far\"\n\
+                 echo \"sluice-control: state file: no\" >&2; exit {code}"
+            );
+            let found = control(&file, None, Some(&stand_in(dir.path(), &script)));
+            let told = |at: usize| (found[at].check, found[at].state, found[at].message.as_str());
+            let valid = format!("{} is valid: 0 services, 1 pools", file.display());
+            assert_eq!(told(0), ("control-file", State::Ok, valid.as_str()));
+            assert_eq!(told(1), ("control-file", State::Warning, "far"));
+            assert_eq!(told(2), ("control-state", state, "state file: no"));
+            assert_eq!((found.len(), found[2].fix.is_some()), (3, mends));
+        }
+    }
+
+    #[test]
+    fn without_its_program_controls_file_is_read_as_far_as_that_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("control.toml");
+        let told = || {
+            let found = control(&file, None, None);
+            assert_eq!(found.len(), 1);
+            (found[0].state, found[0].message.clone())
+        };
+        assert_eq!(told().0, State::Wrong);
+        assert!(told().1.contains("No such file"), "{:?}", told());
+        fs::write(&file, "[control\n").unwrap();
+        assert_eq!(told().0, State::Wrong);
+        assert!(told().1.contains("is not TOML"), "{:?}", told());
+        fs::write(&file, "[control]\n").unwrap();
+        assert_eq!(told().0, State::Unknown);
+        assert!(told().1.ends_with("is TOML; sluice-control is not here to check the rest"));
     }
 }
