@@ -152,3 +152,40 @@ async fn answers_have_the_fields_that_the_document_names() {
     }
     assert!(looked_at >= 17, "{looked_at}");
 }
+
+/// Every reference of the document, with the place where it stands.
+fn references(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(to)) = fields.get("$ref") {
+                found.push((at.to_owned(), to.clone()));
+            }
+            for (name, inner) in fields {
+                references(inner, &format!("{at}/{name}"), found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, at, found)),
+        _ => {}
+    }
+}
+
+/// What the data plane has rejected is fields, as in `problems` of an answer that refuses something,
+/// and no such answer itself.
+#[tokio::test]
+async fn references_lead_to_what_is_meant() {
+    let lab = Lab::new();
+    let (_server, api) = lab.start(WEB).await;
+    let document = document(&api).await;
+    let mut found = Vec::new();
+    references(&document, "", &mut found);
+    assert!(found.len() > 50, "{}", found.len());
+    for (at, to) in &found {
+        let pointer = to.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{at}: {to}");
+        let is_problem = at.ends_with("/rejected/items") || at.ends_with("/problems/items");
+        assert_eq!(to.ends_with("/Problem"), is_problem, "{at}: {to}");
+    }
+    let fields = document.pointer("/components/schemas/Problem/properties").unwrap();
+    let names: Vec<&String> = fields.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["expected", "field", "value"]);
+}

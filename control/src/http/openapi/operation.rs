@@ -219,7 +219,7 @@ fn problem(kinds: &[&Type]) -> Value {
         "description": words.join("; "),
         "content": {"application/problem+json": {"schema": {
             "allOf": [
-                {"$ref": "#/components/schemas/Problem"},
+                {"$ref": "#/components/schemas/ProblemDetails"},
                 {"properties": {"type": {"enum": types}}},
             ],
         }}},

@@ -78,7 +78,8 @@ impl Schemas {
     /// All components.
     pub fn into_components(mut self) -> Value {
         let change = self.of::<Outcome>();
-        let problem = self.of::<Problem>();
+        // What is wrong with a field: part of every answer that refuses something.
+        self.of::<Problem>();
         let mut all = self.told.take_definitions(true);
         all.values_mut().for_each(tell_integers);
         let mut read = self.read.take_definitions(true);
@@ -93,10 +94,7 @@ impl Schemas {
             let patch = patch(&all[&name]);
             all.insert(format!("{name}Patch"), patch);
         }
-        // The field of a problem has that name itself.
-        let field = all.remove("Problem").unwrap_or(problem);
-        all.insert("FieldProblem".to_owned(), field);
-        all.insert("Problem".to_owned(), problem_details());
+        all.insert("ProblemDetails".to_owned(), problem_details());
         Value::Object(all)
     }
 }
@@ -172,7 +170,7 @@ fn patch(resource: &Value) -> Value {
 fn problem_details() -> Value {
     let text = |text: &str| json!({"type": "string", "description": text});
     let problems = json!({
-        "type": "array", "items": {"$ref": format!("#{COMPONENTS}/FieldProblem")},
+        "type": "array", "items": {"$ref": format!("#{COMPONENTS}/Problem")},
         "description": "Every field that is wrong",
     });
     let properties = json!({
