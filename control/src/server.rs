@@ -272,6 +272,8 @@ impl Server {
     pub async fn stop(self) {
         // Receivers that are gone have stopped already.
         let _ = self.stop.send(true);
+        // Who waits for a change is answered by what is known now.
+        self.manager.update_link(|link| link.is_over = true);
         let mut http = self.http;
         if timeout(GRACE, &mut http).await.is_err() {
             http.abort();

@@ -734,6 +734,24 @@ async fn a_change_says_what_became_of_it() {
     server.stop().await;
 }
 
+/// Who waits for a change when control is stopped learns that it is stored, and is not waited for.
+#[tokio::test]
+async fn a_stop_answers_who_waits_for_a_change() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    api.ready(200).await;
+    fake.with(|m| m.apply_takes = Duration::from_secs(10));
+    let waiting = tokio::spawn(async move { set(&api, 7, "?wait_ms=20000").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    server.stop().await;
+    assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
+    let (answer, _) = waiting.await.unwrap();
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.body["change"]["outcome"], "stored");
+}
+
 #[tokio::test]
 async fn a_change_that_the_data_plane_does_not_take_says_why() {
     let lab = Lab::new();

@@ -105,7 +105,8 @@ pub async fn outcome(
         let link = &world.link;
         // Without an error it was not looked for yet.
         let is_unreachable = !link.connected && link.error.is_some();
-        known(link, revision).is_some() || (is_unreachable && !patience.for_unreachable)
+        let is_vain = link.is_over || (is_unreachable && !patience.for_unreachable);
+        is_vain || known(link, revision).is_some()
     };
     // Too late, or control is stopping: what is known now is the answer.
     let _ = timeout_at(end, worlds.wait_for(is_known)).await;
@@ -173,6 +174,8 @@ mod tests {
         let gone = Link { connected: false, error: Some("gone".to_owned()), ..link() };
         let expected = (Fate::Stored, 3, "dataplane unreachable: gone".to_owned());
         assert_eq!(of(gone.clone(), 7, wait).await, expected);
+        let over = Link { is_over: true, ..link() };
+        assert_eq!(of(over, 8, wait).await.0, Fate::Stored);
         assert!(began.elapsed() < wait.wait, "there is nothing to wait for");
 
         let began = Instant::now();

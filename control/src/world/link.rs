@@ -21,6 +21,8 @@ pub struct Link {
     pub rejected: Vec<Problem>,
     /// Why the desired snapshot is not published at all; see `compose::withheld`.
     pub held: Option<String>,
+    /// Whether nobody is to wait for more: control is stopping.
+    pub is_over: bool,
 }
 
 impl Link {
