@@ -4,9 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sluice_api::Protocol;
 use sluice_path::flow::{FlowKey, WideTuple};
-use sluice_path::ids::BackendSlot;
-use sluice_path::ids::InterfaceId;
-use sluice_path::ids::ServiceSlot;
+use sluice_path::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
 use sluice_path::table::conn::NewWideConn;
 use sluice_path::table::conn::state::ConnState;
 use sluice_path::testkit::{self, CLIENT_PORT, PORT_MACS, Random, VIP};
@@ -54,13 +52,13 @@ impl Template {
         if let Ok(view) = Ipv4Frame::parse_mut(&mut self.bytes) {
             let ip = Delta::between_u32(old.src, key.src).and(Delta::between_u32(old.dst, key.dst));
             let l4 = ip
-                .and(Delta::between_u16(old.src_port, key.src_port))
-                .and(Delta::between_u16(old.dst_port, key.dst_port));
+                .and(Delta::between_u16(old.src_port.0, key.src_port.0))
+                .and(Delta::between_u16(old.dst_port.0, key.dst_port.0));
             view.ip.src.set(key.src);
             view.ip.dst.set(key.dst);
             view.ip.checksum.set(ip.apply(view.ip.checksum()));
-            view.src_port.set(key.src_port);
-            view.dst_port.set(key.dst_port);
+            view.src_port.set(key.src_port.0);
+            view.dst_port.set(key.dst_port.0);
             let sum = l4.apply(u16::from_be_bytes([self.bytes[50], self.bytes[51]]));
             self.bytes[50..52].copy_from_slice(&sum.to_be_bytes());
         }
@@ -73,7 +71,7 @@ impl Template {
 pub fn wide_conn(i: u32) -> NewWideConn {
     let of = |net: u16, low: u32, port: u16| {
         let [high, low] = [(low >> 16) as u16, low as u16];
-        (Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, high, low).into(), port)
+        (Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, high, low).into(), L4Port(port))
     };
     let backend = of(2, 1 + i % 4, 80);
     NewWideConn {

@@ -13,9 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use sluice_api::Timeouts;
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
-use sluice_path::ids::BackendSlot;
-use sluice_path::ids::InterfaceId;
-use sluice_path::ids::ServiceSlot;
+use sluice_path::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, Fins, StateTimeouts, state_timeouts};
@@ -70,7 +68,7 @@ struct Seen {
     wraps: usize,
 }
 
-type Flow = (u32, u32, u16, u16, u8);
+type Flow = (u32, u32, L4Port, L4Port, u8);
 
 /// A plain conn's line: no others are made here.
 fn plain(line: Line<'_>) -> Conn {
@@ -137,8 +135,8 @@ impl Model {
         FlowKey {
             src: 0x6440_0000 + number / 8,
             dst: 0xc000_0264,
-            src_port: 1_024 + (number % 4) as u16,
-            dst_port: 80,
+            src_port: L4Port(1_024 + (number % 4) as u16),
+            dst_port: L4Port(80),
             protocol: if number.is_multiple_of(8) { 17 } else { 6 },
         }
     }
@@ -152,8 +150,8 @@ impl Model {
         let back = FlowKey {
             src: backend,
             dst: 0x0a00_ff01 + local % 2,
-            src_port: 80,
-            dst_port: 1_024 + (local / 2) as u16,
+            src_port: L4Port(80),
+            dst_port: L4Port(1_024 + (local / 2) as u16),
             protocol: from_client.protocol,
         };
         NewConn {

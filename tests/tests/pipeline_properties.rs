@@ -10,7 +10,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use sluice_api::{DropReason, Mode, Protocol};
 use sluice_path::flow::FlowKey;
 use sluice_path::frame::{Frame, MemFrame};
-use sluice_path::ids::InterfaceId;
+use sluice_path::ids::{InterfaceId, L4Port};
 use sluice_path::testkit::{
     self, BACKEND_PORT, CLIENT_PORT, GATEWAY, Harness, LOCAL, PEER_MAC, PORT_MACS, Random, VIP,
     flow, mac_of, packet, snapshot,
@@ -114,7 +114,7 @@ struct Model {
     from_client: HashMap<FlowKey2, FlowKey2>,
 }
 
-type FlowKey2 = (u32, u32, u16, u16, u8);
+type FlowKey2 = (u32, u32, L4Port, L4Port, u8);
 
 fn plain(key: &FlowKey) -> FlowKey2 {
     (key.src, key.dst, key.src_port, key.dst_port, key.protocol)
@@ -156,7 +156,7 @@ impl Model {
         assert_eq!(b[6..12], PORT_MACS[out_port.index()].0);
 
         let (came, left) = (plain(&came_key), plain(&key));
-        let is_dr = came.1 == VIP.to_bits() && came.3 == 8080;
+        let is_dr = came.1 == VIP.to_bits() && came.3 == L4Port(8_080);
         if is_dr {
             let is_backend = |n| b[..6] == mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, n)).0;
             assert!((1..=3).any(is_backend), "to a backend's MAC: {:x?}", &b[..6]);

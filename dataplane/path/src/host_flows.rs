@@ -85,14 +85,7 @@ impl HostFlows {
         if !is_known_kind || view.ip.has_options() || view.ip.is_fragment() {
             return;
         }
-        let key = FlowKey {
-            src: view.ip.src_u32(),
-            dst: view.ip.dst_u32(),
-            src_port: view.src_port(),
-            dst_port: view.dst_port(),
-            protocol: view.ip.protocol,
-        };
-        self.note(self.hasher.hash(&Tuple::from(&key).reversed()), now_ms);
+        self.note(self.hasher.hash(&Tuple::from(&FlowKey::from(view)).reversed()), now_ms);
     }
 
     fn note(&self, hash: u64, now_ms: u64) {

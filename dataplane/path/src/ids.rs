@@ -4,7 +4,7 @@ use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-macro_rules! id {
+macro_rules! number {
     ($(#[$doc:meta])* $name:ident($number:ty)) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,17 +12,26 @@ macro_rules! id {
         #[repr(transparent)]
         pub struct $name(pub $number);
 
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($number:ty)) => {
+        number! {
+            $(#[$doc])*
+            $name($number)
+        }
+
         impl $name {
             /// Its place in a list of all of them.
             #[inline(always)]
             pub const fn index(self) -> usize {
                 self.0 as usize
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
             }
         }
     };
@@ -73,4 +82,33 @@ id! {
 id! {
     /// The place of a backend of a service in counters and quotas.
     BackendSlot(u32)
+}
+
+number! {
+    /// A port of TCP or UDP, in host order; no NIC's, which is a [`PortId`].
+    L4Port(u16)
+}
+
+impl L4Port {
+    /// That of packets without ports; in TCP and UDP it is reserved (RFC 6335, 6).
+    pub const ZERO: L4Port = L4Port(0);
+
+    /// Its bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn to_be_bytes(self) -> [u8; 2] {
+        self.0.to_be_bytes()
+    }
+
+    /// A source and a destination port as they lie in a header of TCP or UDP, its first four bytes.
+    #[inline(always)]
+    pub const fn pair(src: L4Port, dst: L4Port) -> u32 {
+        ((src.0 as u32) << 16 | dst.0 as u32).to_be()
+    }
+
+    /// The source and the destination port of a header.
+    #[inline(always)]
+    pub const fn of_pair(pair: u32) -> (L4Port, L4Port) {
+        let both = u32::from_be(pair);
+        (L4Port((both >> 16) as u16), L4Port(both as u16))
+    }
 }

@@ -14,13 +14,13 @@ use sluice_api::stats::TableUsage;
 use sluice_api::{Mode, Pool, Snapshot};
 
 use crate::family::V4;
-use crate::flow::FlowKey;
+use crate::flow::{Endpoint, FlowKey};
 use crate::ids::WorkerId;
 use crate::table::local_port::{LocalPort, OwnPorts};
 use crate::table::port_space::PortSpace;
 
-/// A pool's number, and a backend's address, L4 port and protocol.
-type SpaceKey = (u32, u32, u16, u8);
+/// A pool's number, and a backend.
+type SpaceKey = (u32, Endpoint);
 
 /// All port spaces.
 pub struct PortSpaces {
@@ -80,8 +80,8 @@ impl PortSpaces {
                 continue;
             };
             for backend in &service.backends {
-                let protocol = service.protocol.number();
-                let key = (*pool, V4::of_valid(backend.address), backend.port, protocol);
+                let key =
+                    (*pool, Endpoint::of_valid(backend.address, backend.port, service.protocol));
                 if !all.spaces.contains_key(&key) {
                     let known = previous.spaces.get(&key).cloned();
                     let space = known.unwrap_or_else(|| all.make(key));
@@ -102,28 +102,28 @@ impl PortSpaces {
         all
     }
 
-    fn make(&mut self, (pool, address, port, protocol): SpaceKey) -> Arc<PortSpace> {
+    fn make(&mut self, (pool, backend): SpaceKey) -> Arc<PortSpace> {
         let addresses = self.pools.iter().find(|(_, number)| **number == pool);
         let addresses = addresses.map(|(addresses, _)| &**addresses).unwrap_or_default();
         self.seed = self.seed.wrapping_add(1 << 10);
-        Arc::new(PortSpace::new((address, port, protocol), addresses, &self.owners, self.seed))
+        Arc::new(PortSpace::new(backend, addresses, &self.owners, self.seed))
     }
 
     /// The space towards a backend by a pool of these addresses.
     pub fn of_backend(
         &self,
-        (address, port, protocol): (u32, u16, u8),
+        backend: Endpoint,
         local_addresses: &[u32],
     ) -> Option<&Arc<PortSpace>> {
         let pool = self.pools.get(local_addresses)?;
-        self.spaces.get(&(*pool, address, port, protocol))
+        self.spaces.get(&(*pool, backend))
     }
 
     /// The space that a return flow is of, and the local port there; `None` when it is of a pool
     /// that is gone.
     pub fn of_flow(&self, flow: &FlowKey) -> Option<(&PortSpace, LocalPort)> {
         let (pool, address) = *self.addresses.get(&flow.dst)?;
-        let space = self.spaces.get(&(pool, flow.src, flow.src_port, flow.protocol))?;
+        let space = self.spaces.get(&(pool, flow.source()))?;
         Some((space, LocalPort { address, port: flow.dst_port }))
     }
 
@@ -213,7 +213,7 @@ mod tests {
             |pool: &Pool| pool.addresses.iter().copied().map(V4::of_valid).collect::<Vec<_>>();
         let lan = addresses(&snapshot.pools[0]);
         assert_eq!(first.of_pool(&lan).count(), 2, "services with the same backends share them");
-        let backend = (V4::of_valid(web.backends[0].address), 80, 6);
+        let backend = Endpoint::of_valid(web.backends[0].address, 80, Protocol::Tcp);
         let of = |spaces: &PortSpaces, locals: &[u32]| spaces.of_backend(backend, locals).cloned();
         let space = of(&first, &lan).unwrap();
         let flow = space.reserve(&owners[0]).unwrap();

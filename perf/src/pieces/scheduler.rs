@@ -4,9 +4,11 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use sluice_api::BackendId;
+use sluice_path::flow::FlowKey;
 use sluice_path::scheduler::{MaglevTable, flow_hash};
 
 use super::Piece;
+use crate::traffic::client;
 
 const SLOTS: u32 = 65_537;
 const LOOKUPS: u32 = 1_024;
@@ -27,10 +29,11 @@ pub fn maglev_build() -> Piece {
 /// A flow's hash and its slot.
 pub fn maglev_lookup() -> Piece {
     let table = MaglevTable::build(&backends(), SLOTS);
+    let flow = client(0);
     Piece::new("lookup", LOOKUPS, move || {
         for i in 0..LOOKUPS {
-            let hash = flow_hash(black_box(0x6440_0000 + i), 0xc000_0264, 40_000, 80, 6);
-            black_box(table.lookup(hash));
+            let flow = FlowKey { src: black_box(0x6440_0000 + i), ..flow };
+            black_box(table.lookup(flow_hash(&flow)));
         }
     })
 }

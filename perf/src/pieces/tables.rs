@@ -2,10 +2,8 @@
 
 use std::hint::black_box;
 
-use sluice_path::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
-use sluice_path::ids::BackendSlot;
-use sluice_path::ids::ServiceSlot;
-use sluice_path::ids::{InterfaceId, WorkerId};
+use sluice_path::flow::{Endpoint, FlowHasher, FlowKey, Tuple, WideTuple};
+use sluice_path::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot, WorkerId};
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, STATES};
@@ -25,7 +23,13 @@ const TIMES: u32 = 2_048;
 const TIMEOUTS: [[u32; STATES]; 1] = [[60_000; STATES]];
 
 fn from_client(i: u32) -> FlowKey {
-    FlowKey { src: 0x6440_0000 + i, dst: 0xc000_0264, src_port: 40_000, dst_port: 80, protocol: 6 }
+    FlowKey {
+        src: 0x6440_0000 + i,
+        dst: 0xc000_0264,
+        src_port: L4Port(40_000),
+        dst_port: L4Port(80),
+        protocol: 6,
+    }
 }
 
 /// A full-NAT conn of client number `i`.
@@ -34,8 +38,8 @@ fn conn(i: u32) -> NewConn {
     let back = FlowKey {
         src: backend_address,
         dst: 0x0a00_ff01,
-        src_port: 80,
-        dst_port: 1_024 + (i / 4) as u16,
+        src_port: L4Port(80),
+        dst_port: L4Port(1_024 + (i / 4) as u16),
         protocol: 6,
     };
     NewConn {
@@ -189,7 +193,7 @@ pub fn wheel_arm_expire() -> Piece {
 }
 
 /// The backend that local ports are for.
-const BACKEND: (u32, u16, u8) = (0x0a00_0101, 80, 6);
+const BACKEND: Endpoint = Endpoint { address: 0x0a00_0101, port: L4Port(80), protocol: 6 };
 
 fn local_addresses(count: u32) -> Vec<u32> {
     (0..count).map(|i| 0x0a00_ff01 + i).collect()

@@ -9,7 +9,7 @@
 use sluice_api::Mode;
 use sluice_dataplane::dpdk::Mbuf;
 use sluice_path::burst::BURST;
-use sluice_path::flow::FlowKey;
+use sluice_path::flow::{FlowKey, Tuple};
 use sluice_path::frame::Frame;
 use sluice_path::ids::InterfaceId;
 use sluice_path::table::conn::wheel::SLOT_MS;
@@ -129,13 +129,8 @@ impl Traffic for Churn {
             for (frame, conn) in frames.iter().zip(&self.syns) {
                 if let (Ok(view), Some(conn)) = (Ipv4Frame::parse(frame.bytes()), conn) {
                     let index = *conn as usize % self.replies.len();
-                    self.replies[index] = FlowKey {
-                        src: view.ip.dst_u32(),
-                        dst: view.ip.src_u32(),
-                        src_port: view.dst_port(),
-                        dst_port: view.src_port(),
-                        protocol: view.ip.protocol,
-                    };
+                    let sent = Tuple::from(&FlowKey::from(view));
+                    self.replies[index] = FlowKey::from(&sent.reversed());
                 }
             }
         }

@@ -1,15 +1,18 @@
 //! The identity of a flow, and its keyed hash.
 
+mod endpoint;
 mod wide;
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
+use sluice_wire::Ipv4Frame;
 
 use crate::family::{Family, V4};
-use crate::ids::WorkerId;
+use crate::ids::{L4Port, WorkerId};
 
+pub use endpoint::Endpoint;
 pub use wide::WideTuple;
 
 /// Addresses (of a family, each an `A`), L4 ports and protocol of a packet, in host order: to read and to
@@ -23,11 +26,25 @@ pub struct Flow<A> {
     /// Destination address.
     pub dst: A,
     /// Source L4 port.
-    pub src_port: u16,
+    pub src_port: L4Port,
     /// Destination L4 port.
-    pub dst_port: u16,
+    pub dst_port: L4Port,
     /// IP protocol number: 6 or 17.
     pub protocol: u8,
+}
+
+impl<A: Copy> Flow<A> {
+    /// Where it comes from.
+    #[inline(always)]
+    pub fn source(&self) -> Endpoint<A> {
+        Endpoint { address: self.src, port: self.src_port, protocol: self.protocol }
+    }
+
+    /// Where it goes to.
+    #[inline(always)]
+    pub fn destination(&self) -> Endpoint<A> {
+        Endpoint { address: self.dst, port: self.dst_port, protocol: self.protocol }
+    }
 }
 
 /// A flow of IPv4.
@@ -63,10 +80,9 @@ impl<F: Family> FlowBytes<F> {
 impl<F: Family> From<&Flow<F::Address>> for FlowBytes<F> {
     #[inline]
     fn from(flow: &Flow<F::Address>) -> Self {
-        let ports = u32::from(flow.src_port) << 16 | u32::from(flow.dst_port);
         FlowBytes {
             addresses: F::pair(flow.src, flow.dst),
-            ports: ports.to_be(),
+            ports: L4Port::pair(flow.src_port, flow.dst_port),
             protocol: flow.protocol,
         }
     }
@@ -76,13 +92,21 @@ impl<F: Family> From<&FlowBytes<F>> for Flow<F::Address> {
     #[inline]
     fn from(bytes: &FlowBytes<F>) -> Self {
         let (src, dst) = F::addresses(bytes.addresses);
-        let ports = u32::from_be(bytes.ports);
-        Flow {
-            src,
-            dst,
-            src_port: (ports >> 16) as u16,
-            dst_port: ports as u16,
-            protocol: bytes.protocol,
+        let (src_port, dst_port) = L4Port::of_pair(bytes.ports);
+        Flow { src, dst, src_port, dst_port, protocol: bytes.protocol }
+    }
+}
+
+impl From<&Ipv4Frame> for FlowKey {
+    /// That of an unfragmented packet of TCP or UDP.
+    #[inline]
+    fn from(view: &Ipv4Frame) -> Self {
+        FlowKey {
+            src: view.ip.src_u32(),
+            dst: view.ip.dst_u32(),
+            src_port: L4Port(view.src_port()),
+            dst_port: L4Port(view.dst_port()),
+            protocol: view.ip.protocol,
         }
     }
 }
@@ -129,16 +153,16 @@ mod tests {
         let client = |i: u32| FlowKey {
             src: 0x6440_0000 + i,
             dst: 0xc000_0264,
-            src_port: 40_000,
-            dst_port: 80,
+            src_port: L4Port(40_000),
+            dst_port: L4Port(80),
             protocol: 6,
         };
-        let port = |i: u32| FlowKey { src: 0x6440_0001, src_port: i as u16, ..client(0) };
+        let port = |i: u32| FlowKey { src: 0x6440_0001, src_port: L4Port(i as u16), ..client(0) };
         let back = |i: u32| FlowKey {
             src: 0x0a00_0101 + i % 4,
             dst: 0x0a00_ff01 + i / 4 % 64,
-            src_port: 80,
-            dst_port: 1_024 + (i / 256) as u16,
+            src_port: L4Port(80),
+            dst_port: L4Port(1_024 + (i / 256) as u16),
             protocol: 6,
         };
         let kinds: [&dyn Fn(u32) -> FlowKey; 3] = [&client, &port, &back];
@@ -164,8 +188,8 @@ mod tests {
         let key = FlowKey {
             src: 0x0102_0304,
             dst: 0x0506_0708,
-            src_port: 0x090a,
-            dst_port: 0x0b0c,
+            src_port: L4Port(0x090a),
+            dst_port: L4Port(0x0b0c),
             protocol: 6,
         };
         let tuple = Tuple::from(&key);
@@ -207,14 +231,20 @@ mod tests {
 
     #[test]
     fn flows_of_both_families_turn_around() {
-        let ports =
-            |src: u128, dst: u128| Flow { src, dst, src_port: 40_000, dst_port: 443, protocol: 6 };
+        let ports = |src: u128, dst: u128| Flow {
+            src,
+            dst,
+            src_port: L4Port(40_000),
+            dst_port: L4Port(443),
+            protocol: 6,
+        };
         let (a, b) = (u128::from_be_bytes(*b"0123456789abcdef"), u128::from_be_bytes([0xfd; 16]));
         turns_around::<V6>(
             ports(a, b),
             b"0123456789abcdef\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd\xfd",
         );
-        let flow = FlowKey { src: 1, dst: 2, src_port: 3, dst_port: 4, protocol: 17 };
+        let flow =
+            FlowKey { src: 1, dst: 2, src_port: L4Port(3), dst_port: L4Port(4), protocol: 17 };
         turns_around::<V4>(flow, &[0, 0, 0, 1, 0, 0, 0, 2]);
     }
 
@@ -223,7 +253,13 @@ mod tests {
     fn flows_of_ipv6_spread_by_every_bit_of_their_addresses() {
         const BUCKETS: usize = 256;
         let hasher = FlowHasher::new(0x5eed);
-        let flow = |src, dst| Flow { src, dst, src_port: 40_000, dst_port: 80, protocol: 6 };
+        let flow = |src, dst| Flow {
+            src,
+            dst,
+            src_port: L4Port(40_000),
+            dst_port: L4Port(80),
+            protocol: 6,
+        };
         for shift in (0..128).step_by(16) {
             let mut counts = [0_i64; BUCKETS];
             for n in 0..16_384_u128 {

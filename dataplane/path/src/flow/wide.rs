@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Flow, FlowBytes, FlowHasher, FlowKey, Tuple};
 use crate::family::{Family, V4, V6};
+use crate::ids::L4Port;
 
 /// A flow of either family as one of IPv6, the addresses of IPv4 mapped (RFC 4291, 2.5.5.2), so that
 /// those of both can be compared: what a wide conn is found by, whose sides may differ.
@@ -11,7 +12,7 @@ pub type WideTuple = FlowBytes<V6>;
 
 impl WideTuple {
     /// From an address and L4 port to another, each of either family.
-    pub fn between(src: (IpAddr, u16), dst: (IpAddr, u16), protocol: u8) -> Self {
+    pub fn between(src: (IpAddr, L4Port), dst: (IpAddr, L4Port), protocol: u8) -> Self {
         let number = |ip| match ip {
             IpAddr::V4(ip) => Ipv4Addr::to_ipv6_mapped(&ip).to_bits(),
             IpAddr::V6(ip) => ip.to_bits(),
@@ -54,19 +55,19 @@ mod tests {
 
     #[test]
     fn a_flow_of_ipv4_is_the_same_both_ways_and_has_one_hash() {
-        let hasher = FlowHasher::new(7);
+        let (hasher, client_port) = (FlowHasher::new(7), L4Port(5_000));
         let (src, dst) = (0xc633_6401, 0xc000_0264);
-        let key = FlowKey { src, dst, src_port: 5_000, dst_port: 80, protocol: 6 };
+        let key = FlowKey { src, dst, src_port: client_port, dst_port: L4Port(80), protocol: 6 };
         let tuple = Tuple::from(&key);
         let wide = WideTuple::from(&tuple);
         let of = |address: &str| address.parse::<IpAddr>().unwrap();
-        let vip = (of("192.0.2.100"), 80);
-        assert_eq!(wide, WideTuple::between((of("198.51.100.1"), 5_000), vip, 6));
+        let vip = (of("192.0.2.100"), L4Port(80));
+        assert_eq!(wide, WideTuple::between((of("198.51.100.1"), client_port), vip, 6));
         assert_eq!(wide.plain(), Some(tuple));
         assert_eq!(hasher.hash_wide(&wide), hasher.hash(&tuple));
         // One side of IPv6, or a prefix that only looks mapped.
         for other in ["2001:db8::1", "::198.51.100.1", "::fffe:c633:6401"] {
-            let other = WideTuple::between((of(other), 5_000), vip, 6);
+            let other = WideTuple::between((of(other), client_port), vip, 6);
             assert_eq!(other.plain(), None);
             assert_ne!(hasher.hash_wide(&other), hasher.hash(&tuple));
             assert_eq!(hasher.hash_wide(&other), hasher.hash(&other));

@@ -67,7 +67,7 @@ mod tests {
     use crate::flow::FlowKey;
     use crate::frame::Frame;
     use crate::host_flows::KernelLane;
-    use crate::ids::InterfaceId;
+    use crate::ids::{InterfaceId, L4Port};
     use crate::testkit::{self, *};
 
     const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 0, 0, 1)];
@@ -225,7 +225,8 @@ mod tests {
         assert_eq!(lane(&mut h, packet(&answer, TcpFlags::NONE)), Unsolicited, "long ago");
 
         // GRE has no ports. VRRP to its group has a rate of its own.
-        let gre = FlowKey { protocol: 47, src_port: 0, dst_port: 0, ..answer };
+        let gre =
+            FlowKey { protocol: 47, src_port: L4Port::ZERO, dst_port: L4Port::ZERO, ..answer };
         assert_eq!(lane(&mut h, ip_frame(to, &gre, 255, &[0; 20])), Unsolicited);
         let vrrp = to_group([1, 0, 0x5e, 0, 0, 18], peer, Ipv4Addr::new(224, 0, 0, 18), 112);
         assert_eq!(lane(&mut h, vrrp), Neighbours);

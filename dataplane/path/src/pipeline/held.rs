@@ -98,14 +98,7 @@ impl<F: Frame> Waiting<F> {
             if !held.begins_conn {
                 continue;
             }
-            let key = FlowKey {
-                src: view.ip.src_u32(),
-                dst: view.ip.dst_u32(),
-                src_port: view.src_port(),
-                dst_port: view.dst_port(),
-                protocol: view.ip.protocol,
-            };
-            let conn = shared.conns.find_key(&key);
+            let conn = shared.conns.find_key(&FlowKey::from(view));
             if !conn.is_none() && life::is_new(shared.conns.head(conn)) {
                 shared.take_back_conn(conn, config);
             }

@@ -14,6 +14,7 @@ use super::InterfaceInfo;
 use super::next_hop::NextHops;
 use super::shared::{Interfaces, Shared};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
+use crate::family::{Family, V4};
 use crate::flow::{FlowHasher, FlowKey, Tuple};
 use crate::frame::{ChecksumStatus, Frame};
 use crate::snapshot::Compiled;
@@ -244,14 +245,8 @@ fn classify(
         return Err(DropReason::MartianSource);
     }
     meta.ip_len = ip.total_len();
-    let mut key = FlowKey {
-        src: ip.src_u32(),
-        dst: ip.dst_u32(),
-        src_port: 0,
-        dst_port: 0,
-        protocol: ip.protocol,
-    };
-    meta.tuple = Tuple::from(&key);
+    let addresses = V4::pair(ip.src_u32(), ip.dst_u32());
+    meta.tuple = Tuple { addresses, ports: 0, protocol: ip.protocol };
     if to_group {
         return Ok(Class::Group);
     }
@@ -263,8 +258,7 @@ fn classify(
     }
     let class = classify_l4(frame, view, nic_l4, verify_l4, meta)?;
     if class == Class::Flow {
-        (key.src_port, key.dst_port) = (view.src_port(), view.dst_port());
-        meta.tuple = Tuple::from(&key);
+        meta.tuple = Tuple::from(&FlowKey::from(view));
     }
     Ok(class)
 }

@@ -11,6 +11,7 @@ use super::shared::{Context, Shared};
 use crate::burst::{Burst, Class, Mask, Meta, Verdict};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
+use crate::ids::L4Port;
 use crate::snapshot::{Address, Compiled, CompiledService};
 use crate::table::conn::NewConn;
 use crate::table::conn::state::ConnState;
@@ -211,7 +212,7 @@ fn check_possible(key: &FlowKey) -> Result<(), DropReason> {
         return Err(DropReason::MartianSource);
     }
     // RFC 768: port 0 says that no reply is expected; RFC 6335, 6: it is reserved in TCP and UDP.
-    if key.src_port == 0 || key.dst_port == 0 {
+    if key.src_port == L4Port::ZERO || key.dst_port == L4Port::ZERO {
         return Err(DropReason::L4PortZero);
     }
     Ok(())

@@ -128,7 +128,7 @@ fn of_three_workers_none_refuses_at_a_quarter_of_use() {
         let mut site = Site::new(worker, 3);
         let conns = site.make(21_504 / 4);
         site.keep(&conns);
-        assert!(conns.iter().all(|conn| conn.dst_port % 3 == worker));
+        assert!(conns.iter().all(|conn| conn.dst_port.0 % 3 == worker));
         for _ in 0..6 {
             assert_eq!(site.make(10_000).len(), 10_000);
             site.end_short();

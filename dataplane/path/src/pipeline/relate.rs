@@ -19,6 +19,7 @@ use super::rate_limit::{Rate, RateLimit};
 use super::shared::{Context, Shared};
 use super::steer::Steer;
 use crate::burst::{Meta, Verdict};
+use crate::family::{Family, V4};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
 use crate::table::conn::{Conn, Rewrite};
@@ -196,20 +197,17 @@ fn judge(message: &[u8], to: u32) -> Result<Related, DropReason> {
             return Err(DropReason::IcmpBadMtu);
         }
     }
-    let word = |at: usize| u32::from_be_bytes([l4[at], l4[at + 1], l4[at + 2], l4[at + 3]]);
-    let ports = word(0);
-    let quoted = FlowKey {
-        src: ip.src_u32(),
-        dst: ip.dst_u32(),
-        src_port: (ports >> 16) as u16,
-        dst_port: ports as u16,
+    let word = |at: usize| [l4[at], l4[at + 1], l4[at + 2], l4[at + 3]];
+    let quoted = Tuple {
+        addresses: V4::pair(ip.src_u32(), ip.dst_u32()),
+        ports: u32::from_ne_bytes(word(0)),
         protocol: ip.protocol,
     };
     Ok(Related {
-        tuple: Tuple::from(&quoted).reversed(),
+        tuple: quoted.reversed(),
         header_len,
         l4_len: l4.len(),
-        sequence: (ip.protocol == PROTO_TCP).then(|| word(4)),
+        sequence: (ip.protocol == PROTO_TCP).then(|| u32::from_be_bytes(word(4))),
     })
 }
 

@@ -144,8 +144,8 @@ fn make_room_now(resting: &mut Resting, shared: &mut Shared, config: &Compiled) 
 /// wrong, by the way of a SYN that leaves for it.
 fn reset_like(syn: &[u8; FLOW_HEAD_BYTES], back: &FlowKey, seq: u32) -> [u8; RESET_BYTES] {
     let tcp = TcpHeader {
-        src_port: U16::new(back.dst_port),
-        dst_port: U16::new(back.src_port),
+        src_port: U16::new(back.dst_port.0),
+        dst_port: U16::new(back.src_port.0),
         seq: U32::new(seq),
         ack: U32::ZERO,
         data_offset: 0x50,

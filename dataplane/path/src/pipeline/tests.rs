@@ -13,8 +13,7 @@ use sluice_wire::tcp::TcpFlags;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
-use crate::ids::InterfaceId;
-use crate::ids::WorkerId;
+use crate::ids::{InterfaceId, L4Port, WorkerId};
 use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::pipeline::{HELD_PER_NEIGHBOUR, ToMain};
 use crate::resolver::{Action, Resolver};
@@ -74,7 +73,7 @@ fn full_nat_rewrites_both_ways_with_right_checksums() {
     assert!(sums_ok);
     assert_eq!(Ipv4Addr::from_bits(to_backend.src), LOCAL);
     assert_eq!(Ipv4Addr::from_bits(to_backend.dst), Ipv4Addr::new(10, 0, 1, 1));
-    assert_eq!(to_backend.dst_port, 80);
+    assert_eq!(to_backend.dst_port, L4Port(80));
     assert_eq!(frame.bytes()[..6], mac_of(BACKEND_PORT, Ipv4Addr::new(10, 0, 1, 1)).0);
     assert_eq!(frame.bytes()[6..12], PORT_MACS[1].0);
     assert_eq!(frame.bytes()[22], 63, "TTL is one less");
@@ -312,7 +311,7 @@ fn one_clients_conns_to_one_backend_use_every_local_port_then_are_refused() {
     let mut h = Harness::new(&snapshot(1, vec![service]), 100_000);
     let syns = (1..=65_535).map(|p| packet(PORT_MACS[0], &client(p), SYN, &[]));
     let out = h.receive(CLIENT_PORT, syns);
-    let ports: std::collections::HashSet<u16> =
+    let ports: std::collections::HashSet<L4Port> =
         out.transmitted.iter().map(|(_, f)| inspect(f).0.src_port).collect();
     let all = OwnPorts::by_modulo(WorkerId(0), 1).capacity(1);
     assert_eq!((ports.len() as u32, out.transmitted.len() as u32), (all, all));
@@ -791,7 +790,7 @@ fn bad_frames_have_names() {
     let from_vip = flow(Protocol::Tcp, (VIP, 81), (VIP, 80));
     let not_ours =
         flow(Protocol::Tcp, (Ipv4Addr::new(198, 51, 100, 7), 1), (Ipv4Addr::new(8, 8, 8, 8), 80));
-    let no_service = FlowKey { dst_port: 81, ..client(1) };
+    let no_service = FlowKey { dst_port: L4Port(81), ..client(1) };
     let gre = FlowKey { protocol: 47, ..client(1) };
     let cases: Vec<(DropReason, Vec<u8>)> = vec![
         (EtherTruncated, good[..13].to_vec()),
@@ -898,7 +897,7 @@ fn two_workers_hand_over_so_that_both_directions_meet() {
         assert_eq!(first[owner].transmitted.len(), 1);
         assert_eq!(first[1 - owner].handed_over[0].0.index(), owner);
         let key = inspect(&first[owner].transmitted[0].1).0;
-        assert_eq!(usize::from(key.src_port % 2), owner);
+        assert_eq!(usize::from(key.src_port.0 % 2), owner);
         moved += 1 - owner;
 
         let reply = packet(PORT_MACS[1], &back(&key), SYN_ACK, &[]);

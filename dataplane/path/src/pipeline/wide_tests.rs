@@ -86,7 +86,7 @@ fn an_error_about_a_wide_conn_ends_likewise() {
     let sum = sluice_wire::checksum::compute(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let router = Ipv4Addr::new(203, 0, 113, 1).to_bits();
-    let key = FlowKey { src: router, dst: VIP.to_bits(), src_port: 0, dst_port: 0, protocol: 1 };
+    let key = FlowKey { src: router, dst: VIP.to_bits(), protocol: 1, ..FlowKey::default() };
     let out = h.receive(CLIENT_PORT, [ip_frame(PORT_MACS[0], &key, 64, &message)]);
     assert!(out.transmitted.is_empty());
     assert_eq!(h.all_drops(), [(DropReason::NoTreatment, 1)]);

@@ -23,7 +23,7 @@ use leaving::Leaving;
 pub use service::{CompiledBackend, CompiledService, Picker};
 
 use crate::family::V4;
-use crate::flow::FlowKey;
+use crate::flow::{Endpoint, FlowKey};
 use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
 use crate::port_spaces::PortSpaces;
 use crate::resolver::BackendHops;
@@ -51,7 +51,7 @@ pub struct Compiled {
     pub routes: Arc<RouteTable>,
     /// Next hops of its backends.
     pub backend_hops: Arc<BackendHops>,
-    services: HashMap<(u32, u16, u8), Arc<CompiledService>, FixedState>,
+    services: HashMap<Endpoint, Arc<CompiledService>, FixedState>,
     /// The same in the order of the snapshot.
     order: Box<[Arc<CompiledService>]>,
     /// Of these, by their places: those that the snapshot before did not have, or had otherwise.
@@ -157,7 +157,7 @@ impl Compiled {
                 }
             };
             order.push(Arc::clone(&compiled));
-            let key = (V4::of_valid(service.vip), service.port, service.protocol.number());
+            let key = Endpoint::of_valid(service.vip, service.port, service.protocol);
             services.insert(key, compiled);
         }
         Compiled {
@@ -263,7 +263,7 @@ impl Compiled {
     /// The service of a packet from a client.
     #[inline]
     pub fn service(&self, key: &FlowKey) -> Option<&CompiledService> {
-        self.services.get(&(key.dst, key.dst_port, key.protocol)).map(Arc::as_ref)
+        self.services.get(&key.destination()).map(Arc::as_ref)
     }
 
     /// What an address is, if it is ours.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sluice_api::{HashOn, Mode, NoConn, Refusal, Scheduler, SnapshotBackend, SnapshotService};
 
 use crate::family::V4;
-use crate::flow::FlowKey;
-use crate::ids::{BackendSlot, ServiceSlot};
+use crate::flow::{Endpoint, FlowKey};
+use crate::ids::{BackendSlot, L4Port, ServiceSlot};
 use crate::port_spaces::PortSpaces;
 use crate::scheduler::{
     MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
@@ -23,7 +23,7 @@ pub struct CompiledBackend {
     /// Its address, in host order.
     pub address: u32,
     /// Its L4 port.
-    pub port: u16,
+    pub port: L4Port,
     /// Whether it has a limit of conns, and with it a quota on each worker.
     pub is_limited: bool,
 }
@@ -77,7 +77,7 @@ impl CompiledService {
     ) -> Self {
         let slot = slots.service(&service.name).expect("slots were assigned for this snapshot");
         let space = |b: &SnapshotBackend| {
-            let backend = (V4::of_valid(b.address), b.port, service.protocol.number());
+            let backend = Endpoint::of_valid(b.address, b.port, service.protocol);
             port_spaces.of_backend(backend, &local_addresses).cloned()
         };
         let port_spaces = match service.mode {
@@ -90,7 +90,7 @@ impl CompiledService {
             .map(|b| CompiledBackend {
                 slot: slots.backend(&(slot, b.id())).expect("slots were assigned"),
                 address: V4::of_valid(b.address),
-                port: b.port,
+                port: L4Port(b.port),
                 is_limited: b.max_conns.is_some(),
             })
             .collect();
@@ -139,9 +139,7 @@ impl CompiledService {
     pub fn maglev_hash(hash_on: HashOn, key: &FlowKey) -> u64 {
         match hash_on {
             HashOn::Source => source_hash(key.src),
-            HashOn::FiveTuple => {
-                flow_hash(key.src, key.dst, key.src_port, key.dst_port, key.protocol)
-            }
+            HashOn::FiveTuple => flow_hash(key),
         }
     }
 }

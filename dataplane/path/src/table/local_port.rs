@@ -8,10 +8,11 @@
 //! whose queue the NIC's RSS hash of the return flow leads, or those congruent to its number modulo
 //! the workers.
 
-use crate::ids::WorkerId;
 use std::sync::Arc;
 
 use super::spread::{FIRST_PORT, Spread};
+use crate::flow::Endpoint;
+use crate::ids::{L4Port, WorkerId};
 
 /// A candidate: a local address and local port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,16 +20,14 @@ pub struct LocalPort {
     /// Index of the address in the pool.
     pub address: u32,
     /// L4 port.
-    pub port: u16,
+    pub port: L4Port,
 }
 
 /// What a local port is wanted for.
 #[derive(Clone, Copy, Debug)]
 pub struct Towards<'a> {
-    /// Address of the backend, in host order.
-    pub backend: u32,
-    /// L4 port of the backend.
-    pub port: u16,
+    /// The backend.
+    pub backend: Endpoint,
     /// Local addresses of the pool, in host order.
     pub local_addresses: &'a [u32],
 }
@@ -53,7 +52,7 @@ impl OwnPorts {
     /// Those of worker number `worker` of `workers`, by modulo.
     pub fn by_modulo(worker: WorkerId, workers: u16) -> Self {
         let step = u32::from(workers);
-        let start = u32::from(FIRST_PORT);
+        let start = u32::from(FIRST_PORT.0);
         let first = start + (u32::from(worker.0) + step - start % step) % step;
         let per_address = (0xffff - first) / step + 1;
         OwnPorts { worker, per_address, scheme: Scheme::Modulo { first, step } }
@@ -84,7 +83,7 @@ impl OwnPorts {
             Scheme::Modulo { .. } => 0,
             Scheme::Hash { spread, .. } => {
                 let hash = spread.toeplitz();
-                hash.src_address(towards.backend) ^ hash.src_port(towards.port)
+                hash.src_address(towards.backend.address) ^ hash.src_port(towards.backend.port)
             }
         }
     }
@@ -101,7 +100,7 @@ impl OwnPorts {
         let addresses = towards.local_addresses.len() as u32;
         let (nth, address) = (number / addresses, number % addresses);
         let port = match &self.scheme {
-            Scheme::Modulo { first, step } => (first + nth * step) as u16,
+            Scheme::Modulo { first, step } => L4Port((first + nth * step) as u16),
             Scheme::Hash { spread, own_entries } => {
                 let local = towards.local_addresses[address as usize];
                 let base = backend_share ^ spread.toeplitz().dst_address(local);
@@ -117,7 +116,7 @@ impl OwnPorts {
     pub(super) fn number(&self, local: LocalPort, towards: &Towards) -> Option<u32> {
         let nth = match &self.scheme {
             Scheme::Modulo { first, step } => {
-                let above = u32::from(local.port).checked_sub(*first)?;
+                let above = u32::from(local.port.0).checked_sub(*first)?;
                 above.is_multiple_of(*step).then_some(above / step)?
             }
             Scheme::Hash { spread, own_entries } => {
@@ -142,7 +141,10 @@ mod tests {
     use crate::testkit::Random;
     use std::collections::{HashMap, HashSet};
 
-    const ONE: Towards = Towards { backend: 0x0a00_0101, port: 80, local_addresses: &[1] };
+    const ONE: Towards = Towards {
+        backend: Endpoint { address: 0x0a00_0101, port: L4Port(80), protocol: 6 },
+        local_addresses: &[1],
+    };
 
     #[test]
     fn workers_share_all_ports_and_nobody_owns_one_twice() {
@@ -153,14 +155,14 @@ mod tests {
                 for number in 0..ports.capacity(1) {
                     let local = ports.candidate(number, &ONE, 0);
                     let port = local.port;
-                    assert_eq!(port % workers, worker);
+                    assert_eq!(port.0 % workers, worker);
                     assert_eq!(ports.number(local, &ONE), Some(number));
-                    let other = LocalPort { port: port ^ 1, ..local };
+                    let other = LocalPort { port: L4Port(port.0 ^ 1), ..local };
                     assert_eq!(ports.number(other, &ONE).is_none(), workers > 1, "{other:?}");
                     assert!(port >= FIRST_PORT && seen.insert(port));
                 }
             }
-            assert_eq!(seen.len(), 65_536 - usize::from(FIRST_PORT));
+            assert_eq!(seen.len(), 65_536 - usize::from(FIRST_PORT.0));
         }
     }
 
@@ -182,8 +184,9 @@ mod tests {
         locals
             .inspect(|local| {
                 let address = towards.local_addresses[local.address as usize];
-                let l4 = u32::from(towards.port) << 16 | u32::from(local.port);
-                let hash = soft_rss(&[towards.backend, address, l4], key);
+                let Endpoint { address: backend, port, .. } = towards.backend;
+                let l4 = u32::from(port.0) << 16 | u32::from(local.port.0);
+                let hash = soft_rss(&[backend, address, l4], key);
                 assert_eq!(reta[hash as usize % reta.len()], worker.0, "{local:?}");
                 assert!(local.port >= FIRST_PORT);
             })
@@ -201,8 +204,11 @@ mod tests {
                 for worker in 0..workers {
                     let ports = OwnPorts::by_hash(WorkerId(worker), Arc::clone(&spread));
                     let towards = Towards {
-                        backend: random.next_u64() as u32,
-                        port: random.next_u64() as u16,
+                        backend: Endpoint {
+                            address: random.next_u64() as u32,
+                            port: L4Port(random.next_u64() as u16),
+                            protocol: 6,
+                        },
                         local_addresses: &locals,
                     };
                     let got =
@@ -232,7 +238,7 @@ mod tests {
                     assert_eq!(got.len() as u32, ports.capacity(1));
                     assert!(got.iter().all(|local| seen.insert(local.port)), "{name}");
                 }
-                let all = 65_536 - usize::from(FIRST_PORT);
+                let all = 65_536 - usize::from(FIRST_PORT.0);
                 // A foreign key may leave some of them out.
                 let least = if name.starts_with("ours") { all } else { all * 15 / 16 };
                 assert!((least..=all).contains(&seen.len()), "{name} {size}: {}", seen.len());

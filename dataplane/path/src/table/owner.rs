@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::local_port::OwnPorts;
 use super::spread::Spread;
 use crate::flow::{FlowHasher, Tuple};
-use crate::ids::WorkerId;
+use crate::ids::{L4Port, WorkerId};
 
 /// How the owner of a flow is found.
 #[derive(Clone, Debug)]
@@ -38,8 +38,8 @@ impl Owners {
     pub fn of_backend(&self, tuple: &Tuple) -> WorkerId {
         match self {
             Owners::Arithmetic { workers } => {
-                let ports = tuple.ports.to_ne_bytes();
-                WorkerId(u16::from_be_bytes([ports[2], ports[3]]) % workers)
+                let (_, local) = L4Port::of_pair(tuple.ports);
+                WorkerId(local.0 % workers)
             }
             Owners::Rss(spread) => WorkerId(spread.queue(tuple)),
         }
@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn arithmetic_owners_are_as_they_were() {
         let owners = Owners::Arithmetic { workers: 3 };
-        let key = FlowKey { src: 1, dst: 2, src_port: 3, dst_port: 5_000, protocol: 6 };
+        let key =
+            FlowKey { src: 1, dst: 2, src_port: L4Port(3), dst_port: L4Port(5_000), protocol: 6 };
         assert_eq!(owners.of_backend(&Tuple::from(&key)), WorkerId(5_000 % 3));
         assert_eq!(owners.of_client(&Tuple::from(&key), 0xffff << 32), WorkerId(2));
     }

@@ -3,9 +3,10 @@
 
 use super::toeplitz::{IPV4_TUPLE_BYTES, Reta, RssKey, Toeplitz};
 use crate::flow::Tuple;
+use crate::ids::L4Port;
 
 /// First local port: those below are for servers (RFC 6335).
-pub const FIRST_PORT: u16 = 1_024;
+pub const FIRST_PORT: L4Port = L4Port(1_024);
 
 /// Local ports by the table entry to which their share of the RSS hash leads.
 ///
@@ -14,8 +15,8 @@ pub const FIRST_PORT: u16 = 1_024;
 #[derive(Clone, Debug)]
 pub struct PortGroups {
     /// By entry: its lowest port.
-    lowest: Box<[u16]>,
-    /// The ports of entry 0, from [`FIRST_PORT`] on.
+    lowest: Box<[L4Port]>,
+    /// The ports of entry 0, from [`FIRST_PORT`] on, as what turns a port into another.
     steps: Box<[u16]>,
 }
 
@@ -24,11 +25,11 @@ impl PortGroups {
     pub fn new(hash: &Toeplitz<IPV4_TUPLE_BYTES>, reta: &Reta) -> Option<Self> {
         let mut lowest = vec![None; reta.len()];
         let mut steps = Vec::new();
-        for port in 0..=u16::MAX {
+        for port in (0..=u16::MAX).map(L4Port) {
             let entry = reta.entry(hash.dst_port(port));
             lowest[entry as usize].get_or_insert(port);
             if entry == 0 && port >= FIRST_PORT {
-                steps.push(port);
+                steps.push(port.0);
             }
         }
         let lowest = lowest.into_iter().collect::<Option<_>>()?;
@@ -44,13 +45,13 @@ impl PortGroups {
     /// entry has none of the six highest bits, and the result has those of the step; or it has one,
     /// and then no port of the entry is below 1,024.
     #[inline(always)]
-    pub fn port(&self, entry: u32, nth: u32) -> u16 {
-        self.lowest[entry as usize] ^ self.steps[nth as usize]
+    pub fn port(&self, entry: u32, nth: u32) -> L4Port {
+        L4Port(self.lowest[entry as usize].0 ^ self.steps[nth as usize])
     }
 
     /// Which port of its entry a port is, by [`port`](Self::port).
-    pub(super) fn nth(&self, entry: u32, port: u16) -> Option<u32> {
-        let step = port ^ self.lowest[entry as usize];
+    pub(super) fn nth(&self, entry: u32, port: L4Port) -> Option<u32> {
+        let step = port.0 ^ self.lowest[entry as usize].0;
         self.steps.binary_search(&step).ok().map(|nth| nth as u32)
     }
 

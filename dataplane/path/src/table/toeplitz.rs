@@ -5,6 +5,8 @@
 //! is looked up, and an L4 port's share can be known before the rest of its flow (design,
 //! invariant 2). Verified against DPDK's `rte_softrss`.
 
+use crate::ids::L4Port;
+
 /// Bytes of an IPv4 tuple: addresses and L4 ports, source before destination.
 pub const IPV4_TUPLE_BYTES: usize = 12;
 /// Bytes of an IPv6 tuple.
@@ -56,7 +58,7 @@ impl RssKey {
     fn spreads_ports_evenly(&self) -> bool {
         let Some(hash) = Toeplitz::<IPV4_TUPLE_BYTES>::new(self) else { return false };
         let mut counts = [0; 512];
-        (0..1_024).for_each(|port| counts[hash.dst_port(port) as usize % 512] += 1);
+        (0..1_024).for_each(|port| counts[hash.dst_port(L4Port(port)) as usize % 512] += 1);
         counts.iter().all(|count| *count == 2)
     }
 
@@ -117,13 +119,13 @@ impl<const BYTES: usize> Toeplitz<BYTES> {
 
     /// What the source port contributes.
     #[inline(always)]
-    pub fn src_port(&self, port: u16) -> u32 {
+    pub fn src_port(&self, port: L4Port) -> u32 {
         self.share(BYTES - 4, &port.to_be_bytes())
     }
 
     /// What the destination port contributes.
     #[inline(always)]
-    pub fn dst_port(&self, port: u16) -> u32 {
+    pub fn dst_port(&self, port: L4Port) -> u32 {
         self.share(BYTES - 2, &port.to_be_bytes())
     }
 }
@@ -299,8 +301,8 @@ pub mod tests {
         let hash = Toeplitz::<IPV4_TUPLE_BYTES>::new(&RssKey::generate(3)).unwrap();
         for _ in 0..1_000 {
             let (src, dst) = (random.next_u64() as u32, random.next_u64() as u32);
-            let (src_port, dst_port) = (random.next_u64() as u16, random.next_u64() as u16);
-            let ports = u32::from(src_port) << 16 | u32::from(dst_port);
+            let ports = random.next_u64() as u32;
+            let (src_port, dst_port) = L4Port::of_pair(ports.to_be());
             let whole = soft_rss(&[src, dst, ports], RssKey::generate(3).bytes());
             let addresses = hash.src_address(src) ^ hash.dst_address(dst);
             assert_eq!(addresses ^ hash.src_port(src_port) ^ hash.dst_port(dst_port), whole);

@@ -14,14 +14,15 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use super::PEER_MAC;
 use crate::flow::FlowKey;
 use crate::frame::{Frame, MemFrame};
+use crate::ids::L4Port;
 
 /// A flow from an address and port to another.
 pub fn flow(protocol: Protocol, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> FlowKey {
     FlowKey {
         src: src.0.to_bits(),
         dst: dst.0.to_bits(),
-        src_port: src.1,
-        dst_port: dst.1,
+        src_port: L4Port(src.1),
+        dst_port: L4Port(dst.1),
         protocol: protocol.number(),
     }
 }
@@ -41,7 +42,7 @@ pub fn segment(
     payload: &[u8],
 ) -> Vec<u8> {
     let mut l4 = Vec::new();
-    let (src_port, dst_port) = (U16::new(key.src_port), U16::new(key.dst_port));
+    let (src_port, dst_port) = (U16::new(key.src_port.0), U16::new(key.dst_port.0));
     if key.protocol == PROTO_UDP {
         let length = U16::new((8 + payload.len()) as u16);
         l4.extend(UdpHeader { src_port, dst_port, length, checksum: U16::ZERO }.as_bytes());
@@ -104,12 +105,5 @@ pub fn inspect(frame: &MemFrame) -> (FlowKey, bool) {
         }),
         _ => checksum::compute(l4) == 0,
     };
-    let key = FlowKey {
-        src: ip.src_u32(),
-        dst: ip.dst_u32(),
-        src_port: view.src_port(),
-        dst_port: view.dst_port(),
-        protocol: ip.protocol,
-    };
-    (key, l4_ok && ip.checksum_is_valid())
+    (FlowKey::from(view), l4_ok && ip.checksum_is_valid())
 }

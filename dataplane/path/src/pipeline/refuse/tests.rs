@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::flow::FlowKey;
-use crate::ids::{InterfaceId, WorkerId};
+use crate::ids::{InterfaceId, L4Port, WorkerId};
 use crate::testkit::{self, *};
 use sluice_api::{Mode, Protocol, Snapshot};
 
@@ -192,7 +192,7 @@ fn clients_of_a_service_without_backends_are_told_as_it_says() {
 #[test]
 fn clients_of_no_service_are_told_as_the_snapshot_says() {
     use Refusal::{Drop, Reset, Unreachable};
-    let tcp = FlowKey { dst_port: 81, ..client() };
+    let tcp = FlowKey { dst_port: L4Port(81), ..client() };
     let syn = segment(CLIENT_PORT, &tcp, 0x100, 0, SYN, b"");
     let udp = FlowKey { protocol: Protocol::Udp.number(), ..client() };
     let udp = packet(PORT_MACS[0], &udp, TcpFlags::NONE, b"query");
@@ -232,7 +232,7 @@ fn a_reset_is_never_answered() {
         let snapshot = Snapshot { no_service, ..snapshot(1, vec![service.clone()]) };
         let mut h = Harness::new(&snapshot, 100);
         for flags in [RST, RST | ACK] {
-            let to_none = FlowKey { dst_port: 81, ..client() };
+            let to_none = FlowKey { dst_port: L4Port(81), ..client() };
             for (port, key, reason) in [
                 (CLIENT_PORT, client(), DropReason::NoConn),
                 (CLIENT_PORT, to_none, DropReason::NoService),
@@ -263,7 +263,7 @@ fn answers_are_limited_to_a_rate_and_resets_apart_from_icmp() {
         let from = |n| FlowKey { src: key.src + n % clients, ..key };
         (0..3_000).map(|n| segment(CLIENT_PORT, &from(n), 1, 2, flags, b"")).collect()
     };
-    let to_none = FlowKey { dst_port: 81, ..client() };
+    let to_none = FlowKey { dst_port: L4Port(81), ..client() };
     let mut sent = |ms: u32, clients: u32| {
         h.now += ms;
         [many(clients, to_none, SYN), many(clients, client(), ACK)]
@@ -283,8 +283,9 @@ fn answers_are_limited_to_a_rate_and_resets_apart_from_icmp() {
 fn only_the_owner_of_a_flow_answers() {
     let snapshot = web(Mode::FullNat);
     for p in 1..=100 {
-        let from_client = FlowKey { src_port: p, ..client() };
-        let from_backend = FlowKey { dst_port: 2_000 + p, ..stray_of_a_backend(Protocol::Tcp) };
+        let from_client = FlowKey { src_port: L4Port(p), ..client() };
+        let from_backend =
+            FlowKey { dst_port: L4Port(2_000 + p), ..stray_of_a_backend(Protocol::Tcp) };
         for (port, key) in [(CLIENT_PORT, from_client), (BACKEND_PORT, from_backend)] {
             let bytes = segment(port, &key, 1, 2, ACK, b"");
             let answers = [0, 1].map(|number| {

@@ -8,11 +8,9 @@ use sluice_wire::Ipv4Frame;
 use sluice_wire::tcp::TcpFlags;
 
 use crate::burst::Meta;
-use crate::flow::FlowKey;
+use crate::flow::{Endpoint, FlowKey};
 use crate::frame::{Frame, MemFrame};
-use crate::ids::InterfaceId;
-use crate::ids::ServiceSlot;
-use crate::ids::WorkerId;
+use crate::ids::{InterfaceId, ServiceSlot, WorkerId};
 use crate::table::conn::state::ConnState;
 use crate::table::conn::wheel::SLOT_MS;
 use crate::testkit::{self, *};
@@ -55,7 +53,7 @@ fn tcp(frame: &MemFrame) -> (u32, TcpFlags) {
 /// `tcp_timewait_state_process`).
 #[derive(Default)]
 struct Backend {
-    time_wait: HashMap<(u32, u16), u32>,
+    time_wait: HashMap<Endpoint, u32>,
     /// SYNs that it took for old ones.
     stale: u32,
 }
@@ -65,7 +63,7 @@ impl Backend {
         let (flow, sums_ok) = inspect(frame);
         assert!(sums_ok);
         let (seq, flags) = tcp(frame);
-        let key = (flow.src, flow.src_port);
+        let key = flow.source();
         let Some(next) = self.time_wait.get(&key).copied() else { return };
         if flags.contains(RST) && seq == next {
             self.time_wait.remove(&key);
@@ -170,7 +168,7 @@ impl Site {
             assert_eq!(self.send(port, packet).len(), 1, "{:?}", self.h.all_drops());
         }
         if first == First::Backend {
-            self.backend.time_wait.insert((flow.src, flow.src_port), seq_end);
+            self.backend.time_wait.insert(flow.source(), seq_end);
         }
     }
 
@@ -289,12 +287,12 @@ fn the_reset_goes_by_what_a_resting_backend_has_acknowledged() {
     site.play(&client, &flow, isn, First::Backend);
     // It acknowledges once more, 100 bytes further, as Linux does for data that it still had to read;
     // and a number far away is no word of it.
-    let next = site.backend.time_wait[&(flow.src, flow.src_port)].wrapping_add(100);
+    let next = site.backend.time_wait[&flow.source()].wrapping_add(100);
     for ack in [next, next.wrapping_add(1 << 24)] {
         let bytes = segment(PORT_MACS[1], &back(&flow), ACK, (7, ack), &[]);
         assert_eq!(site.send(BACKEND_PORT, bytes).len(), 1);
     }
-    site.backend.time_wait.insert((flow.src, flow.src_port), next);
+    site.backend.time_wait.insert(flow.source(), next);
     (1..PORTS).for_each(|_| assert!(site.connection(First::Backend).is_some()));
     // Its port is the next to be used again: the RST is right, so that the SYN is not stale.
     assert_eq!(site.connection(First::Backend), Some(flow));

@@ -164,8 +164,8 @@ impl NewConn {
             let ip_delta = Delta::between_u32(client.src, back.dst)
                 .and(Delta::between_u32(client.dst, back.src));
             let l4_delta = ip_delta
-                .and(Delta::between_u16(client.src_port, back.dst_port))
-                .and(Delta::between_u16(client.dst_port, back.src_port));
+                .and(Delta::between_u16(client.src_port.0, back.dst_port.0))
+                .and(Delta::between_u16(client.dst_port.0, back.src_port.0));
             (line.ip_delta, line.l4_delta) = (ip_delta.in_packets(), l4_delta.in_packets());
         }
         line

@@ -16,7 +16,7 @@ use super::line::write_whole;
 use super::state::{ConnState, StateTimeouts};
 use super::{ConnRef, ConnTable, InsertError};
 use crate::flow::WideTuple;
-use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
+use crate::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
 use crate::time::Millis;
 
 /// What is fixed when a wide conn is made.
@@ -123,7 +123,10 @@ impl NewWideConn {
     fn line(&self, now: Millis) -> WideConn {
         let back = match &self.from_backend {
             Some(back) => *back,
-            None => WideTuple::between((self.backend_address, 0), (self.backend_address, 0), 0),
+            None => {
+                let none = (self.backend_address, L4Port::ZERO);
+                WideTuple::between(none, none, 0)
+            }
         };
         let head = NewHead {
             backend_slot: self.backend_slot,

@@ -24,7 +24,7 @@ pub use part::{BLOCK, Exhausted};
 use part::{Part, add};
 
 use super::local_port::{LocalPort, OwnPorts, Towards};
-use crate::flow::FlowKey;
+use crate::flow::{Endpoint, FlowKey};
 use crate::ids::WorkerId;
 
 /// Looks without a port that was used again too early after which that is over: a minute.
@@ -33,11 +33,7 @@ const QUIET_LOOKS: u32 = 60;
 /// The local ports of a pool towards a backend.
 #[derive(Debug)]
 pub struct PortSpace {
-    /// Address of the backend, in host order.
-    backend: u32,
-    /// L4 port of the backend.
-    port: u16,
-    protocol: u8,
+    backend: Endpoint,
     /// Local addresses of the pool, in host order.
     addresses: Box<[u32]>,
     /// By worker.
@@ -51,21 +47,14 @@ pub struct PortSpace {
 }
 
 impl PortSpace {
-    /// The ports of a pool of these addresses towards a backend's address, L4 port and protocol; all
-    /// of them free. `owners` are the workers' parts. Searches start somewhere, by `seed`: after a
-    /// restart, not where the last process started.
-    pub fn new(
-        backend: (u32, u16, u8),
-        addresses: &[u32],
-        owners: &[OwnPorts],
-        seed: u32,
-    ) -> PortSpace {
+    /// The ports of a pool of these addresses towards a backend; all of them free. `owners` are the
+    /// workers' parts. Searches start somewhere, by `seed`: after a restart, not where the last process
+    /// started.
+    pub fn new(backend: Endpoint, addresses: &[u32], owners: &[OwnPorts], seed: u32) -> PortSpace {
         let workers = owners.len() as u32;
         let part = |own: &OwnPorts| Part::new(own.capacity(addresses.len()), workers, seed);
         PortSpace {
-            backend: backend.0,
-            port: backend.1,
-            protocol: backend.2,
+            backend,
             addresses: addresses.into(),
             parts: owners.iter().map(part).collect(),
             looked: AtomicU64::new(0),
@@ -134,18 +123,18 @@ impl PortSpace {
     }
 
     fn towards(&self) -> Towards<'_> {
-        Towards { backend: self.backend, port: self.port, local_addresses: &self.addresses }
+        Towards { backend: self.backend, local_addresses: &self.addresses }
     }
 
     /// The flow in which the backend answers to a local port.
     #[inline(always)]
     fn return_flow(&self, local: LocalPort) -> FlowKey {
         FlowKey {
-            src: self.backend,
+            src: self.backend.address,
             dst: self.addresses[local.address as usize],
-            src_port: self.port,
+            src_port: self.backend.port,
             dst_port: local.port,
-            protocol: self.protocol,
+            protocol: self.backend.protocol,
         }
     }
 
@@ -261,6 +250,7 @@ impl PortSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::L4Port;
     use crate::table::spread::FIRST_PORT;
     use crate::table::spread::Spread;
     use crate::table::toeplitz::Reta;
@@ -269,7 +259,7 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    const BACKEND: (u32, u16, u8) = (0x0a00_0101, 80, 6);
+    const BACKEND: Endpoint = Endpoint { address: 0x0a00_0101, port: L4Port(80), protocol: 6 };
 
     fn owners(workers: u16, by_hash: bool) -> Vec<OwnPorts> {
         let (_, key) = &real_keys()[0];
@@ -286,9 +276,9 @@ mod tests {
     struct Model {
         space: PortSpace,
         own: OwnPorts,
-        taken: HashSet<(u32, u16)>,
+        taken: HashSet<(u32, L4Port)>,
         /// In the order in which they were made, for quick random picks.
-        conns: Vec<(u32, u16)>,
+        conns: Vec<(u32, L4Port)>,
         most_probes: usize,
     }
 
@@ -308,12 +298,12 @@ mod tests {
         }
 
         /// As `admit` does it: take the next one unseen, and search when the index knows it.
-        fn make(&mut self) -> Result<(u32, u16), Exhausted> {
+        fn make(&mut self) -> Result<(u32, L4Port), Exhausted> {
             let planned = self.space.reserve(&self.own)?;
             self.settle(planned)
         }
 
-        fn settle(&mut self, planned: FlowKey) -> Result<(u32, u16), Exhausted> {
+        fn settle(&mut self, planned: FlowKey) -> Result<(u32, L4Port), Exhausted> {
             let mut found = (planned.dst, planned.dst_port);
             if !self.taken.insert(found) {
                 self.release(found);
@@ -329,7 +319,7 @@ mod tests {
             Ok(found)
         }
 
-        fn release(&self, (address, port): (u32, u16)) {
+        fn release(&self, (address, port): (u32, L4Port)) {
             let index = self.space.addresses.iter().position(|a| *a == address);
             if let Some(index) = index {
                 self.space.release(&self.own, LocalPort { address: index as u32, port });
@@ -484,7 +474,8 @@ mod tests {
         let owners = owners(3, false);
         let mut m = Model::new(&owners, 1, &[1, 2], 0);
         m.make().unwrap();
-        let foreign = (0..=FIRST_PORT + 30).filter(|p| *p < FIRST_PORT || p % 3 != 1);
+        let foreign = (0..=FIRST_PORT.0 + 30).filter(|p| *p < FIRST_PORT.0 || p % 3 != 1);
+        let foreign = foreign.map(L4Port);
         foreign.for_each(|port| m.space.release(&m.own, LocalPort { address: 0, port }));
         assert_eq!(m.space.usage(WorkerId(1)).0, 1);
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
-use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
+use crate::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
 use crate::memory::Pages;
 use crate::table::conn::state::{ConnState, Fins, STATES, StateTimeouts};
 use crate::table::conn::wheel::SLOT_MS;
@@ -33,16 +33,17 @@ type Flows = (WideTuple, Option<WideTuple>);
 
 /// Full-NAT over any two families, or none that comes back.
 fn flows(client: u16, random: &mut Random) -> Flows {
-    let v4 = |a, b| (Ipv4Addr::new(10, a, (client >> 8) as u8, b).into(), client);
-    let v6 = |a| (Ipv6Addr::new(0x2001, 0xdb8, a, 0, 0, 0, 0, client).into(), client);
-    let (vip4, vip6) = ((Ipv4Addr::new(192, 0, 2, 1).into(), 80), (v6(9).0, 80));
+    let v4 = |a, b| (Ipv4Addr::new(10, a, (client >> 8) as u8, b).into(), L4Port(client));
+    let v6 = |a| (Ipv6Addr::new(0x2001, 0xdb8, a, 0, 0, 0, 0, client).into(), L4Port(client));
+    let http = L4Port(80);
+    let (vip4, vip6) = ((Ipv4Addr::new(192, 0, 2, 1).into(), http), (v6(9).0, http));
     let client_side = match random.below(2) {
         0 => WideTuple::between(v4(1, client as u8), vip4, 6),
         _ => WideTuple::between(v6(1), vip6, 6),
     };
     let back = match random.below(3) {
-        0 => Some(WideTuple::between((v4(2, 7).0, 80), v4(3, client as u8), 6)),
-        1 => Some(WideTuple::between((v6(2).0, 80), v6(3), 6)),
+        0 => Some(WideTuple::between((v4(2, 7).0, http), v4(3, client as u8), 6)),
+        1 => Some(WideTuple::between((v6(2).0, http), v6(3), 6)),
         _ => None,
     };
     (client_side, back)
@@ -244,7 +245,7 @@ fn shortened_timeouts_count_for_both_kinds() {
 #[test]
 fn a_line_says_what_it_was_made_of() {
     let mut model = Model::new();
-    let of = |address: &str, port| (address.parse().unwrap(), port);
+    let of = |address: &str, port| (address.parse().unwrap(), L4Port(port));
     let (client, vip) = (of("2001:db8::1", 5_000), of("2001:db8:9::1", 80));
     let (backend, local) = (of("10.2.0.7", 8_080), of("10.3.0.1", 1_024));
     let flows = (WideTuple::between(client, vip, 6), Some(WideTuple::between(backend, local, 6)));
@@ -259,7 +260,7 @@ fn a_line_says_what_it_was_made_of() {
     assert!(line.sees_replies() && line.comes_by(0, InterfaceId(1)) && line.seqs().fits(0, 9));
     // Whoever holds a local port is told by its IPv4 flow.
     let port = model.table.line(conn).from_backend().unwrap();
-    assert_eq!((port.dst_port, Ipv4Addr::from_bits(port.src)), (1_024, [10, 2, 0, 7].into()));
+    assert_eq!((port.dst_port, Ipv4Addr::from_bits(port.src)), (local.1, [10, 2, 0, 7].into()));
     // One whose replies pass elsewhere.
     let one_way = (WideTuple::between(vip, client, 17), None);
     let conn = model.insert(&one_way, true).unwrap();
