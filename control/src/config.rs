@@ -25,7 +25,7 @@ use sluice_api::read::{self, Spelling, in_toml};
 use sluice_api::schema::{Field, Resource};
 use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Problems, Refusal, Service};
 
-use crate::model::{Environment, State, check};
+use crate::model::{Environment, HasName, Named, State, check};
 
 /// Where control keeps its state unless its file says otherwise.
 pub const DEFAULT_STATE_FILE: &str = "/var/lib/sluice/state.json";
@@ -46,9 +46,9 @@ pub struct Config {
     /// What who comes to a VIP is answered with where no service is.
     pub no_service: Refusal,
     /// The file's services.
-    pub services: Vec<Service>,
+    pub services: Named<Service>,
     /// The file's pools.
-    pub pools: Vec<Pool>,
+    pub pools: Named<Pool>,
 }
 
 /// Why a file cannot be used.
@@ -142,8 +142,8 @@ fn read_file(table: toml::Table) -> Result<Config, Problems> {
         state_file: DEFAULT_STATE_FILE.into(),
         dataplane_socket: DEFAULT_SOCKET.into(),
         no_service: Refusal::default(),
-        services: Vec::new(),
-        pools: Vec::new(),
+        services: Named::default(),
+        pools: Named::default(),
     };
     debug_assert_eq!(config.api_listen.to_string(), DEFAULT_API_LISTEN);
     for (key, value) in table {
@@ -170,16 +170,16 @@ fn read_file(table: toml::Table) -> Result<Config, Problems> {
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
-fn list<T>(
+fn list<T: HasName>(
     value: Value,
     name: &str,
     problems: &mut Problems,
     read: impl Fn(Value, &str) -> Result<T, Problems>,
-) -> Vec<T> {
+) -> Named<T> {
     let Value::Array(items) = value else {
         let expected = format!("tables of the form [[{name}]]");
         problems.push(Problem::new(name, read::shown(&value), expected));
-        return Vec::new();
+        return Named::default();
     };
     let mut list = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
@@ -188,7 +188,7 @@ fn list<T>(
             Err(mut more) => problems.append(&mut more),
         }
     }
-    list
+    list.into()
 }
 
 fn read_control(value: Value, config: &mut Config, problems: &mut Problems) {

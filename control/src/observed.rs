@@ -11,7 +11,7 @@ use serde::Serialize;
 use sluice_api::{AdminState, Backend, BackendId, Service, Snapshot};
 
 use crate::health::{CheckResult, HealthChange, LastCheck, LastChecks, Target};
-use crate::model::State;
+use crate::model::{Changed, State};
 use sluice_api::clock::moment;
 
 /// A backend's health, as the API shows it.
@@ -78,39 +78,73 @@ fn is_checked(service: &Service, backend: &Backend) -> bool {
     service.health_check.is_some() && backend.state != AdminState::Down
 }
 
+/// What is known of the backends of a service that are checked now: of those that were checked already, what
+/// was known; of others, what they were in the service as it was before.
+fn begin<'s>(
+    before: Option<&Service>,
+    checked: impl Iterator<Item = &'s Backend>,
+    known: Option<&OfService>,
+    now_ms: u64,
+) -> OfService {
+    let unchecked: HashMap<BackendId, &Backend> = match before {
+        Some(was) if was.health_check.is_none() => {
+            was.backends.iter().map(|b| (b.id(), b)).collect()
+        }
+        _ => HashMap::new(),
+    };
+    let first = |id: BackendId| {
+        let (health, reason) = match unchecked.get(&id) {
+            Some(b) if b.state != AdminState::Down => {
+                (Health::Healthy, "served unchecked before its first check")
+            }
+            _ => (Health::Unknown, "waits for its first check"),
+        };
+        Observation::new(health, reason, now_ms)
+    };
+    let of = |id| known.and_then(|known| known.get(&id).cloned()).unwrap_or_else(|| first(id));
+    checked.map(|backend| (backend.id(), of(backend.id()))).collect()
+}
+
 impl Observed {
     /// Forget what is no longer checked, begin with what is new. Backends that took conns unchecked
     /// so far (they were in `old`) count as healthy until a check says otherwise: adding a check to
-    /// a running service interrupts nothing.
-    pub fn retarget(&mut self, old: &State, new: &State, now_ms: u64) {
-        let mut services = HashMap::with_capacity(new.services.len());
-        let before: HashMap<&str, &Service> =
-            old.services.iter().map(|s| (s.name.as_str(), s)).collect();
-        for service in new.services.iter().filter(|s| s.health_check.is_some()) {
-            let known = self.services.get(service.name.as_str());
-            let was = before.get(service.name.as_str());
-            let unchecked: HashMap<BackendId, &Backend> = match was {
-                Some(was) if was.health_check.is_none() => {
-                    was.backends.iter().map(|b| (b.id(), b)).collect()
-                }
-                _ => HashMap::new(),
+    /// a running service interrupts nothing. Returns whether anything is to be checked otherwise than
+    /// before.
+    pub fn retarget(&mut self, old: &State, new: &State, now_ms: u64) -> bool {
+        let mut is_other = false;
+        for Changed { before, now } in old.services.changes(&new.services) {
+            let before = before.map(Arc::as_ref);
+            let Some(now) = now else {
+                is_other |= before.is_some_and(|gone| self.forget(&gone.name));
+                continue;
             };
-            let begin = |id: BackendId| {
-                let (health, reason) = match unchecked.get(&id) {
-                    Some(b) if b.state != AdminState::Down => {
-                        (Health::Healthy, "served unchecked before its first check")
-                    }
-                    _ => (Health::Unknown, "waits for its first check"),
-                };
-                Observation::new(health, reason, now_ms)
-            };
-            let checked = service.backends.iter().filter(|b| is_checked(service, b));
-            let of = |id| known.and_then(|known| known.get(&id).cloned());
-            let next: OfService =
-                checked.map(|b| (b.id(), of(b.id()).unwrap_or_else(|| begin(b.id())))).collect();
-            services.insert(service.name.as_str().into(), Arc::new(next));
+            if now.health_check.is_none() {
+                is_other |= self.forget(&now.name);
+                continue;
+            }
+            let known = self.services.get(now.name.as_str());
+            let is_checked_so = before.is_some_and(|was| was.health_check == now.health_check);
+            let checked = || now.backends.iter().filter(|b| is_checked(now, b));
+            let has_same = known.is_some_and(|known| {
+                checked().count() == known.len() && checked().all(|b| known.contains_key(&b.id()))
+            });
+            is_other |= !is_checked_so || !has_same;
+            if !has_same {
+                let next = begin(before, checked(), known.map(Arc::as_ref), now_ms);
+                let services = Arc::make_mut(&mut self.services);
+                services.insert(now.name.as_str().into(), Arc::new(next));
+            }
         }
-        self.services = Arc::new(services);
+        is_other
+    }
+
+    /// Nothing of a service is checked any more. Returns whether something was.
+    fn forget(&mut self, service: &str) -> bool {
+        let was_known = self.services.contains_key(service);
+        if was_known {
+            Arc::make_mut(&mut self.services).remove(service);
+        }
+        was_known
     }
 
     /// All that is to be checked in a state.
@@ -238,7 +272,7 @@ mod tests {
             service["health_check"] = json!({});
         }
         let services = vec![serde_json::from_value(service).unwrap()];
-        State { version: 1, services, pools: vec![] }
+        State { version: 1, services: services.into(), ..State::default() }
     }
 
     fn health(observed: &Observed, state: &State) -> (Health, bool) {
@@ -261,23 +295,31 @@ mod tests {
     fn a_new_backend_waits_for_its_first_check() {
         let mut observed = Observed::default();
         let new = state(true, "up");
-        observed.retarget(&State::default(), &new, 1);
+        assert!(observed.retarget(&State::default(), &new, 1));
         assert_eq!(health(&observed, &new), (Health::Unknown, false));
         assert!(observed.note(&change(true)));
         assert_eq!(health(&observed, &new), (Health::Healthy, true));
+        assert!(!observed.retarget(&new, &new.clone(), 2), "the same one");
 
         let drained = state(true, "drain");
-        observed.retarget(&new, &drained, 2);
+        assert!(!observed.retarget(&new, &drained, 2), "checked as before");
         assert_eq!(health(&observed, &drained), (Health::Healthy, true), "still checked");
 
         let down = state(true, "down");
-        observed.retarget(&drained, &down, 3);
+        assert!(observed.retarget(&drained, &down, 3));
         assert_eq!(health(&observed, &down), (Health::Unchecked, false));
         assert!(!observed.note(&change(true)), "a late answer is ignored");
         assert!(Observed::targets(&down).is_empty());
 
-        observed.retarget(&down, &new, 4);
+        assert!(observed.retarget(&down, &new, 4));
         assert_eq!(health(&observed, &new), (Health::Unknown, false));
+
+        let mut slower = new.clone();
+        let check = slower.services.get_mut("web").unwrap().health_check.as_mut().unwrap();
+        check.interval_ms *= 2;
+        assert!(observed.retarget(&new, &slower, 5), "checked otherwise");
+        assert!(observed.retarget(&slower, &state(false, "up"), 6), "not checked any more");
+        assert!(!observed.retarget(&state(false, "up"), &State::default(), 7));
     }
 
     #[test]

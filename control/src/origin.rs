@@ -4,15 +4,15 @@
 //! something new: three versions of each field are compared (what the file said before, what it says
 //! now, what the state has), and a field that is the same in both files stays as the state has it.
 
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_api::{Pool, Problem, Service};
 
-use crate::model::State;
 use crate::model::diff::{self, Change, Difference, as_value, by_id, id_of, member, names};
+use crate::model::{HasName, Named, State};
 use sluice_api::read::shown;
 
 /// What a TOML file held. The definitions themselves, not their hashes: a later version that knows
@@ -21,9 +21,9 @@ use sluice_api::read::shown;
 #[serde(deny_unknown_fields)]
 pub struct FileRecord {
     /// Its services, backends included.
-    pub services: Vec<Service>,
+    pub services: Named<Service>,
     /// Its pools.
-    pub pools: Vec<Pool>,
+    pub pools: Named<Pool>,
 }
 
 /// A state, and what the file changed in it.
@@ -39,12 +39,17 @@ pub struct Merged {
 pub fn merge(stored: State, before: &FileRecord, file: &FileRecord) -> Merged {
     let mut state = State {
         version: stored.version,
-        services: take(&stored.services, &before.services, &file.services, |s| &s.name),
-        pools: take(&stored.pools, &before.pools, &file.pools, |p| &p.name),
+        services: take(&stored.services, &before.services, &file.services),
+        pools: take(&stored.pools, &before.pools, &file.pools),
     };
     // An address that is removed takes its state with it.
-    for Pool { addresses, drained, .. } in &mut state.pools {
-        drained.retain(|address| addresses.contains(address));
+    let is_stale = |pool: &&Pool| pool.drained.iter().any(|a| !pool.addresses.contains(a));
+    let stale: Vec<String> =
+        state.pools.iter().filter(is_stale).map(|pool| pool.name.clone()).collect();
+    for name in stale {
+        if let Some(Pool { addresses, drained, .. }) = state.pools.get_mut(&name) {
+            drained.retain(|address| addresses.contains(address));
+        }
     }
     let changes = diff::diff(&stored, &state);
     if changes.is_empty() {
@@ -76,8 +81,8 @@ impl Merged {
 
 /// What the state has otherwise than the file says, in words: set at run time, it stays.
 pub fn kept(state: &State, file: &FileRecord) -> Vec<String> {
-    let pools = diff::compare("pool", &file.pools, &state.pools, |pool| &pool.name);
-    let services = diff::compare("service", &file.services, &state.services, |s| &s.name);
+    let pools = diff::compare("pool", &file.pools, &state.pools);
+    let services = diff::compare("service", &file.services, &state.services);
     let mut lines = Vec::new();
     for Difference { kind, name, change, fields } in pools.into_iter().chain(services) {
         match change {
@@ -103,33 +108,29 @@ pub fn kept(state: &State, file: &FileRecord) -> Vec<String> {
     lines
 }
 
-fn take<T: Clone + PartialEq + Serialize + DeserializeOwned>(
-    held: &[T],
-    before: &[T],
-    file: &[T],
-    name: impl Fn(&T) -> &String,
-) -> Vec<T> {
-    let by_name = |list: &'_ [T]| -> HashMap<String, T> {
-        list.iter().map(|item| (name(item).clone(), item.clone())).collect()
-    };
-    let (in_file, before) = (by_name(file), by_name(before));
-    let mut names_held = HashSet::new();
+fn take<T: HasName + Clone + Eq + Serialize + DeserializeOwned>(
+    held: &Named<T>,
+    before: &Named<T>,
+    file: &Named<T>,
+) -> Named<T> {
     let mut taken = Vec::new();
-    for item in held {
-        names_held.insert(name(item).clone());
-        match (before.get(name(item)), in_file.get(name(item))) {
+    for item in held.shared() {
+        match (before.get_shared(item.name()), file.get_shared(item.name())) {
             // It left the file.
             (Some(_), None) => {}
             (None, None) => taken.push(item.clone()),
             (before, Some(now)) if before == Some(now) => taken.push(item.clone()),
-            (before, Some(now)) => taken.push(merged(before, now, item)),
+            (before, Some(now)) => {
+                taken.push(merged(before.map(Arc::as_ref), now, item).into());
+            }
         }
     }
     // New in the file; or deleted at run time, and the file has something new to say of it.
-    let is_new =
-        |item: &&T| !names_held.contains(name(item)) && before.get(name(item)) != Some(item);
-    taken.extend(file.iter().filter(is_new).cloned());
-    taken
+    let is_new = |item: &&Arc<T>| {
+        held.get(item.name()).is_none() && before.get_shared(item.name()) != Some(*item)
+    };
+    taken.extend(file.shared().iter().filter(is_new).cloned());
+    taken.into_iter().collect()
 }
 
 /// One resource of three: fields that the file says otherwise than before are as it says now.
@@ -213,13 +214,17 @@ mod tests {
 
     #[test]
     fn the_api_stays_until_the_file_says_something_new() {
-        let file = |pools: &[Pool]| FileRecord { services: vec![], pools: pools.to_vec() };
+        let file = |pools: &[Pool]| FileRecord {
+            services: Named::default(),
+            pools: pools.to_vec().into(),
+        };
         let before =
             file(&[pool("kept", 1), pool("edited", 2), pool("deleted-by-api", 3), pool("gone", 4)]);
         let stored = State {
             version: 9,
-            services: vec![],
-            pools: vec![pool("kept", 11), pool("edited", 2), pool("gone", 4), pool("api", 5)],
+            services: Named::default(),
+            pools: vec![pool("kept", 11), pool("edited", 2), pool("gone", 4), pool("api", 5)]
+                .into(),
         };
 
         let same = merge(stored.clone(), &before, &before);
@@ -230,7 +235,7 @@ mod tests {
         let changed = merge(stored.clone(), &before, &now);
         assert_eq!(changed.state.version, 10);
         assert_eq!(
-            changed.state.pools,
+            changed.state.pools.to_vec(),
             [pool("kept", 11), pool("edited", 22), pool("api", 5), pool("new", 6)]
         );
         assert_eq!(
@@ -331,11 +336,17 @@ mod tests {
             ),
         ];
         for (before, now, held, expected) in cases {
-            let file =
-                |changes: &[_]| FileRecord { services: vec![service(changes)], pools: vec![] };
-            let state = State { version: 1, services: vec![service(&held)], pools: vec![] };
+            let file = |changes: &[_]| FileRecord {
+                services: vec![service(changes)].into(),
+                ..FileRecord::default()
+            };
+            let state = State { services: vec![service(&held)].into(), ..State::default() };
             let merged = merge(state, &file(&before), &file(&now));
-            assert_eq!(merged.state.services, [service(&expected)], "{now:?} with {held:?}");
+            assert_eq!(
+                merged.state.services.to_vec(),
+                [service(&expected)],
+                "{now:?} with {held:?}"
+            );
         }
     }
 
@@ -345,11 +356,11 @@ mod tests {
             let all = |list: &[u8]| list.iter().map(|n| [10, 0, 0, *n].into()).collect::<Vec<_>>();
             Pool { drained: all(drained), ..Pool::new("p", all(addresses)) }
         };
-        let file = |pool: Pool| FileRecord { services: vec![], pools: vec![pool] };
-        let state = State { version: 1, services: vec![], pools: vec![pool(&[1, 2, 7], &[2])] };
+        let file = |pool: Pool| FileRecord { pools: vec![pool].into(), ..FileRecord::default() };
+        let state = State { pools: vec![pool(&[1, 2, 7], &[2])].into(), ..State::default() };
         let merged = merge(state, &file(pool(&[1, 2], &[])), &file(pool(&[2, 3], &[])));
-        assert_eq!(merged.state.pools, [pool(&[2, 7, 3], &[2])]);
+        assert_eq!(merged.state.pools.to_vec(), [pool(&[2, 7, 3], &[2])]);
         let merged = merge(merged.state, &file(pool(&[2, 3], &[])), &file(pool(&[2, 3], &[3])));
-        assert_eq!(merged.state.pools, [pool(&[2, 7, 3], &[2, 3])]);
+        assert_eq!(merged.state.pools.to_vec(), [pool(&[2, 7, 3], &[2, 3])]);
     }
 }

@@ -25,7 +25,7 @@ pub fn snapshot(world: &World) -> Snapshot {
     let mut snapshot = Snapshot {
         generation: 0,
         services: world.state.services.iter().map(service).collect(),
-        pools: world.state.pools.clone(),
+        pools: world.state.pools.to_vec(),
         no_service: world.no_service,
     };
     world.left_out.trim(&mut snapshot);
@@ -78,11 +78,11 @@ mod tests {
         };
         let two = json!([{"address": "10.0.0.1", "port": 80}, {"address": "10.0.0.2", "port": 80}]);
         let one = json!([{"address": "10.0.0.3", "port": 80}]);
-        let services = vec![
+        let services: Vec<Service> = vec![
             service("web", "198.51.100.1", two, json!({})),
             service("api", "198.51.100.2", one, Value::Null),
         ];
-        World::new(State { version: 1, services, pools: vec![] }, 0)
+        World::new(State { version: 1, services: services.into(), ..State::default() }, 0)
     }
 
     fn health(world: &mut World, last: u8, healthy: bool) {
@@ -183,7 +183,7 @@ mod tests {
     fn a_snapshot_has_all_that_is_wanted_and_no_number() {
         let mut world = world();
         let mut state = State::clone(&world.state);
-        state.services.truncate(1);
+        state.services.remove("api");
         world.adopt(Arc::new(state), Refusal::Drop, 2);
         let snapshot = snapshot(&world);
         assert_eq!((snapshot.generation, snapshot.no_service), (0, Refusal::Drop));

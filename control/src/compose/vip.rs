@@ -99,7 +99,8 @@ mod tests {
             service("mail", 3, 25, one),
             service("imap", 3, 993, &[]),
         ];
-        let world = World::new(State { version: 1, services, pools: vec![] }, 0);
+        let world =
+            World::new(State { version: 1, services: services.into(), ..State::default() }, 0);
         let told = |vip: &Vip| {
             let last = vip.address.to_string().rsplit('.').next().unwrap().parse().unwrap();
             (last, vip.services.join(" "), vip.state)

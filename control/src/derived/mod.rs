@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn what_the_data_plane_does_not_take_is_down() {
         let left_out = |field: &str| {
-            let state = State { version: 1, services: vec![service("uu", None)], pools: vec![] };
+            let state = State { services: vec![service("uu", None)].into(), ..State::default() };
             let told = Problem::new(field, "bad", "good");
             LeftOut::of(&state, &Environment::default(), &[told])
         };

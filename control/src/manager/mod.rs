@@ -186,6 +186,7 @@ impl Manager {
     ) -> Result<Committed, ApiProblem> {
         let old = &*world.state;
         next.version = old.version;
+        next.share_with(old);
         let is_same = next == *old;
         if !is_same {
             next.version += 1;
@@ -204,8 +205,13 @@ impl Manager {
     }
 
     fn adopt(&self, next: &Arc<State>, no_service: Refusal) -> u64 {
-        let world = self.world.change(|world| world.adopt(next.clone(), no_service, now_ms()));
-        self.set_targets();
+        let mut is_checked_otherwise = false;
+        let world = self.world.change(|world| {
+            is_checked_otherwise = world.adopt(next.clone(), no_service, now_ms());
+        });
+        if is_checked_otherwise {
+            self.set_targets();
+        }
         world.revision
     }
 
@@ -336,7 +342,8 @@ mod tests {
                 "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
                 "backends": [{"address": "10.0.0.1", "port": 80, "weight": weight}]
             });
-            FileRecord { services: vec![serde_json::from_value(service).unwrap()], pools: vec![] }
+            let services = vec![serde_json::from_value(service).unwrap()];
+            FileRecord { services: services.into(), ..FileRecord::default() }
         };
         let FileRecord { services, pools } = file(1);
         let state = State { version: 1, services, pools };
@@ -376,7 +383,7 @@ mod tests {
                          {"address": "10.0.0.3", "port": 80, "state": "down"}]
         });
         let services = vec![serde_json::from_value(service).unwrap()];
-        let state = State { version: 1, services, pools: vec![] };
+        let state = State { version: 1, services: services.into(), ..State::default() };
         let events = Arc::new(EventLog::default());
         let manager = Manager::new(store, World::new(state, 0), FileRecord::default(), events);
         let mut changes = manager.watch();
@@ -420,7 +427,7 @@ mod tests {
             "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
         });
         let services = vec![serde_json::from_value(service).unwrap()];
-        let state = State { version: 1, services, pools: vec![] };
+        let state = State { version: 1, services: services.into(), ..State::default() };
         let events = Arc::new(EventLog::default());
         let manager = Manager::new(store, World::new(state, 0), FileRecord::default(), events);
         let mut changes = manager.watch();
@@ -464,7 +471,8 @@ mod tests {
             "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
         });
         let services = vec![serde_json::from_value(service).unwrap()];
-        let world = World::new(State { version: 1, services, pools: vec![] }, 0);
+        let world =
+            World::new(State { version: 1, services: services.into(), ..State::default() }, 0);
         let events = Arc::new(EventLog::default());
         let manager = Manager::new(store, world, FileRecord::default(), events);
         let runtime = tokio::runtime::Handle::current();

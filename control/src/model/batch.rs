@@ -1,6 +1,6 @@
 //! Many resources that shall be as they are given, in one change: what `sluice apply` sends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::Value;
 use sluice_api::read::{self, NOT_CONFIGURED};
@@ -8,7 +8,7 @@ use sluice_api::{Problem, Problems};
 
 use super::diff::{Difference, compare};
 use super::resource::{Key, Resource};
-use super::{ApiProblem, Environment, State, check_next};
+use super::{ApiProblem, Environment, HasName, Named, State, check_next};
 
 /// Pools and services as they were sent, each an object that is not read yet. What it leaves out is
 /// known only beside the state.
@@ -78,9 +78,9 @@ impl Batch {
             list.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect()
         };
         let (pools, services) = (named(&self.pools), named(&self.services));
-        let mut effect = compare("pool", &old.pools, &new.pools, |pool| &pool.name);
+        let mut effect = compare("pool", &old.pools, &new.pools);
         effect.retain(|difference| pools.contains(&difference.name));
-        let mut more = compare("service", &old.services, &new.services, |s| &s.name);
+        let mut more = compare("service", &old.services, &new.services);
         more.retain(|difference| services.contains(&difference.name));
         effect.append(&mut more);
         effect
@@ -88,18 +88,16 @@ impl Batch {
 }
 
 /// Replace those that are held, and add those that are new.
-fn put_list<R: Resource<Holder = ()>>(
+fn put_list<R: Resource<Holder = ()> + HasName>(
     items: Vec<Value>,
-    held: &mut Vec<R>,
+    held: &mut Named<R>,
     problems: &mut Problems,
 ) {
-    let places: HashMap<String, usize> =
-        held.iter().enumerate().map(|(place, item)| (item.id().to_string(), place)).collect();
     let mut seen = HashSet::new();
     for (index, mut item) in items.into_iter().enumerate() {
-        let place = item["name"].as_str().and_then(|name| places.get(name)).copied();
-        if let (Some(place), Value::Object(fields)) = (place, &mut item) {
-            held[place].keep(fields);
+        let before = item["name"].as_str().and_then(|name| held.get(name));
+        if let (Some(before), Value::Object(fields)) = (before, &mut item) {
+            before.keep(fields);
         }
         match R::read(item, &(), &format!("#{}", index + 1)) {
             Ok(item) => {
@@ -109,10 +107,7 @@ fn put_list<R: Resource<Holder = ()>>(
                     let field = format!("{}.name", R::field(&key));
                     problems.push(Problem::new(field, format!("{name:?}"), "each name once"));
                 }
-                match place {
-                    Some(place) => held[place] = item,
-                    None => held.push(item),
-                }
+                held.put(item);
             }
             Err(mut more) => problems.append(&mut more),
         }

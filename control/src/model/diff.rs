@@ -1,7 +1,7 @@
 //! What differs between two states, resource by resource and field by field, for people and
 //! programs to read: what a file changes, what `apply` did or would do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_api::FieldChange;
 
-use super::State;
+use super::{HasName, Named, State};
 
 /// A resource that is not the same in both states, or is of interest all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -63,43 +63,36 @@ impl Difference {
 
 /// Everything that differs: pools first, each kind in the order of `new`, then what is gone.
 pub fn diff(old: &State, new: &State) -> Vec<Difference> {
-    let mut all = compare("pool", &old.pools, &new.pools, |pool| &pool.name);
-    all.extend(compare("service", &old.services, &new.services, |service| &service.name));
+    let mut all = compare("pool", &old.pools, &new.pools);
+    all.extend(compare("service", &old.services, &new.services));
     all.retain(|difference| difference.change != Change::Unchanged);
     all
 }
 
 /// How the resources of one kind differ; those that are the same are there too.
-pub fn compare<T: Serialize + PartialEq>(
+pub fn compare<T: HasName + Serialize + Eq>(
     kind: &'static str,
-    old: &[T],
-    new: &[T],
-    name: impl Fn(&T) -> &String,
+    old: &Named<T>,
+    new: &Named<T>,
 ) -> Vec<Difference> {
-    let by_name = |list| index(list, &name);
-    let (before, after) = (by_name(old), by_name(new));
     let mut all = Vec::new();
-    for item in new {
-        let (change, fields) = match before.get(name(item).as_str()) {
+    for item in new.shared() {
+        let (change, fields) = match old.get_shared(item.name()) {
             None => (Change::Created, Vec::new()),
-            Some(held) if *held == item => (Change::Unchanged, Vec::new()),
-            Some(held) => match fields_of(&as_value(held), &as_value(item)) {
+            Some(held) if held == item => (Change::Unchanged, Vec::new()),
+            Some(held) => match fields_of(&as_value(&**held), &as_value(&**item)) {
                 // Only the order of a list.
                 fields if fields.is_empty() => (Change::Unchanged, fields),
                 fields => (Change::Changed, fields),
             },
         };
-        all.push(Difference { kind, name: name(item).clone(), change, fields });
+        all.push(Difference { kind, name: item.name().to_owned(), change, fields });
     }
-    for item in old.iter().filter(|item| !after.contains_key(name(item).as_str())) {
-        let (name, change) = (name(item).clone(), Change::Deleted);
+    for item in old.iter().filter(|item| new.get(item.name()).is_none()) {
+        let (name, change) = (item.name().to_owned(), Change::Deleted);
         all.push(Difference { kind, name, change, fields: Vec::new() });
     }
     all
-}
-
-fn index<T>(list: &[T], name: impl Fn(&T) -> &String) -> HashMap<&str, &T> {
-    list.iter().map(|item| (name(item).as_str(), item)).collect()
 }
 
 /// A resource as JSON; what derives `Serialize` with string keys always is some.
@@ -163,6 +156,8 @@ pub fn id_of(backend: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use serde_json::json;
     use sluice_api::Pool;
@@ -180,10 +175,13 @@ mod tests {
 
     #[test]
     fn every_field_that_differs_is_named() {
-        let state = |services, pools: &[(&str, u8)]| State {
+        let state = |services: Vec<_>, pools: &[(&str, u8)]| State {
             version: 1,
-            services,
-            pools: pools.iter().map(|(n, a)| Pool::new(*n, vec![[10, 9, 0, *a].into()])).collect(),
+            services: Named::from(services),
+            pools: pools
+                .iter()
+                .map(|(n, a)| Arc::new(Pool::new(*n, vec![[10, 9, 0, *a].into()])))
+                .collect(),
         };
         let old = state(vec![service("a", json!({})), service("gone", json!({}))], &[("p", 1)]);
         let new = state(

@@ -103,7 +103,7 @@ mod tests {
         };
         let services =
             vec![service("a", "198.51.100.1").unwrap(), service("b", "198.51.100.2").unwrap()];
-        let mut state = State { version: 3, services, pools: vec![] };
+        let mut state = State { version: 3, services: services.into(), ..State::default() };
         let backend = |service: &str, last: u8| Key::<Backend> {
             holder: OfService(service.to_owned()),
             id: format!("10.0.0.{last}:80").parse().unwrap(),
@@ -117,7 +117,7 @@ mod tests {
         assert_ne!(of_one[1], of_other[1]);
 
         // The first backend of `a` is changed: what others have read of other resources holds.
-        state.services[0].backends[0].weight = 5;
+        state.services.get_mut("a").unwrap().backends[0].weight = 5;
         state.version = 4;
         let holds = |tag: &String, key: &Key<Backend>| {
             Precondition::OneOf(vec![tag.clone()]).check(key, &state).is_ok()

@@ -147,7 +147,7 @@ mod tests {
             Mode::FullNat => vec![Pool::new("lan", vec![pool.parse().unwrap()])],
             Mode::Dr => vec![],
         };
-        let state = State { version: 0, services: vec![service], pools };
+        let state = State { version: 0, services: vec![service].into(), pools: pools.into() };
         doubts(&state, &Reach { networks: read(networks), routes: read(routes) })
     }
 

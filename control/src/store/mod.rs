@@ -242,7 +242,7 @@ mod tests {
     fn content(version: u64) -> Content {
         let pools = vec![Pool::new("p", vec![[10, 0, 0, 1].into()])];
         Content {
-            state: State { version, services: vec![], pools },
+            state: State { version, pools: pools.into(), ..State::default() },
             file: FileRecord::default(),
             generation: 3,
             unconfirmed: false,

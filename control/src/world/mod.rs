@@ -15,7 +15,7 @@ use sluice_api::{Problem, Refusal, Snapshot};
 
 use crate::derived::Surroundings;
 use crate::health::{Contact, HealthChange};
-use crate::model::{Environment, LeftOut, State};
+use crate::model::{Environment, LeftOut, State, check};
 use crate::observed::Observed;
 
 pub use cell::WorldCell;
@@ -93,15 +93,20 @@ impl World {
         matches!(self.contact, Contact::Answers(_))
     }
 
-    /// The operator wants this from now on.
-    pub fn adopt(&mut self, next: Arc<State>, no_service: Refusal, now_ms: u64) {
-        self.observed.retarget(&self.state, &next, now_ms);
+    /// The operator wants this from now on. Returns whether anything is to be checked otherwise than before.
+    pub fn adopt(&mut self, next: Arc<State>, no_service: Refusal, now_ms: u64) -> bool {
+        let is_checked_otherwise = self.observed.retarget(&self.state, &next, now_ms);
+        let is_all_in = self.told_problems.is_empty() && self.left_out.is_empty();
+        let stays_so = is_all_in && check::keeps_rules(&self.state, &next, &self.environment);
         self.state = next;
         self.no_service = no_service;
-        // It may be mended: the data plane judges anew.
-        self.told_problems = Arc::default();
-        self.judge();
+        if !stays_so {
+            // It may be mended: the data plane judges anew.
+            self.told_problems = Arc::default();
+            self.judge();
+        }
         self.revision += 1;
+        is_checked_otherwise
     }
 
     /// What the data plane has. Returns whether that is news.
@@ -195,7 +200,7 @@ mod tests {
             "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
         });
         let services = vec![serde_json::from_value(service).unwrap()];
-        World::new(State { version: 3, services, pools: vec![] }, 0)
+        World::new(State { version: 3, services: services.into(), ..State::default() }, 0)
     }
 
     /// What the data plane has, tells and forgets leaves parts out and brings them back, each with a

@@ -35,28 +35,19 @@ impl Resource for Backend {
     const KIND: Kind = Kind::Backend;
     type Holder = OfService;
     type Id = BackendId;
+    type All = Vec<Backend>;
     type Setting = BackendSetting;
 
     fn id(&self) -> BackendId {
         Backend::id(self)
     }
 
-    fn is(&self, id: &BackendId) -> bool {
-        Backend::id(self) == *id
-    }
-
     fn all<'s>(state: &'s State, service: &OfService) -> Result<&'s Vec<Backend>, ApiProblem> {
         Ok(&state.find_service(&service.0)?.backends)
     }
 
-    fn all_mut<'s>(
-        state: &'s mut State,
-        service: &OfService,
-    ) -> Result<&'s mut Vec<Backend>, ApiProblem> {
-        match state.services.iter().position(|s| s.name == service.0) {
-            Some(index) => Ok(&mut state.services[index].backends),
-            None => Err(state.no_service(&service.0)),
-        }
+    fn all_mut<'s>(state: &'s mut State, service: &OfService) -> Option<&'s mut Vec<Backend>> {
+        Some(&mut state.services.get_mut(&service.0)?.backends)
     }
 
     fn read(body: Value, service: &OfService, label: &str) -> Result<Backend, Problems> {

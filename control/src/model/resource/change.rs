@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sluice_api::{Problem, Problems};
 
-use super::{Key, Resource};
+use super::{Collection, Key, Resource};
 use crate::model::check::{self, Environment};
 use crate::model::{ApiProblem, State, merge_patch};
 use sluice_api::read::{self, set_identity};
@@ -49,7 +49,7 @@ impl<R: Resource> Change<R> {
 
     /// The state after it, with the version of the old one: who stores it numbers it.
     ///
-    /// The whole of the new state is validated. Problems that the old one has already (a data plane
+    /// The new state is validated, as far as it can be otherwise than the old one. Problems that the old one has already (a data plane
     /// with other limits or port addresses has come) do not stand in the way of a change.
     ///
     /// # Errors
@@ -68,26 +68,29 @@ impl<R: Resource> Change<R> {
         let mut next = state.clone();
         match self {
             Change::Create(holder, new) => {
-                let all = R::all_mut(&mut next, &holder)?;
                 let id = new.id();
-                if all.iter().any(|one| one.is(&id)) {
+                if R::all(state, &holder)?.find(&id).is_some() {
                     return Err(ApiProblem::Exists { kind: R::KIND, id: id.to_string() });
                 }
-                all.push(new);
+                if let Some(all) = R::all_mut(&mut next, &holder) {
+                    all.add(new);
+                }
             }
             Change::Replace(holder, new) => {
                 let key = Key { holder, id: new.id() };
-                *key.find_mut(&mut next)? = new;
+                *key.find_mut(&mut next, state)? = new;
             }
             Change::Patch(key, patch) => {
-                let old = key.find_mut(&mut next)?;
+                let old = key.find_mut(&mut next, state)?;
                 *old = patched(old, &key, patch)?;
             }
-            Change::Set(key, setting) => key.find_mut(&mut next)?.set(setting)?,
+            Change::Set(key, setting) => key.find_mut(&mut next, state)?.set(setting)?,
             Change::Delete(key) => {
                 key.find(state)?;
                 R::may_go(state, &key.id)?;
-                R::all_mut(&mut next, &key.holder)?.retain(|one| !one.is(&key.id));
+                if let Some(all) = R::all_mut(&mut next, &key.holder) {
+                    all.remove(&key.id);
+                }
             }
         }
         Ok(next)
@@ -103,6 +106,9 @@ pub fn check_next(
     next: &State,
     environment: &Environment,
 ) -> Result<(), ApiProblem> {
+    if check::keeps_rules(state, next, environment) {
+        return Ok(());
+    }
     let mut problems = check::state(next, environment);
     if !problems.is_empty() {
         let mut before = Problems::keeping_all();

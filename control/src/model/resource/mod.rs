@@ -5,6 +5,7 @@
 
 mod backend;
 mod change;
+mod collection;
 mod pool;
 mod service;
 
@@ -18,6 +19,7 @@ use super::{ApiProblem, Kind, State, state_tag, tag_of};
 
 pub use backend::{BackendSetting, OfService};
 pub use change::{Change, check_next};
+pub use collection::Collection;
 pub use pool::PoolSetting;
 
 /// A kind of thing that operators make, change and delete.
@@ -28,29 +30,22 @@ pub trait Resource: Clone + PartialEq + Serialize + Send + Sync + Sized + 'stati
     type Holder: Holder;
     /// What names one within its holder.
     type Id: Display + Clone + Send + 'static;
+    /// What a holder keeps them in.
+    type All: Collection<Self>;
     /// What can be set beside its fields, by a request of its own.
     type Setting: Send + 'static;
 
     /// Its name within its holder.
     fn id(&self) -> Self::Id;
 
-    /// Whether that is its name.
-    fn is(&self, id: &Self::Id) -> bool;
-
     /// All that a holder has, oldest first.
     ///
     /// # Errors
     /// [`ApiProblem::NotFound`] when there is no such holder.
-    fn all<'s>(state: &'s State, holder: &Self::Holder) -> Result<&'s Vec<Self>, ApiProblem>;
+    fn all<'s>(state: &'s State, holder: &Self::Holder) -> Result<&'s Self::All, ApiProblem>;
 
-    /// The same, to be changed.
-    ///
-    /// # Errors
-    /// As [`Resource::all`].
-    fn all_mut<'s>(
-        state: &'s mut State,
-        holder: &Self::Holder,
-    ) -> Result<&'s mut Vec<Self>, ApiProblem>;
+    /// The same, to be changed; none when there is no such holder.
+    fn all_mut<'s>(state: &'s mut State, holder: &Self::Holder) -> Option<&'s mut Self::All>;
 
     /// From a JSON body; problems call it `label`.
     ///
@@ -124,20 +119,20 @@ impl<R: Resource> Key<R> {
     /// # Errors
     /// [`ApiProblem::NotFound`].
     pub fn find<'s>(&self, state: &'s State) -> Result<&'s R, ApiProblem> {
-        let all = R::all(state, &self.holder)?;
-        all.iter().find(|one| one.is(&self.id)).ok_or_else(|| self.not_found(all))
+        R::all(state, &self.holder)?.find(&self.id).ok_or_else(|| self.not_found(state))
     }
 
-    fn find_mut<'s>(&self, state: &'s mut State) -> Result<&'s mut R, ApiProblem> {
-        let all = R::all_mut(state, &self.holder)?;
-        match all.iter().position(|one| one.is(&self.id)) {
-            Some(index) => Ok(&mut all[index]),
-            None => Err(self.not_found(all)),
+    /// The resource in `next`, to be changed. `state` is what `next` is a copy of.
+    fn find_mut<'s>(&self, next: &'s mut State, state: &State) -> Result<&'s mut R, ApiProblem> {
+        let found = R::all_mut(next, &self.holder).and_then(|all| all.find_mut(&self.id));
+        found.ok_or_else(|| self.not_found(state))
+    }
+
+    fn not_found(&self, state: &State) -> ApiProblem {
+        match R::all(state, &self.holder) {
+            Ok(all) => ApiProblem::not_found(R::KIND, &self.id, all.ids()),
+            Err(no_holder) => no_holder,
         }
-    }
-
-    fn not_found(&self, all: &[R]) -> ApiProblem {
-        ApiProblem::not_found(R::KIND, &self.id, all.iter().map(R::id))
     }
 
     /// As events name it: `backend 10.0.0.1:80 of web`.

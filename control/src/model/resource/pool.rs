@@ -7,7 +7,7 @@ use sluice_api::{Pool, Problems, Service};
 
 use super::{Key, Resource};
 use crate::model::diff::as_value;
-use crate::model::{ApiProblem, Kind, State};
+use crate::model::{ApiProblem, Kind, Named, State};
 use sluice_api::read::{self, Spelling};
 
 /// What operators set of a pool by itself.
@@ -23,22 +23,19 @@ impl Resource for Pool {
     const KIND: Kind = Kind::Pool;
     type Holder = ();
     type Id = String;
+    type All = Named<Pool>;
     type Setting = PoolSetting;
 
     fn id(&self) -> String {
         self.name.clone()
     }
 
-    fn is(&self, id: &String) -> bool {
-        self.name == *id
-    }
-
-    fn all<'s>(state: &'s State, (): &()) -> Result<&'s Vec<Pool>, ApiProblem> {
+    fn all<'s>(state: &'s State, (): &()) -> Result<&'s Named<Pool>, ApiProblem> {
         Ok(&state.pools)
     }
 
-    fn all_mut<'s>(state: &'s mut State, (): &()) -> Result<&'s mut Vec<Pool>, ApiProblem> {
-        Ok(&mut state.pools)
+    fn all_mut<'s>(state: &'s mut State, (): &()) -> Option<&'s mut Named<Pool>> {
+        Some(&mut state.pools)
     }
 
     fn read(body: Value, (): &(), label: &str) -> Result<Pool, Problems> {

@@ -8,13 +8,14 @@ use sluice_api::{Backend, Problems, Service};
 
 use super::{Key, Resource, Subject};
 use crate::model::diff::{as_value, id_of};
-use crate::model::{ApiProblem, Kind, State};
+use crate::model::{ApiProblem, Kind, Named, State};
 use sluice_api::read::{self, Spelling};
 
 impl Resource for Service {
     const KIND: Kind = Kind::Service;
     type Holder = ();
     type Id = String;
+    type All = Named<Service>;
     /// All of a service is set by its fields.
     type Setting = Infallible;
 
@@ -22,16 +23,12 @@ impl Resource for Service {
         self.name.clone()
     }
 
-    fn is(&self, id: &String) -> bool {
-        self.name == *id
-    }
-
-    fn all<'s>(state: &'s State, (): &()) -> Result<&'s Vec<Service>, ApiProblem> {
+    fn all<'s>(state: &'s State, (): &()) -> Result<&'s Named<Service>, ApiProblem> {
         Ok(&state.services)
     }
 
-    fn all_mut<'s>(state: &'s mut State, (): &()) -> Result<&'s mut Vec<Service>, ApiProblem> {
-        Ok(&mut state.services)
+    fn all_mut<'s>(state: &'s mut State, (): &()) -> Option<&'s mut Named<Service>> {
+        Some(&mut state.services)
     }
 
     fn read(body: Value, (): &(), label: &str) -> Result<Service, Problems> {

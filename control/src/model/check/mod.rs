@@ -1,6 +1,8 @@
 //! The rules that a state as a whole must follow: those of [`sluice_api::validate`], which the data
 //! plane checks too, and those of health checks, which only control knows.
 
+mod keep;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -14,6 +16,8 @@ use sluice_api::validate;
 use sluice_api::{Problem, Problems, Refusal, Snapshot, SnapshotService};
 
 use super::State;
+
+pub use keep::keeps_rules;
 
 /// Longest path of an HTTP check, and longest `Host`, in bytes.
 pub const MAX_HTTP_TEXT: usize = 1_024;
@@ -50,12 +54,15 @@ pub fn state(state: &State, environment: &Environment) -> Problems {
 /// Adds everything that is wrong with a state, as [`state`] finds it.
 pub fn collect(problems: &mut Problems, state: &State, environment: &Environment) {
     collect_shared(problems, state, environment);
-    for service in &state.services {
-        let path = format!("services[{}]", label(&service.name));
-        check_zones(problems, &path, service);
-        if let Some(check) = &service.health_check {
-            check_health(problems, &format!("{path}.health_check"), check);
-        }
+    state.services.iter().for_each(|service| collect_own(problems, service));
+}
+
+/// Adds what is wrong with a service by the rules that only control has.
+fn collect_own(problems: &mut Problems, service: &Service) {
+    let path = format!("services[{}]", label(&service.name));
+    check_zones(problems, &path, service);
+    if let Some(check) = &service.health_check {
+        check_health(problems, &format!("{path}.health_check"), check);
     }
 }
 
@@ -68,7 +75,7 @@ pub fn collect_shared(problems: &mut Problems, state: &State, environment: &Envi
             .iter()
             .map(|s| SnapshotService::from_service(s, |_| true))
             .collect(),
-        pools: state.pools.clone(),
+        pools: state.pools.to_vec(),
         no_service: Refusal::default(),
     };
     validate::collect(problems, &snapshot, &environment.limits, &environment.port_addresses);
@@ -166,7 +173,7 @@ mod tests {
     fn wrong(service: Value) -> Vec<String> {
         let problems = match read::service(service, Spelling::Json, "web") {
             Ok(service) => state(
-                &State { version: 0, services: vec![service], pools: vec![] },
+                &State { services: vec![service].into(), ..State::default() },
                 &Environment::default(),
             ),
             Err(problems) => problems,
