@@ -84,6 +84,12 @@ id! {
     BackendSlot(u32)
 }
 
+id! {
+    /// The place of a next hop in a worker's table. A conn keeps it with the epoch in which it was that
+    /// next hop's, as a [`NextHopRef`](crate::table::neighbour::NextHopRef).
+    NextHopSlot(u16)
+}
+
 number! {
     /// A port of TCP or UDP, in host order; no NIC's, which is a [`PortId`].
     L4Port(u16)

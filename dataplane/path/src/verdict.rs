@@ -27,8 +27,5 @@ pub enum Verdict {
         interface: InterfaceId,
     },
     /// Ready but for its next hop's MAC address: it waits.
-    Hold {
-        /// Slot of the next hop.
-        neighbour: u16,
-    },
+    Hold,
 }

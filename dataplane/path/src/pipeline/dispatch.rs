@@ -68,7 +68,7 @@ impl<F: Frame> Dispatch<F> {
                 Verdict::Kernel { .. } => {
                     counters.drop_count(DropReason::NoExceptionPort).add(1);
                 }
-                Verdict::Hold { .. } => {
+                Verdict::Hold => {
                     let note = shared.conns.get(meta.conn).next_hops[meta.conn.direction()];
                     let (interface, begins_conn) = (meta.interface, meta.begins_conn);
                     let packet = Held { note, interface, begins_conn, frame };

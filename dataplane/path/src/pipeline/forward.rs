@@ -18,6 +18,7 @@ use super::{egress, life, rewrite};
 use crate::burst::{Burst, Mask, Meta, Verdict};
 use crate::counters::BackendCounters;
 use crate::frame::Frame;
+use crate::ids::NextHopSlot;
 use crate::intrinsics::Prefetcher;
 use crate::snapshot::Compiled;
 use crate::table::conn::resting::Resting;
@@ -145,7 +146,7 @@ impl Forward {
         match neighbour.verdict {
             Verdict::Transmit { .. } => {}
             // As it came: it goes through all stages again when the next hop is known.
-            Verdict::Hold { .. } => return Fate::Waits,
+            Verdict::Hold => return Fate::Waits,
             _ => return Fate::Ended,
         }
         let line = conns.get(meta.conn);
@@ -162,7 +163,7 @@ impl Forward {
         frame: &mut F,
         meta: &Meta,
         shared: &Shared,
-        next_hop: u16,
+        next_hop: NextHopSlot,
         now: Millis,
     ) -> Option<Verdict> {
         let mtu = shared.next_hops.neighbours.get(next_hop).mtu;

@@ -10,7 +10,7 @@ use super::{Pipeline, Sink, life};
 use crate::burst::{BURST, Burst, Meta};
 use crate::flow::FlowKey;
 use crate::frame::Frame;
-use crate::ids::InterfaceId;
+use crate::ids::{InterfaceId, NextHopSlot};
 use crate::next_hop::{NeighbourState, NeighbourUpdate};
 use crate::snapshot::Compiled;
 use crate::table::neighbour::{Neighbours, NextHopRef};
@@ -111,7 +111,7 @@ impl<F: Frame> Waiting<F> {
     fn release(
         &mut self,
         burst: &mut Burst<F>,
-        slot: u16,
+        slot: NextHopSlot,
         neighbours: &Neighbours,
         left: &mut usize,
     ) {

@@ -11,6 +11,7 @@ use super::{OUTBOX, PipelineConfig, ToMain};
 use crate::burst::Meta;
 use crate::counters::WorkerCounters;
 use crate::frame::Frame;
+use crate::ids::NextHopSlot;
 use crate::next_hop::{NextHop, Purpose};
 use crate::table::conn::state::ConnState;
 use crate::table::conn::{Conn, ConnRef, ConnTable, NewConn};
@@ -148,7 +149,7 @@ impl NextHops {
         conns: &mut ConnTable,
         counters: &WorkerCounters,
         now: Millis,
-    ) -> Result<u16, DropReason> {
+    ) -> Result<NextHopSlot, DropReason> {
         let line = conns.get_mut(meta.conn);
         match self.neighbours.current(line.next_hops[meta.conn.direction()]) {
             Some(slot) => Ok(slot),
@@ -163,7 +164,7 @@ impl NextHops {
         conn: &mut Conn,
         counters: &WorkerCounters,
         now: Millis,
-    ) -> Result<u16, DropReason> {
+    ) -> Result<NextHopSlot, DropReason> {
         let direction = meta.conn.direction();
         let towards = conn.destination(direction);
         let hop = self.routes.lookup(towards).ok_or(DropReason::NoRoute)?;
@@ -184,7 +185,7 @@ impl NextHops {
 
     /// Tell the main thread, now and then, that a next hop is in use.
     #[inline(always)]
-    pub fn ask(&mut self, slot: u16, now: Millis) {
+    pub fn ask(&mut self, slot: NextHopSlot, now: Millis) {
         let neighbour = self.neighbours.get(slot);
         if neighbour.is_asked_for(now) {
             return;

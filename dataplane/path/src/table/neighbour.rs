@@ -19,7 +19,7 @@ use sluice_wire::ether::MacAddr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::family::{Family, V4};
-use crate::ids::InterfaceId;
+use crate::ids::{InterfaceId, NextHopSlot};
 use crate::next_hop::{NeighbourState, NeighbourUpdate, NextHop, Purpose};
 use crate::time::{Millis, at_or_after};
 use crate::verdict::Verdict;
@@ -42,14 +42,14 @@ impl NextHopRef {
     /// Not looked up yet: a slot that no table has, in an epoch that no slot has.
     pub const UNRESOLVED: NextHopRef = NextHopRef(u32::MAX);
 
-    const fn new(slot: u16, epoch: u16) -> Self {
-        NextHopRef((epoch as u32) << 16 | slot as u32)
+    const fn new(slot: NextHopSlot, epoch: u16) -> Self {
+        NextHopRef((epoch as u32) << 16 | slot.0 as u32)
     }
 
     /// The slot that it leads to, as long as it is [current](Neighbours::current).
     #[inline(always)]
-    pub const fn slot(self) -> u16 {
-        self.0 as u16
+    pub const fn slot(self) -> NextHopSlot {
+        NextHopSlot(self.0 as u16)
     }
 
     const fn epoch(self) -> u16 {
@@ -57,7 +57,7 @@ impl NextHopRef {
     }
 }
 
-const _: () = assert!(NextHopRef::new(0, *EPOCHS.end()).0 & NOT_READY == 0);
+const _: () = assert!(NextHopRef::new(NextHopSlot(0), *EPOCHS.end()).0 & NOT_READY == 0);
 
 impl Default for NextHopRef {
     fn default() -> Self {
@@ -116,9 +116,9 @@ pub struct Full;
 /// The next hops of one worker.
 pub struct Neighbours<F: Family = V4> {
     entries: Box<[Neighbour<F>]>,
-    slots: HashMap<NextHop<F>, u16, RandomState>,
+    slots: HashMap<NextHop<F>, NextHopSlot, RandomState>,
     /// The longest free slot is used next.
-    free: VecDeque<u16>,
+    free: VecDeque<NextHopSlot>,
     /// By slot, for what it is wanted.
     purposes: Box<[Purpose]>,
     /// Those made for strangers, the oldest first; some are somebody else's by now, or a client's.
@@ -131,6 +131,7 @@ pub struct Neighbours<F: Family = V4> {
 impl<F: Family> Neighbours<F> {
     /// A table of `capacity` next hops (at most 65,535) behind these interfaces.
     pub fn new(capacity: u16, interfaces: &[Egress]) -> Self {
+        let slots = || (0..capacity).map(NextHopSlot);
         let empty = |slot| Neighbour {
             macs: [0; 12],
             verdict: Verdict::Drop(DropReason::NeighbourUnreachable),
@@ -141,9 +142,9 @@ impl<F: Family> Neighbours<F> {
             note: NextHopRef::new(slot, *EPOCHS.start()).0 | NOT_READY,
         };
         Neighbours {
-            entries: (0..capacity).map(empty).collect(),
+            entries: slots().map(empty).collect(),
             slots: HashMap::with_capacity_and_hasher(capacity as usize, RandomState::default()),
-            free: (0..capacity).collect(),
+            free: slots().collect(),
             purposes: vec![Purpose::Site; capacity as usize].into(),
             strangers: VecDeque::with_capacity(usize::from(capacity).max(1)),
             strangers_len: 0,
@@ -169,25 +170,25 @@ impl<F: Family> Neighbours<F> {
 
     /// The slot that a note leads to, if it still belongs to the same next hop.
     #[inline(always)]
-    pub fn current(&self, note: NextHopRef) -> Option<u16> {
-        let entry = self.entries.get(usize::from(note.slot()))?;
+    pub fn current(&self, note: NextHopRef) -> Option<NextHopSlot> {
+        let entry = self.entries.get(note.slot().index())?;
         (note.0 == entry.note & !NOT_READY).then_some(note.slot())
     }
 
     /// The entry in a slot.
     #[inline(always)]
-    pub fn get(&self, slot: u16) -> &Neighbour<F> {
-        &self.entries[slot as usize]
+    pub fn get(&self, slot: NextHopSlot) -> &Neighbour<F> {
+        &self.entries[slot.index()]
     }
 
     /// For what the next hop in a slot is wanted.
-    pub fn purpose(&self, slot: u16) -> Purpose {
-        self.purposes[slot as usize]
+    pub fn purpose(&self, slot: NextHopSlot) -> Purpose {
+        self.purposes[slot.index()]
     }
 
     /// Whether a note leads to a stranger that has not answered, or nowhere any more.
     pub fn is_strangers(&self, note: NextHopRef) -> bool {
-        self.current(note).is_none_or(|slot| is_stranger(self.purposes[slot as usize]))
+        self.current(note).is_none_or(|slot| is_stranger(self.purposes[slot.index()]))
     }
 
     /// The note of a next hop, with a new entry if it has none. Strangers have half of the table, in
@@ -208,11 +209,11 @@ impl<F: Family> Neighbours<F> {
         if !is_stranger(purpose) {
             self.note_purpose(slot, purpose);
         }
-        Ok(NextHopRef(self.entries[slot as usize].note & !NOT_READY))
+        Ok(NextHopRef(self.entries[slot.index()].note & !NOT_READY))
     }
 
-    fn note_purpose(&mut self, slot: u16, purpose: Purpose) {
-        let old = std::mem::replace(&mut self.purposes[slot as usize], purpose);
+    fn note_purpose(&mut self, slot: NextHopSlot, purpose: Purpose) {
+        let old = std::mem::replace(&mut self.purposes[slot.index()], purpose);
         self.strangers_len += usize::from(is_stranger(purpose));
         self.strangers_len -= usize::from(is_stranger(old));
     }
@@ -221,7 +222,7 @@ impl<F: Family> Neighbours<F> {
     fn give_up_stranger(&mut self) -> bool {
         while let Some(note) = self.strangers.pop_front() {
             if let Some(slot) = self.current(note)
-                && is_stranger(self.purposes[slot as usize])
+                && is_stranger(self.purposes[slot.index()])
             {
                 self.forget(slot);
                 return true;
@@ -231,16 +232,16 @@ impl<F: Family> Neighbours<F> {
     }
 
     /// A slot is free from now on: its conns look their next hop up again.
-    fn forget(&mut self, slot: u16) {
+    fn forget(&mut self, slot: NextHopSlot) {
         self.note_purpose(slot, Purpose::Site);
-        let entry = &mut self.entries[slot as usize];
+        let entry = &mut self.entries[slot.index()];
         entry.verdict = Verdict::Drop(DropReason::NeighbourUnreachable);
         entry.note = following(NextHopRef(entry.note & !NOT_READY)).0 | NOT_READY;
         self.slots.remove(&NextHop { interface: entry.interface, address: entry.address });
         self.free.push_back(slot);
     }
 
-    fn add(&mut self, hop: NextHop<F>, purpose: Purpose, now: Millis) -> Option<u16> {
+    fn add(&mut self, hop: NextHop<F>, purpose: Purpose, now: Millis) -> Option<NextHopSlot> {
         let share = (self.entries.len() / 2).max(1);
         let is_stranger = is_stranger(purpose);
         // The list does not grow: those in it that have answered are given up with the oldest.
@@ -252,10 +253,10 @@ impl<F: Family> Neighbours<F> {
         let egress = self.interfaces[hop.interface.index()];
         let mut macs = [0; 12];
         macs[6..].copy_from_slice(&egress.mac.0);
-        let entry = &mut self.entries[slot as usize];
+        let entry = &mut self.entries[slot.index()];
         *entry = Neighbour {
             macs,
-            verdict: Verdict::Hold { neighbour: slot },
+            verdict: Verdict::Hold,
             interface: hop.interface,
             mtu: egress.mtu,
             address: hop.address,
@@ -275,7 +276,7 @@ impl<F: Family> Neighbours<F> {
     /// Routes have changed: all conns look their next hop up again, while the next hops stay as they are.
     pub fn reroute(&mut self) {
         for note in &mut self.strangers {
-            let entry = self.entries.get(usize::from(note.slot()));
+            let entry = self.entries.get(note.slot().index());
             if entry.is_some_and(|entry| note.0 == entry.note & !NOT_READY) {
                 *note = following(*note);
             }
@@ -289,8 +290,8 @@ impl<F: Family> Neighbours<F> {
     /// Whether the main thread should be told now that this next hop is wanted; true at most every
     /// 5 s for each.
     #[inline(always)]
-    pub fn should_ask(&mut self, slot: u16, now: Millis) -> bool {
-        let entry = &mut self.entries[slot as usize];
+    pub fn should_ask(&mut self, slot: NextHopSlot, now: Millis) -> bool {
+        let entry = &mut self.entries[slot.index()];
         if entry.is_asked_for(now) {
             return false;
         }
@@ -301,9 +302,9 @@ impl<F: Family> Neighbours<F> {
     }
 
     /// Take over what the main thread found out; the slot it concerns, if this worker knows it.
-    pub fn update(&mut self, update: &NeighbourUpdate<F>, now: Millis) -> Option<u16> {
+    pub fn update(&mut self, update: &NeighbourUpdate<F>, now: Millis) -> Option<NextHopSlot> {
         let slot = *self.slots.get(&update.hop)?;
-        let entry = &mut self.entries[slot as usize];
+        let entry = &mut self.entries[slot.index()];
         if !entry.is_asked_for(now) {
             entry.want_at = now;
         }
@@ -312,7 +313,7 @@ impl<F: Family> Neighbours<F> {
                 entry.macs[..6].copy_from_slice(&mac.0);
                 entry.verdict = Verdict::Transmit { interface: entry.interface };
                 entry.note &= !NOT_READY;
-                if is_stranger(self.purposes[slot as usize]) {
+                if is_stranger(self.purposes[slot.index()]) {
                     self.note_purpose(slot, Purpose::Client);
                 }
             }
@@ -349,7 +350,7 @@ pub fn ready<F: Family>(
     note: NextHopRef,
     now: Millis,
 ) -> Option<&Neighbour<F>> {
-    let entry = entries.get(usize::from(note.slot()))?;
+    let entry = entries.get(note.slot().index())?;
     (note.0 == entry.note && !at_or_after(now, entry.want_at)).then_some(entry)
 }
 
@@ -377,7 +378,7 @@ mod tests {
         let mut table = Neighbours::new(4, &[PORT]);
         let note = table.slot_of(hop(7), SITE, 1_000).unwrap();
         let slot = table.current(note).unwrap();
-        assert_eq!(table.get(slot).verdict, Verdict::Hold { neighbour: slot });
+        assert_eq!(table.get(slot).verdict, Verdict::Hold);
         assert!(ready(table.entries(), note, 0).is_none());
         assert!(table.should_ask(slot, 1_000) && !table.should_ask(slot, 1_400));
         assert!(table.should_ask(slot, 1_500), "an unanswered question is repeated");
@@ -455,7 +456,7 @@ mod tests {
                 table.update(&update(n, state), now);
                 assert!(never(&table, now) && never(&table, now.wrapping_sub(1)));
             }
-            assert!(table.should_ask(0, now));
+            assert!(table.should_ask(note.slot(), now));
             assert_eq!(ready(table.entries(), note, now).map(|e| e.address), Some(n));
             table.update(&update(n, NeighbourState::Removed), now);
             assert!(never(&table, now) && never(&table, now.wrapping_sub(1)));
@@ -531,7 +532,7 @@ mod tests {
         /// From any time and any epochs on.
         fn new(random: &mut Random) -> Self {
             let mut table = Neighbours::new(CAPACITY, &[PORT]);
-            for (slot, entry) in (0..).zip(&mut table.entries) {
+            for (slot, entry) in (0..).map(NextHopSlot).zip(&mut table.entries) {
                 let epoch = random.one_of(&[1, 2, 20_000, EPOCHS.end() - 2, *EPOCHS.end()]);
                 entry.note = NextHopRef::new(slot, epoch).0 | NOT_READY;
             }
