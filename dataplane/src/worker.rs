@@ -108,14 +108,14 @@ impl Sink<Mbuf> for Lanes {
     }
 
     fn hand_over(&mut self, worker: WorkerId, interface: InterfaceId, mut frame: Mbuf) {
-        frame.set_tag(u32::from(interface.0));
+        frame.set_interface(interface);
         if let Some(lane) = &mut self.workers[worker.index()] {
             lane.push(frame, &self.counters);
         }
     }
 
     fn to_kernel(&mut self, interface: InterfaceId, mut frame: Mbuf, lane: KernelLane) {
-        frame.set_tag(u32::from(interface.0));
+        frame.set_interface(interface);
         self.kernel[lane as usize].push(frame, &self.counters);
     }
 
@@ -146,13 +146,14 @@ pub struct WorkerParts {
     pub rx: Vec<RxQueue>,
     /// Its transmit queues, by port.
     pub tx: Vec<TxQueue>,
-    /// Rings on which other workers hand packets over; the tag is the interface they came in by.
+    /// Rings on which other workers hand packets over, with the interface they came in by.
     pub from_workers: Vec<RingReceiver>,
     /// Rings to the other workers, by number; none to itself.
     pub to_workers: Vec<Option<RingSender>>,
-    /// Whole frames from the main thread, which sends by one worker at a time; the tag is the interface they leave by.
+    /// Whole frames from the main thread, which sends by one worker at a time, with the
+    /// interface they leave by.
     pub from_main: RingReceiver,
-    /// Packets for the kernel, by [`KernelLane`]; the tag is the interface whose exception port they go to.
+    /// Packets for the kernel, by [`KernelLane`], with the interface whose exception port they go to.
     pub to_main: [RingSender; KernelLane::COUNT],
     /// Messages to the main thread.
     pub messages: Arc<ArrayQueue<ToMain>>,
@@ -260,7 +261,7 @@ impl Worker {
         }
         for ring in from_workers {
             packets += ring.receive(burst.frames_mut(), BURST);
-            burst.received(|frame| Meta::received(InterfaceId(frame.tag() as u16), true));
+            burst.received(|frame| Meta::received(frame.interface(), true));
             pipeline.process(burst, config, now, lanes);
         }
         packets += send_for_main(&mut self.from_main, &mut self.from_main_frames, lanes);
@@ -303,7 +304,7 @@ fn send_for_main(ring: &mut RingReceiver, frames: &mut Vec<Mbuf>, lanes: &mut La
     lanes.flush_ports();
     let lost_before = lanes.counters.drop_count(DropReason::TxQueueFull).get();
     for frame in frames.drain(..) {
-        let interface = InterfaceId(frame.tag() as u16);
+        let interface = frame.interface();
         lanes.counters.tx_packets.add(1);
         lanes.transmit(interface, frame);
     }

@@ -75,6 +75,13 @@ pub struct Runtime {
     pub announce_every_s: u32,
 }
 
+impl Runtime {
+    /// How many workers there are.
+    pub fn workers(&self) -> u16 {
+        self.worker_cpus.len() as u16
+    }
+}
+
 /// What a worker does when no packets come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Idle {

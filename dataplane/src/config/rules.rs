@@ -41,7 +41,7 @@ pub(super) fn check_cpus(report: &mut Report<'_>, runtime: &Runtime, online: &[u
 
 /// Every device has a queue for each worker, as far as that is known before it is opened.
 pub(super) fn check_queues(report: &mut Report<'_>, runtime: &Runtime, ports: &[PortDraft]) {
-    let workers = runtime.worker_cpus.len() as u16;
+    let workers = runtime.workers();
     for PortDraft { path, port } in ports {
         if let Some(expected) = driver::instead_of(&port.device, workers) {
             let shown = format!("{:?}", port.device);

@@ -6,6 +6,7 @@ use std::slice;
 use dpdk_sys::{mbuf as field, rte_mbuf};
 
 use sluice_path::frame::{ChecksumStatus, Frame, NoRoom, TooShort};
+use sluice_path::ids::InterfaceId;
 
 /// A packet in one of DPDK's buffers. Dropping it gives the buffer back to its mempool.
 ///
@@ -66,6 +67,18 @@ impl Mbuf {
     pub fn set_tag(&mut self, tag: u32) {
         // SAFETY: we own a live mbuf.
         unsafe { field::set_hash_usr(self.raw(), tag) }
+    }
+
+    /// The interface that the [tag](Mbuf::tag) of a packet between two of our threads names.
+    #[inline]
+    pub fn interface(&self) -> InterfaceId {
+        InterfaceId(self.tag() as u16)
+    }
+
+    /// Name the interface that the packet came in by, or is to leave by.
+    #[inline]
+    pub fn set_interface(&mut self, interface: InterfaceId) {
+        self.set_tag(u32::from(interface.0));
     }
 
     /// Say that a NIC has found both checksums right, as one with checksum offload does: for benches

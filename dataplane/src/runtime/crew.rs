@@ -15,7 +15,7 @@ use crate::events::EventLog;
 use crate::orders::{Orders, Pause};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::host_flows::KernelLane;
-use sluice_path::ids::PortId;
+use sluice_path::ids::{PortId, WorkerId};
 use sluice_path::ledger;
 use sluice_path::next_hop::NeighbourUpdate;
 use sluice_path::pipeline::{ToMain, Trust};
@@ -35,9 +35,9 @@ pub struct WorkerHandle {
     pub counters: Arc<WorkerCounters>,
     /// Its thread.
     pub thread: JoinHandle<()>,
-    /// What it gives to the kernel, by kind; the tag is the port.
+    /// What it gives to the kernel, by kind, with the interface that it is for.
     pub for_kernel: [RingReceiver; KernelLane::COUNT],
-    /// Whole frames that it is to send; the tag is the port.
+    /// Whole frames that it is to send, with the interface that they leave by.
     pub to_worker: RingSender,
     /// How many it was given.
     pub frames_given: u64,
@@ -68,10 +68,10 @@ impl WorkerHandle {
         }
     }
 
-    fn stats(&self, worker: u16, now_ms: u64) -> WorkerStats {
+    fn stats(&self, worker: WorkerId, now_ms: u64) -> WorkerStats {
         let c = &self.counters;
         WorkerStats {
-            worker,
+            worker: worker.0,
             rx_packets: c.rx_packets.get(),
             tx_packets: c.tx_packets.get(),
             handed_over: c.handed_over.get(),
@@ -100,7 +100,7 @@ pub struct Crew {
     /// What they say.
     messages: Arc<ArrayQueue<ToMain>>,
     /// The one by which this thread and the kernel send.
-    carrier: usize,
+    carrier: WorkerId,
     /// When their rounds are looked at next, in ms.
     look_at_ms: u64,
 }
@@ -114,7 +114,7 @@ impl Crew {
         now_ms: u64,
     ) -> Self {
         workers.iter_mut().for_each(|worker| worker.pulse = Pulse::new(now_ms));
-        Crew { workers, orders, messages, carrier: 0, look_at_ms: 0 }
+        Crew { workers, orders, messages, carrier: WorkerId(0), look_at_ms: 0 }
     }
 
     /// In order.
@@ -122,25 +122,35 @@ impl Crew {
         &self.workers
     }
 
+    /// One of them.
+    pub fn worker(&self, worker: WorkerId) -> &WorkerHandle {
+        &self.workers[worker.index()]
+    }
+
+    /// In order, each with its number.
+    fn numbered(&self) -> impl Iterator<Item = (WorkerId, &WorkerHandle)> {
+        (0..).map(WorkerId).zip(&self.workers)
+    }
+
     /// All, from this one on.
-    pub fn from(&mut self, first: usize) -> impl Iterator<Item = &mut WorkerHandle> {
-        let (before, from_first) = self.workers.split_at_mut(first);
+    pub fn from(&mut self, first: WorkerId) -> impl Iterator<Item = &mut WorkerHandle> {
+        let (before, from_first) = self.workers.split_at_mut(first.index());
         from_first.iter_mut().chain(before)
     }
 
     /// The one that sends.
     pub fn carrier(&self) -> &WorkerHandle {
-        &self.workers[self.carrier]
+        self.worker(self.carrier)
     }
 
     /// Its number.
-    pub fn carrier_number(&self) -> usize {
+    pub fn carrier_number(&self) -> WorkerId {
         self.carrier
     }
 
     /// Give frames to the one that sends; those that it has no room for stay.
     pub fn give(&mut self, frames: &mut Vec<Mbuf>) {
-        let carrier = &mut self.workers[self.carrier];
+        let carrier = &mut self.workers[self.carrier.index()];
         carrier.frames_given += carrier.to_worker.send(frames) as u64;
     }
 
@@ -167,7 +177,7 @@ impl Crew {
             return;
         }
         self.look_at_ms = now_ms + 1;
-        for (number, worker) in self.workers.iter_mut().enumerate() {
+        for (number, worker) in (0..).map(WorkerId).zip(&mut self.workers) {
             let rounds = worker.counters.busy_polls.get() + worker.counters.idle_polls.get();
             if let Some(news) = worker.pulse.look(rounds, now_ms) {
                 let (kind, message) = in_words(news, number, worker.cpu);
@@ -205,31 +215,32 @@ impl Crew {
 
     /// As control is told.
     pub fn statuses(&self, now_ms: u64) -> Vec<WorkerStatus> {
-        let status = |(worker, handle): (u16, &WorkerHandle)| WorkerStatus {
-            worker,
+        let status = |(worker, handle): (WorkerId, &WorkerHandle)| WorkerStatus {
+            worker: worker.0,
             cpu: handle.cpu,
             generation: handle.counters.generation.get(),
             stuck_ms: handle.pulse.stuck_ms(now_ms),
         };
-        (0..).zip(&self.workers).map(status).collect()
+        self.numbered().map(status).collect()
     }
 
     /// Their counters.
     pub fn stats(&self, now_ms: u64) -> Vec<WorkerStats> {
-        (0..).zip(&self.workers).map(|(number, worker)| worker.stats(number, now_ms)).collect()
+        self.numbered().map(|(number, worker)| worker.stats(number, now_ms)).collect()
     }
 
     /// Counters of a port's queues.
     pub fn queues(&self, port: PortId) -> Vec<QueueStats> {
-        let stats = |(queue, worker): (u16, &WorkerHandle)| {
+        // A worker polls the queue of its number.
+        let stats = |(queue, worker): (WorkerId, &WorkerHandle)| {
             let counters = worker.counters.queue(port);
             QueueStats {
-                queue,
+                queue: queue.0,
                 rx_packets: counters.rx_packets.get(),
                 mis_steered: counters.mis_steered.get(),
             }
         };
-        (0..).zip(&self.workers).map(stats).collect()
+        self.numbered().map(stats).collect()
     }
 
     /// Packets that they have received from a port.
@@ -263,7 +274,7 @@ impl Crew {
     pub fn join(&mut self) {
         let deadline = Instant::now() + STOPPED_WITHIN;
         let mut left = false;
-        for (number, worker) in self.workers.drain(..).enumerate() {
+        for (number, worker) in (0..).map(WorkerId).zip(self.workers.drain(..)) {
             while !worker.thread.is_finished() && Instant::now() < deadline {
                 sleep(Duration::from_millis(1));
             }
@@ -283,7 +294,7 @@ impl Crew {
 }
 
 /// An event about a worker.
-fn in_words(news: News, number: usize, cpu: u16) -> (&'static str, String) {
+fn in_words(news: News, number: WorkerId, cpu: u16) -> (&'static str, String) {
     let who = format!("worker {number} (CPU {cpu})");
     match news {
         News::Stuck { untold } => {

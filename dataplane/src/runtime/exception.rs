@@ -6,6 +6,7 @@ use sluice_api::DropReason;
 use crate::dpdk::{Mbuf, Port, RxQueue, TxQueue};
 use sluice_path::burst::BURST;
 use sluice_path::frame::Frame;
+use sluice_path::ids::WorkerId;
 
 /// What the host takes of packets that it has not asked for, in packets per second over all workers:
 /// well below what keeps the main thread busy, and more than anybody needs to log in.
@@ -21,7 +22,7 @@ const ETHERNET_HEADER: usize = 14;
 pub struct Strangers {
     tokens: u64,
     filled_ms: u64,
-    first: usize,
+    first: WorkerId,
 }
 
 impl Strangers {
@@ -40,8 +41,9 @@ impl Strangers {
     }
 
     /// The worker, of so many, whose turn it is to be first.
-    pub fn next_first(&mut self, workers: usize) -> usize {
-        self.first = (self.first + 1) % workers.max(1);
+    pub fn next_first(&mut self, workers: usize) -> WorkerId {
+        let next = self.first.index() + 1;
+        self.first = if next < workers { WorkerId(next as u16) } else { WorkerId(0) };
         self.first
     }
 }
@@ -118,7 +120,7 @@ mod tests {
         assert!((9_900..=10_064).contains(&came), "{came}");
         assert_eq!(first, BURST, "those that the quiet time before allows");
         assert_eq!(strangers.allowed(0), 0, "time that goes back brings nothing");
-        let turns: Vec<usize> = (0..4).map(|_| strangers.next_first(3)).collect();
-        assert_eq!(turns, [1, 2, 0, 1]);
+        let turns: Vec<WorkerId> = (0..4).map(|_| strangers.next_first(3)).collect();
+        assert_eq!(turns, [1, 2, 0, 1].map(WorkerId));
     }
 }

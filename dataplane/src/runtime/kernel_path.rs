@@ -17,6 +17,7 @@ use crate::kernel::Keeper;
 use sluice_path::burst::BURST;
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::{HostFlows, KernelLane};
+use sluice_path::ids::InterfaceId;
 use sluice_path::next_hop::NextHop;
 
 /// The kernel behind the ports.
@@ -67,8 +68,7 @@ impl KernelPath {
                     self.strangers.came(received);
                 }
                 for frame in frames.drain(..) {
-                    let port = frame.tag() as usize;
-                    self.push(port, frame, outgoing);
+                    self.push(frame.interface(), frame, outgoing);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl KernelPath {
 
     fn carry_out(&mut self, now_ms: u64, outgoing: &mut Outgoing, frames: &mut Vec<Mbuf>) -> usize {
         let mut count = 0;
-        for (port, exception) in (0..).zip(&mut self.ports) {
+        for (interface, exception) in (0..).map(InterfaceId).zip(&mut self.ports) {
             let Some(exception) = exception else { continue };
             exception.flush();
             if !outgoing.has_room_for_kernel() {
@@ -86,16 +86,17 @@ impl KernelPath {
             count += exception.receive(frames);
             for mut frame in frames.drain(..) {
                 self.host_flows.note_sent(frame.bytes(), now_ms);
-                frame.set_tag(port);
+                frame.set_interface(interface);
                 outgoing.queue(frame, DropReason::ExceptionRingFull);
             }
         }
         count
     }
 
-    /// A packet for the kernel behind a port, if it has one.
-    fn push(&mut self, port: usize, frame: Mbuf, outgoing: &Outgoing) {
-        if let Some(Err(reason)) = self.ports[port].as_mut().map(|to| to.push(frame)) {
+    /// A packet for the kernel behind an interface, if it has one.
+    fn push(&mut self, interface: InterfaceId, frame: Mbuf, outgoing: &Outgoing) {
+        let port = &mut self.ports[interface.port().index()];
+        if let Some(Err(reason)) = port.as_mut().map(|to| to.push(frame)) {
             outgoing.dropped(reason);
         }
     }
@@ -103,13 +104,12 @@ impl KernelPath {
     /// The kernel behind an interface is to know where a next hop is: it believes an announcement about one
     /// that it knows, as we do, and takes no notice of others.
     pub fn tell(&mut self, hop: NextHop, mac: MacAddr, outgoing: &Outgoing) {
-        let port = hop.interface.port().index();
-        if self.ports[port].is_none() {
+        if self.ports[hop.interface.port().index()].is_none() {
             return;
         }
         if let Some(frame) = outgoing.frame(hop.interface, &arp::build_announcement(mac, hop.ip()))
         {
-            self.push(port, frame, outgoing);
+            self.push(hop.interface, frame, outgoing);
         }
     }
 

@@ -60,7 +60,7 @@ impl Outgoing {
         };
         mbuf.set_len(bytes.len()).expect("an ARP frame fits into any mbuf");
         mbuf.bytes_mut().copy_from_slice(bytes);
-        mbuf.set_tag(u32::from(interface.0));
+        mbuf.set_interface(interface);
         Some(mbuf)
     }
 

@@ -1,6 +1,8 @@
 //! Whether a worker comes round: its rounds as the main thread sees them go up. A worker that the
 //! kernel, a debugger or its device holds up is noticed here; nothing is asked of it.
 
+use sluice_path::ids::WorkerId;
+
 /// A worker that has not come round for so long is stuck, in ms.
 pub const STUCK_MS: u64 = 100;
 /// What main sends goes by a worker that came round within so long, in ms, where there is one: some
@@ -130,12 +132,12 @@ impl Pulse {
 
 /// The worker by which the main thread sends: the one it has, as long as that comes round, else the
 /// one that came round last.
-pub fn carrier(current: usize, mut silent_ms: impl Iterator<Item = u64> + Clone) -> usize {
-    if silent_ms.clone().nth(current).is_some_and(|silent| silent < FRESH_MS) {
+pub fn carrier(current: WorkerId, mut silent_ms: impl Iterator<Item = u64> + Clone) -> WorkerId {
+    if silent_ms.clone().nth(current.index()).is_some_and(|silent| silent < FRESH_MS) {
         return current;
     }
     let mut best = (u64::MAX, current);
-    for worker in 0.. {
+    for worker in (0..).map(WorkerId) {
         let Some(silent) = silent_ms.next() else { break };
         best = best.min((silent, worker));
     }
@@ -228,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_carrier_stays_as_long_as_it_comes_round() {
-        let pick = |current, silent: &[u64]| carrier(current, silent.iter().copied());
+        let pick = |current, silent: &[u64]| carrier(WorkerId(current), silent.iter().copied()).0;
         assert_eq!(pick(0, &[FRESH_MS - 1, 0]), 0);
         assert_eq!(pick(0, &[FRESH_MS, 3, 2]), 2);
         assert_eq!(pick(2, &[0, 0, 5]), 2, "none goes back by itself");

@@ -12,7 +12,7 @@ use super::outgoing::Outgoing;
 use super::ports::Ports;
 use crate::config::InterfaceAddress;
 use announcer::Announcer;
-use sluice_path::ids::InterfaceId;
+use sluice_path::ids::{InterfaceId, WorkerId};
 use voice::{ArpFrame, Says};
 
 /// Frames on their way to the wire; the next ones leave when it is known what has become of these.
@@ -31,7 +31,7 @@ pub struct Announcements {
 struct Batch {
     frames: Vec<ArpFrame>,
     /// The worker, and how many frames of ours it has taken when it has taken these.
-    worker: usize,
+    worker: WorkerId,
     taken: u64,
     /// How many of ours it had lost before.
     lost: u64,
@@ -110,7 +110,7 @@ impl Announcements {
         if batch.frames.is_empty() {
             return true;
         }
-        let counters = &crew.workers()[batch.worker].counters;
+        let counters = &crew.worker(batch.worker).counters;
         let is_sent = counters.main_frames.observe() >= batch.taken;
         let is_late =
             now_ms >= batch.since_ms + SENT_WITHIN_MS || batch.worker != crew.carrier_number();

@@ -58,7 +58,7 @@ fn exception_device(index: usize, interface: &str) -> String {
 /// One pool for everything: full queues, full rings, packets on their way, and as much again in the
 /// threads' caches.
 pub fn create_mempool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
-    let workers = config.runtime.worker_cpus.len() as u32;
+    let workers = u32::from(config.runtime.workers());
     let queues: u32 = config
         .ports
         .iter()
@@ -88,7 +88,7 @@ pub fn open_ports(
     mempool: &Mempool,
     rss_key: &RssKey,
 ) -> Result<Vec<Opened>, StartError> {
-    let queues = config.runtime.worker_cpus.len() as u16;
+    let queues = config.runtime.workers();
     config
         .ports
         .iter()

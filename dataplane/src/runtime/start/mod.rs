@@ -70,7 +70,7 @@ pub enum StartError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error("worker {worker} cannot run on cpu {cpu}: {source}")]
-    Worker { worker: usize, cpu: u16, source: LcoreError },
+    Worker { worker: WorkerId, cpu: u16, source: LcoreError },
     #[error(transparent)]
     Capabilities(#[from] CapabilityError),
     #[error("no randomness from the kernel: {0}")]
@@ -96,7 +96,7 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     nap_exactly();
     // First what costs least to find out: is another one running?
     let server = ControlSocket::bind(&config.control.socket)?;
-    let worker_count = config.runtime.worker_cpus.len();
+    let worker_count = config.runtime.workers();
     // Afterwards a PF shows what the VF's driver has made up.
     let devices = config.ports.iter().map(|port| (port.name.as_str(), port_name(&port.device)));
     let mut warnings = vf::warnings_without_mac(devices);
@@ -113,9 +113,9 @@ pub fn start(config: Config) -> Result<MainLoop, StartError> {
     let host_flows = Arc::new(HostFlows::new(seed));
     let names = config.ports.iter().map(|port| port.name.as_str());
     let rss: Vec<_> = names.zip(opened.iter().map(|opened| opened.port.rss())).collect();
-    let (steering, port_rss) = steering::choose(&rss, worker_count as u16);
+    let (steering, port_rss) = steering::choose(&rss, worker_count);
     let pipeline = pipeline_config(&config, &opened, steering, seed, &host_flows);
-    let own_ports = pipeline.steering.owners.all_own_ports(worker_count as u16);
+    let own_ports = pipeline.steering.owners.all_own_ports(worker_count);
     let routes = Arc::clone(&pipeline.routes);
     let compiled = Compiled::empty(&own_addresses(&config), own_ports, seed, routes);
     let compiled = Arc::new(ArcSwap::from_pointee(compiled));
@@ -182,7 +182,7 @@ fn pipeline_config(
     seed: u64,
     host_flows: &Arc<HostFlows>,
 ) -> PipelineConfig {
-    let workers = config.runtime.worker_cpus.len();
+    let workers = config.runtime.workers();
     let interfaces = config.ports.iter().zip(opened).map(|(port, opened)| InterfaceInfo {
         mac: MacAddr(opened.port.mac()),
         mtu: opened.port.mtu(),
@@ -193,9 +193,9 @@ fn pipeline_config(
     });
     PipelineConfig {
         worker: WorkerId(0),
-        workers: workers as u16,
+        workers,
         steering,
-        conns: config.limits.connections.div_ceil(workers as u32),
+        conns: config.limits.connections.div_ceil(workers.into()),
         // No stage makes any yet.
         wide_conns: 0,
         neighbours: config.limits.neighbours as u16,

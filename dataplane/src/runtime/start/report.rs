@@ -47,7 +47,7 @@ pub fn report(main: &MainLoop) {
             opened.port().driver(),
             opened.mac(),
             opened.port().mtu(),
-            config.runtime.worker_cpus.len(),
+            config.runtime.workers(),
             steering_in_words(status),
             addresses.join(" "),
             if opened.link_up() { "up" } else { "down" },

@@ -65,9 +65,10 @@ pub fn hire(common: &Common, queues: Vec<WorkerQueues>) -> Result<Hired, StartEr
     let cpus = &common.config.runtime.worker_cpus;
     let messages = Arc::new(ArrayQueue::new(MESSAGES));
     let orders = Arc::new(Orders::default());
-    let rings = worker_rings(common.eal, cpus.len())?;
+    let rings = worker_rings(common.eal, common.config.runtime.workers())?;
     let (mut handles, mut views, mut conn_table_bytes) = (Vec::new(), Vec::new(), 0);
-    for (worker, ((rings, queues), cpu)) in rings.into_iter().zip(queues).zip(cpus).enumerate() {
+    let rings_and_queues = rings.into_iter().zip(queues).zip(cpus);
+    for (worker, ((rings, queues), cpu)) in (0..).map(WorkerId).zip(rings_and_queues) {
         let (handle, view, bytes) =
             hire_one(common, worker, *cpu, (queues, rings), &messages, &orders)?;
         handles.push(handle);
@@ -80,7 +81,7 @@ pub fn hire(common: &Common, queues: Vec<WorkerQueues>) -> Result<Hired, StartEr
 
 fn hire_one(
     common: &Common,
-    worker: usize,
+    worker: WorkerId,
     cpu: u16,
     ((rx, tx), (to_workers, from_workers)): (WorkerQueues, WorkerRings),
     messages: &Arc<ArrayQueue<sluice_path::pipeline::ToMain>>,
@@ -94,7 +95,7 @@ fn hire_one(
     let (to_main, for_kernel) = kernel_rings(common.eal, worker)?;
     let (to_worker, from_main) = spsc(common.eal, &format!("main-{worker}"), RING)?;
     let parts = WorkerParts {
-        pipeline: PipelineConfig { worker: WorkerId(worker as u16), ..common.pipeline.clone() },
+        pipeline: PipelineConfig { worker, ..common.pipeline.clone() },
         rx,
         tx,
         from_workers,
@@ -130,17 +131,18 @@ fn hire_one(
 type WorkerRings = (Vec<Option<RingSender>>, Vec<RingReceiver>);
 
 /// A ring for each ordered pair of workers.
-fn worker_rings(eal: &Eal, workers: usize) -> Result<Vec<WorkerRings>, StartError> {
-    let mut rings: Vec<WorkerRings> = (0..workers).map(|_| (Vec::new(), Vec::new())).collect();
-    for from in 0..workers {
-        for to in 0..workers {
+fn worker_rings(eal: &Eal, workers: u16) -> Result<Vec<WorkerRings>, StartError> {
+    let mut rings: Vec<WorkerRings> =
+        WorkerId::first(workers).map(|_| Default::default()).collect();
+    for from in WorkerId::first(workers) {
+        for to in WorkerId::first(workers) {
             if from == to {
-                rings[from].0.push(None);
+                rings[from.index()].0.push(None);
                 continue;
             }
             let (sender, receiver) = spsc(eal, &format!("handover-{from}-{to}"), RING)?;
-            rings[from].0.push(Some(sender));
-            rings[to].1.push(receiver);
+            rings[from.index()].0.push(Some(sender));
+            rings[to.index()].1.push(receiver);
         }
     }
     Ok(rings)
@@ -149,7 +151,7 @@ fn worker_rings(eal: &Eal, workers: usize) -> Result<Vec<WorkerRings>, StartErro
 /// Rings from a worker to the main thread, for each kind of packet for the kernel.
 type KernelRings = ([RingSender; KernelLane::COUNT], [RingReceiver; KernelLane::COUNT]);
 
-fn kernel_rings(eal: &Eal, worker: usize) -> Result<KernelRings, StartError> {
+fn kernel_rings(eal: &Eal, worker: WorkerId) -> Result<KernelRings, StartError> {
     let ring =
         |lane: KernelLane| spsc(eal, &format!("kernel-{worker}-{}", lane as u8), lane.size());
     let (neighbours, answers, unsolicited) =
@@ -161,14 +163,15 @@ fn kernel_rings(eal: &Eal, worker: usize) -> Result<KernelRings, StartError> {
 pub type WorkerQueues = (Vec<RxQueue>, Vec<TxQueue>);
 
 /// Give each of so many workers its queues.
-pub fn split_queues(opened: Vec<Opened>, workers: usize) -> (Vec<Port>, Vec<WorkerQueues>) {
-    let mut queues: Vec<WorkerQueues> = (0..workers).map(|_| Default::default()).collect();
+pub fn split_queues(opened: Vec<Opened>, workers: u16) -> (Vec<Port>, Vec<WorkerQueues>) {
+    let mut queues: Vec<WorkerQueues> =
+        WorkerId::first(workers).map(|_| Default::default()).collect();
     let ports = opened
         .into_iter()
         .map(|opened| {
-            for (worker, (rx, tx)) in opened.rx.into_iter().zip(opened.tx).enumerate() {
-                queues[worker].0.push(rx);
-                queues[worker].1.push(tx);
+            for (queues, (rx, tx)) in queues.iter_mut().zip(opened.rx.into_iter().zip(opened.tx)) {
+                queues.0.push(rx);
+                queues.1.push(tx);
             }
             opened.port
         })
@@ -180,7 +183,7 @@ pub fn split_queues(opened: Vec<Opened>, workers: usize) -> (Vec<Port>, Vec<Work
 /// which it takes itself, so that they lie on its own NUMA node.
 fn spawn(
     eal: &Eal,
-    worker: usize,
+    worker: WorkerId,
     cpu: u16,
     parts: WorkerParts,
 ) -> Result<(JoinHandle<()>, u64), StartError> {
