@@ -154,6 +154,13 @@ impl Delta {
         Delta(fold((old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff)))
     }
 
+    /// The change of up to four words at an even offset, as they lie in packets: already
+    /// [in packets](Self::in_packets).
+    #[inline]
+    pub const fn between_in_packets(old: u64, new: u64) -> Self {
+        Delta(fold_raw(add(!old, new)))
+    }
+
     /// Both changes together.
     #[inline]
     pub const fn and(self, other: Delta) -> Self {
@@ -351,6 +358,13 @@ mod tests {
             let joined =
                 changes.iter().fold(Delta::NONE, |d, (m, n)| d.and(Delta::between_u16(*m, *n)));
             prop_assert_eq!(joined.apply(before), after);
+        }
+
+        #[test]
+        fn words_as_they_lie_change_as_they_do_in_host_order(old: [u16; 4], new: [u16; 4]) {
+            let words = |words: [u16; 4]| u64::from_ne_bytes(be(&words).try_into().unwrap());
+            let delta = Delta::between_in_packets(words(old), words(new));
+            prop_assert_eq!(delta, Delta::between(&old, &new).in_packets());
         }
 
         #[test]

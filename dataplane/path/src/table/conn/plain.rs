@@ -161,12 +161,10 @@ impl NewConn {
             let from_backend = Tuple::from(back);
             line.addresses[1] = from_backend.addresses;
             line.ports[1] = from_backend.ports;
-            let ip_delta = Delta::between_u32(client.src, back.dst)
-                .and(Delta::between_u32(client.dst, back.src));
-            let l4_delta = ip_delta
-                .and(Delta::between_u16(client.src_port.0, back.dst_port.0))
-                .and(Delta::between_u16(client.dst_port.0, back.src_port.0));
-            (line.ip_delta, line.l4_delta) = (ip_delta.in_packets(), l4_delta.in_packets());
+            let to = from_backend.reversed();
+            line.ip_delta = Delta::between_in_packets(from_client.addresses, to.addresses);
+            let ports = Delta::between_in_packets(from_client.ports.into(), to.ports.into());
+            line.l4_delta = line.ip_delta.and(ports);
         }
         line
     }
