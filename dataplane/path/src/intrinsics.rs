@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::{
-    _MM_HINT_T0, _MM_HINT_T1, _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_prefetch,
-    _mm_set_epi64x, _mm_set1_epi16, _mm_setzero_si128,
+    __m128i, _MM_HINT_T0, _MM_HINT_T1, _mm_cmpeq_epi16, _mm_cmpeq_epi32, _mm_movemask_epi8,
+    _mm_packs_epi16, _mm_packs_epi32, _mm_prefetch, _mm_set_epi64x, _mm_set1_epi16, _mm_set1_epi32,
+    _mm_setzero_si128,
 };
 
 /// Start loading the cache line of `slice[index]`. An index out of range loads nothing, but costs a
@@ -60,9 +61,32 @@ pub fn match_tags(tags: &[u16; 8], tag: u16) -> u32 {
     }
 }
 
+/// Bit `i` is set where `words[i]` equals `word`.
+#[inline(always)]
+pub fn match_words(words: &[u32; 8], word: u32) -> u8 {
+    let quarters: [i64; 4] = zerocopy::transmute!(*words);
+    // SAFETY: as in match_tags.
+    unsafe {
+        let equal = |low, high| -> __m128i {
+            _mm_cmpeq_epi32(_mm_set_epi64x(high, low), _mm_set1_epi32(word as i32))
+        };
+        let all = _mm_packs_epi32(equal(quarters[0], quarters[1]), equal(quarters[2], quarters[3]));
+        _mm_movemask_epi8(_mm_packs_epi16(all, _mm_setzero_si128())) as u8
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_match_by_lane() {
+        let words = [7, u32::MAX, 7, 0, 0x7fff_ffff, 0x0001_0007, 1, u32::MAX];
+        for word in [7, u32::MAX, 0, 1, 2, 0x7fff_ffff, 0x0001_0007] {
+            let expected = (0..8).filter(|&i| words[i] == word).fold(0, |mask, i| mask | 1 << i);
+            assert_eq!(match_words(&words, word), expected, "{word:#x}");
+        }
+    }
 
     #[test]
     fn tags_match_by_lane() {

@@ -10,6 +10,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::intrinsics::match_words;
 use crate::time::{Millis, at_or_after};
 
 /// Width of a slot, in ms: no conn outlives its timeout by more.
@@ -58,8 +59,8 @@ pub struct Wheel {
     heads: Box<[[u32; LANES]]>,
     /// Number of the next slot to expire, counted from time 0 (wraps with the time).
     next_slot: u32,
-    /// The list of that slot to take from next; none while it has not been begun.
-    lane: Option<usize>,
+    /// The list of that slot to take from next; [`LANES`] while it has not been begun.
+    lane: usize,
 }
 
 impl Wheel {
@@ -71,7 +72,7 @@ impl Wheel {
 
     /// An empty wheel that starts at `now`.
     pub fn new(now: Millis) -> Self {
-        Wheel { heads: vec![[NIL; LANES]; SLOTS].into(), next_slot: now / SLOT_MS, lane: None }
+        Wheel { heads: vec![[NIL; LANES]; SLOTS].into(), next_slot: now / SLOT_MS, lane: LANES }
     }
 
     /// Memory taken, in bytes.
@@ -147,17 +148,19 @@ impl Wheel {
         loop {
             self.behind(now)?;
             let lists = &mut self.heads[(self.next_slot & MASK) as usize];
-            let first = self.lane.unwrap_or_else(|| {
+            if self.lane == LANES {
                 lists.iter().filter(|head| **head != NIL).for_each(|head| links.prefetch(*head));
-                0
-            });
-            let lanes = (first..LANES).chain(0..first);
-            let Some(lane) = lanes.into_iter().find(|lane| lists[*lane] != NIL) else {
+            }
+            let filled = !match_words(lists, NIL);
+            if filled == 0 {
                 self.next_slot = self.next_slot.wrapping_add(1);
-                self.lane = None;
+                self.lane = LANES;
                 continue;
-            };
-            self.lane = Some((lane + 1) % LANES);
+            }
+            let first = self.lane % LANES;
+            let ahead = filled.rotate_right(first as u32).trailing_zeros();
+            let lane = (first + ahead as usize) % LANES;
+            self.lane = (lane + 1) % LANES;
             let index = lists[lane];
             let link = std::mem::replace(links.link(index), Link::UNARMED);
             lists[lane] = link.next;
