@@ -6,6 +6,8 @@
 //! cuckoo hashing, Fan et al., CoNEXT 2014). A bucket counts the entries that had to go elsewhere:
 //! while that is zero, a miss costs one cache line.
 
+use std::hint::cold_path;
+
 use crate::intrinsics::{match_tags, prefetch_far};
 use crate::memory::{Pages, TableMemory};
 
@@ -101,6 +103,15 @@ impl Bucket {
         }
     }
 
+    /// The first entry with this tag.
+    #[inline(always)]
+    fn first(&self, tag: u16) -> Option<ConnRef> {
+        match match_tags(&self.tags, tag) {
+            0 => None,
+            mask => Some(self.refs[mask.trailing_zeros() as usize & (LANES - 1)]),
+        }
+    }
+
     fn put(&mut self, lane: usize, tag: u16, conn: ConnRef, is_secondary: bool) {
         self.tags[lane] = tag;
         self.refs[lane] = conn;
@@ -168,24 +179,28 @@ impl ConnIndex {
         prefetch_far(&self.buckets, self.place(hash).primary);
     }
 
-    /// The first entry with the hash's tag: nearly always the right one, but the caller must
-    /// compare keys, and call [`find`](Self::find) when they differ.
+    /// The first entry with the hash's tag, if any has it: nearly always the right one, but the
+    /// caller must compare keys, and call [`find`](Self::find) when they differ.
     #[inline(always)]
-    pub fn candidate(&self, hash: u64) -> ConnRef {
+    pub fn candidate(&self, hash: u64) -> Option<ConnRef> {
         let Place { primary, tag } = self.place(hash);
         let bucket = &self.buckets[primary];
-        let mask = match_tags(&bucket.tags, tag);
-        if mask != 0 {
-            return bucket.refs[mask.trailing_zeros() as usize & (LANES - 1)];
+        let candidate = bucket.first(tag);
+        if candidate.is_none() {
+            // The straight way is that of packets with a conn.
+            cold_path();
+            if bucket.displaced != 0 {
+                return self.displaced_candidate(primary, tag);
+            }
         }
-        if bucket.displaced == 0 {
-            return ConnRef::NONE;
-        }
-        let bucket = &self.buckets[self.other(primary, tag)];
-        match match_tags(&bucket.tags, tag) {
-            0 => ConnRef::NONE,
-            mask => bucket.refs[mask.trailing_zeros() as usize & (LANES - 1)],
-        }
+        candidate
+    }
+
+    /// The same for an entry that is not in its primary bucket.
+    #[cold]
+    #[inline(never)]
+    fn displaced_candidate(&self, primary: usize, tag: u16) -> Option<ConnRef> {
+        self.buckets[self.other(primary, tag)].first(tag)
     }
 
     /// The entry for which `is_it` holds, among those with the hash's tag.
@@ -203,7 +218,7 @@ impl ConnIndex {
         for bucket in [primary, secondary].into_iter().take(both) {
             let mut mask = match_tags(&self.buckets[bucket].tags, tag);
             while mask != 0 {
-                let lane = mask.trailing_zeros() as usize;
+                let lane = mask.trailing_zeros() as usize & (LANES - 1);
                 if is_it(self.buckets[bucket].refs[lane]) {
                     return Some((bucket, lane));
                 }

@@ -1,5 +1,6 @@
 //! The lines of both kinds, and how one is written.
 
+use std::hint::cold_path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::compiler_fence;
 
@@ -101,21 +102,28 @@ impl Lines {
         (line as usize).checked_sub(self.plain).is_none_or(|behind| behind % 2 == 1)
     }
 
-    /// The conn at a place, in the client's direction.
+    /// Whether a place is a wide conn's.
     #[inline(always)]
-    pub fn conn(&self, place: u32) -> ConnRef {
-        match (place as usize).checked_sub(self.plain) {
-            None => ConnRef::from_client(place),
-            Some(behind) => ConnRef::from_client(ConnRef::wide(behind as u32 / 2)),
+    pub fn is_wide(&self, place: u32) -> bool {
+        let is_wide = place as usize >= self.plain;
+        if is_wide {
+            cold_path();
         }
+        is_wide
+    }
+
+    /// The number of the wide conn at a place.
+    pub fn number_at(&self, place: u32) -> u32 {
+        ConnRef::wide((place - self.plain as u32) / 2)
     }
 
     /// The line at a place.
     #[inline(always)]
     pub fn get(&self, place: u32) -> Line<'_> {
-        match self.plain().get(place as usize) {
-            Some(line) => Line::Plain(line),
-            None => Line::Wide(self.wide(place)),
+        if self.is_wide(place) {
+            Line::Wide(self.wide(place))
+        } else {
+            Line::Plain(&self.memory[place as usize])
         }
     }
 

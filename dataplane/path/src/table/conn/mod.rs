@@ -123,7 +123,7 @@ impl ConnTable {
     /// [`confirm`](Self::confirm).
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> ConnRef {
-        let candidate = self.index.candidate(hash);
+        let Some(candidate) = self.index.candidate(hash) else { return ConnRef::NONE };
         prefetch_far(self.lines.memory(), candidate.conn());
         candidate
     }
@@ -134,7 +134,7 @@ impl ConnTable {
     pub fn confirm(&self, candidate: ConnRef, hash: u64, tuple: &Tuple) -> ConnRef {
         match self.lines.memory().get(candidate.conn()) {
             Some(line) if line.is_flow(tuple, candidate) => candidate,
-            None if candidate.is_none() => ConnRef::NONE,
+            None if candidate.is_none() => candidate,
             _ => self.find(hash, tuple),
         }
     }
@@ -312,17 +312,20 @@ impl ConnTable {
     /// Take a conn that is not in the wheel out of the index, and free it.
     #[inline(always)]
     fn unlink(&mut self, place: u32, hashes: [u64; 2]) {
-        let conn = self.lines.conn(place);
         let head = self.lines.head_mut(place);
         head.end();
         let directions = if head.sees_replies() { 2 } else { 1 };
-        let refs = [conn, ConnRef::from_backend(conn.conn() as u32)];
+        let (number, free) = if self.lines.is_wide(place) {
+            (self.lines.number_at(place), &mut self.free_wide)
+        } else {
+            (place, &mut self.free)
+        };
+        free.give_back(place);
+        let refs = [ConnRef::from_client(number), ConnRef::from_backend(number)];
         for (hash, conn) in hashes.into_iter().zip(refs).take(directions) {
             let known = self.index.remove(hash, conn);
             debug_assert!(known, "every direction of a conn is in the index");
         }
-        let free = if conn.is_wide() { &mut self.free_wide } else { &mut self.free };
-        free.give_back(place);
     }
 
     /// No packet refers to a removed conn any more: their numbers may be used again.

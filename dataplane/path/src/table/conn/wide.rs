@@ -166,8 +166,8 @@ impl ConnTable {
         {
             return Err(InsertError::ReturnFlowTaken);
         }
-        let conn = self.lines.conn(place);
-        if !self.enter(conn.conn() as u32, hash, back_hash) {
+        let number = self.lines.number_at(place);
+        if !self.enter(number, hash, back_hash) {
             return Err(InsertError::Full);
         }
         self.free_wide.take();
@@ -176,7 +176,7 @@ impl ConnTable {
         write_whole::<16>(transmute_ref!(&line), |at, word| memory[at] = word);
         let timeout = timeouts[new.service_slot.index()][new.state as usize];
         self.wheel.arm(&mut self.lines, place, now.wrapping_add(timeout));
-        Ok(conn)
+        Ok(ConnRef::from_client(number))
     }
 
     /// The conn of a flow of any family: a wide one, or, when the flow is IPv4, a plain one.
