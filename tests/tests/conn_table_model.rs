@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use sluice_api::Timeouts;
 use sluice_path::flow::{FlowHasher, FlowKey, Tuple};
-use sluice_path::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
+use sluice_path::ids::{BackendSlot, Direction, InterfaceId, L4Port, ServiceSlot};
 use sluice_path::memory::Pages;
 use sluice_path::table::conn::ConnRef;
 use sluice_path::table::conn::state::{ConnState, Fins, StateTimeouts, state_timeouts};
@@ -236,7 +236,7 @@ impl Model {
         let line = self.table.get(found);
         assert_eq!(line.from_client(), *key);
         assert_eq!(line.state(), expected.state);
-        assert_eq!(line.destination(0), expected.new.backend_address);
+        assert_eq!(line.destination(Direction::FromClient), expected.new.backend_address);
         assert_eq!(line.backend_slot(), expected.new.backend_slot);
         assert_eq!(line.is_full_nat(), expected.new.from_backend.is_some());
         if let Some(back) = expected.new.from_backend {

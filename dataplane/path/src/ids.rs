@@ -118,3 +118,33 @@ impl L4Port {
         (L4Port((both >> 16) as u16), L4Port(both as u16))
     }
 }
+
+/// The way that packets of a conn go. What a conn has for each of them stands in arrays of two, in
+/// this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the backend.
+    FromClient,
+    /// From the backend to the client.
+    FromBackend,
+}
+
+impl Direction {
+    /// Both, in order.
+    pub const BOTH: [Direction; 2] = [Direction::FromClient, Direction::FromBackend];
+
+    /// The way back.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Direction::FromClient => Direction::FromBackend,
+            Direction::FromBackend => Direction::FromClient,
+        }
+    }
+
+    /// Its place in an array of both.
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}

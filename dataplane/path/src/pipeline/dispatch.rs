@@ -69,7 +69,7 @@ impl<F: Frame> Dispatch<F> {
                     counters.drop_count(DropReason::NoExceptionPort).add(1);
                 }
                 Verdict::Hold => {
-                    let note = shared.conns.get(meta.conn).next_hops[meta.conn.direction()];
+                    let note = shared.conns.get(meta.conn).next_hops[meta.conn.direction().index()];
                     let (interface, begins_conn) = (meta.interface, meta.begins_conn);
                     let packet = Held { note, interface, begins_conn, frame };
                     waiting.hold(packet, &shared.next_hops.neighbours);

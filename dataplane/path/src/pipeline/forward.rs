@@ -152,7 +152,8 @@ impl Forward {
         let line = conns.get(meta.conn);
         rewrite::rewrite_headers(frame.bytes_mut(), meta, line);
         egress::set_macs(frame.bytes_mut(), neighbour);
-        counters.backend(line.backend_slot()).forwarded[meta.conn.direction()].add(meta.ip_len);
+        counters.backend(line.backend_slot()).forwarded[meta.conn.direction().index()]
+            .add(meta.ip_len);
         Fate::Sent
     }
 
@@ -256,7 +257,7 @@ fn send<F: Frame>(
     look: Look,
 ) -> Option<()> {
     let direction = meta.conn.direction();
-    let next_hop = ready(next_hops, line.next_hops[direction], now)?;
+    let next_hop = ready(next_hops, line.next_hops[direction.index()], now)?;
     let counters = counters.get(line.backend_slot().index())?;
     let head: &mut [u8; FLOW_HEAD_BYTES] = frame.bytes_mut().first_chunk_mut()?;
     if look == Look::First
@@ -274,7 +275,7 @@ fn send<F: Frame>(
     }
     nat.set_macs(&next_hop.macs);
     rewrite::rewrite_headers(head, meta, line);
-    counters.forwarded[direction].add(meta.ip_len);
+    counters.forwarded[direction.index()].add(meta.ip_len);
     meta.verdict = next_hop.verdict;
     Some(())
 }

@@ -11,7 +11,7 @@ use super::{OUTBOX, PipelineConfig, ToMain};
 use crate::burst::Meta;
 use crate::counters::WorkerCounters;
 use crate::frame::Frame;
-use crate::ids::NextHopSlot;
+use crate::ids::{Direction, NextHopSlot};
 use crate::next_hop::{NextHop, Purpose};
 use crate::table::conn::state::ConnState;
 use crate::table::conn::{Conn, ConnRef, ConnTable, NewConn};
@@ -89,7 +89,7 @@ impl NextHops {
     pub fn note(&self, conns: &mut ConnTable, conn: ConnRef, new: &NewConn) {
         let last = self.last_hops[new.backend_slot.index()];
         if last.towards == new.backend_address {
-            conns.get_mut(conn).next_hops[0] = last.note;
+            conns.get_mut(conn).next_hops[Direction::FromClient.index()] = last.note;
         }
     }
 
@@ -108,7 +108,7 @@ impl NextHops {
         if self.routes.connected_interface(client) == Some(meta.interface) {
             let note = self.greet_neighbour(frame, meta, client, now);
             if let Some(note) = note {
-                conns.get_mut(meta.conn).next_hops[1] = note;
+                conns.get_mut(meta.conn).next_hops[Direction::FromBackend.index()] = note;
                 counters.neighbours.set(self.neighbours.len() as u64);
             }
         }
@@ -151,7 +151,7 @@ impl NextHops {
         now: Millis,
     ) -> Result<NextHopSlot, DropReason> {
         let line = conns.get_mut(meta.conn);
-        match self.neighbours.current(line.next_hops[meta.conn.direction()]) {
+        match self.neighbours.current(line.next_hops[meta.conn.direction().index()]) {
             Some(slot) => Ok(slot),
             None => self.look_up(meta, line, counters, now),
         }
@@ -168,15 +168,15 @@ impl NextHops {
         let direction = meta.conn.direction();
         let towards = conn.destination(direction);
         let hop = self.routes.lookup(towards).ok_or(DropReason::NoRoute)?;
-        let purpose = if direction == 0 || hop.address != towards {
+        let purpose = if direction == Direction::FromClient || hop.address != towards {
             Purpose::Site
         } else {
             purpose_of_client(conn)
         };
         let found = self.neighbours.slot_of(hop, purpose, now);
         let found = found.map_err(|_| DropReason::NeighbourTableFull)?;
-        conn.next_hops[direction] = found;
-        if direction == 0 {
+        conn.next_hops[direction.index()] = found;
+        if direction == Direction::FromClient {
             self.last_hops[conn.backend_slot().index()] = LastHop { towards, note: found };
         }
         counters.neighbours.set(self.neighbours.len() as u64);

@@ -22,6 +22,7 @@ use crate::burst::{Meta, Verdict};
 use crate::family::{Family, V4};
 use crate::flow::{FlowKey, Tuple};
 use crate::frame::Frame;
+use crate::ids::Direction;
 use crate::table::conn::{Conn, Rewrite};
 use crate::time::Millis;
 
@@ -101,7 +102,10 @@ impl Relate {
             return Verdict::Drop(DropReason::NoTreatment);
         }
         let line = conns.get(meta.conn);
-        if related.sequence.is_some_and(|seq| !is_under_way(line, meta.conn.direction() ^ 1, seq)) {
+        if related
+            .sequence
+            .is_some_and(|seq| !is_under_way(line, meta.conn.direction().opposite(), seq))
+        {
             return Verdict::Drop(DropReason::IcmpBadSequence);
         }
         let rewrite = line.rewrite(meta.conn.direction());
@@ -212,9 +216,9 @@ fn judge(message: &[u8], to: u32) -> Result<Related, DropReason> {
 }
 
 /// Whether a TCP segment with this sequence number may be on its way in a direction of the conn.
-fn is_under_way(line: &Conn, direction: usize, sequence: u32) -> bool {
+fn is_under_way(line: &Conn, direction: Direction, sequence: u32) -> bool {
     // In DR, backends are heard of by what clients acknowledge, once they do.
-    let is_unheard = direction == 1 && line.state().is_half_open();
+    let is_unheard = direction == Direction::FromBackend && line.state().is_half_open();
     is_unheard || line.seqs().may_be_under_way(direction, sequence)
 }
 

@@ -12,6 +12,7 @@ use sluice_wire::tcp::TcpFlags;
 use super::shared::{Context, Shared};
 use crate::burst::Meta;
 use crate::frame::Frame;
+use crate::ids::Direction;
 use crate::snapshot::Compiled;
 use crate::table::conn::Conn;
 use crate::table::conn::ConnRef;
@@ -103,7 +104,7 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
     let old = line.state();
     let is_young = !sees_replies && old == ConnState::SynReceived;
     let acks = flags.contains(TcpFlags::ACK);
-    let ack_fits = acks && !is_young && seqs.fits(direction ^ 1, ack);
+    let ack_fits = acks && !is_young && seqs.fits(direction.opposite(), ack);
     let rests = old == ConnState::Resting;
     let segment = Segment {
         flags,
@@ -117,8 +118,8 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
     let state = old.after_tcp(&mut fins, &segment, sees_replies);
     if agrees {
         // The backend's word for both directions.
-        seqs.set(1, seq);
-        seqs.set(0, ack.wrapping_sub(1));
+        seqs.set(Direction::FromBackend, seq);
+        seqs.set(Direction::FromClient, ack.wrapping_sub(1));
     } else if state == ConnState::Resting {
         // What the backend, in TIME_WAIT, expects next: as far as it has acknowledged.
         let ahead = ack.wrapping_sub(seqs.client_next());
@@ -128,10 +129,10 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
     } else if is_young {
         if meta.tcp_flags.is_open() && !old.has_first_ack(line.fins()) {
             // The client begins again, with another number, before anybody has answered.
-            seqs.set(0, seq);
+            seqs.set(Direction::FromClient, seq);
         } else if state != ConnState::SynReceived {
             if acks {
-                seqs.set(1, ack);
+                seqs.set(Direction::FromBackend, ack);
             }
         } else if state.has_first_ack(fins) && !old.has_first_ack(line.fins()) {
             seqs.set_first_ack(ack);
@@ -139,7 +140,7 @@ fn after_segment(line: &Conn, head: &FlowHead, meta: &Meta) -> Change {
     } else if !flags.intersects(TcpFlags::SYN.with(TcpFlags::RST)) {
         seqs.follow(direction, seq, ack_fits);
         if !sees_replies && acks && segment.seq_fits {
-            seqs.follow(1, ack, true);
+            seqs.follow(Direction::FromBackend, ack, true);
         }
     }
     Change { state, fins, seqs, refreshes: true }
@@ -198,7 +199,7 @@ struct FlowSource(u32);
 
 impl FlowSource {
     fn of(line: &Conn, conn: ConnRef) -> Self {
-        FlowSource(line.destination(conn.direction() ^ 1))
+        FlowSource(line.destination(conn.direction().opposite()))
     }
 }
 
@@ -228,5 +229,6 @@ fn starts_over(shared: &Shared, cx: Context, conn: ConnRef, head: &FlowHead) -> 
         return false;
     }
     // A late copy of the SYN that the old conn began with lies near its sequence numbers.
-    state.may_reopen(line.fins(), line.is_full_nat()) && !line.seqs().fits(0, head.seq())
+    state.may_reopen(line.fins(), line.is_full_nat())
+        && !line.seqs().fits(Direction::FromClient, head.seq())
 }

@@ -13,8 +13,7 @@ use super::Related;
 use crate::burst::Meta;
 use crate::flow::FlowKey;
 use crate::frame::Frame;
-use crate::ids::InterfaceId;
-use crate::ids::WorkerId;
+use crate::ids::{Direction, InterfaceId, WorkerId};
 use crate::pipeline::steer::Steering;
 use crate::table::owner::Owners;
 use crate::testkit::{self, *};
@@ -515,7 +514,8 @@ fn a_quoted_sequence_number_must_be_one_that_is_under_way() {
             assert_eq!(h.drops(DropReason::IcmpBadSequence), dropped + 4);
             // A guess is right once in 508 times.
             let line = h.pipeline.conns().get(conn);
-            let direction = usize::from(port == CLIENT_PORT);
+            let direction =
+                if port == CLIENT_PORT { Direction::FromBackend } else { Direction::FromClient };
             let right = |upper: &u32| super::is_under_way(line, direction, upper << 16);
             assert_eq!((0..=0xffff_u32).filter(right).count(), 129);
         }

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::seq::Seqs;
 use super::state::{ConnState, Fins};
 use super::wheel::Link;
-use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
+use crate::ids::{BackendSlot, Direction, InterfaceId, ServiceSlot};
 use crate::network::MAX_PORTS;
 use crate::table::neighbour::NextHopRef;
 use crate::time::Millis;
@@ -18,7 +18,7 @@ const NOT_YET: u8 = u8::MAX - 1;
 const NEVER: u8 = u8::MAX;
 const _: () = assert!(MAX_PORTS < NOT_YET as usize, "a port's number fits into a conn");
 
-/// The end of a line. Arrays are by direction ([`ConnRef::direction`](super::ConnRef::direction)).
+/// The end of a line. Arrays are by [`Direction`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Head {
@@ -74,7 +74,7 @@ impl Head {
     #[inline(always)]
     pub(super) fn new(new: &NewHead, now: Millis) -> Self {
         let mut seqs = Seqs::UNKNOWN;
-        seqs.set(0, new.seq);
+        seqs.set(Direction::FromClient, new.seq);
         Head {
             last_seen: now,
             backend_slot: new.backend_slot,
@@ -95,7 +95,7 @@ impl Head {
     /// Whether the backend's packets pass here: not in DR.
     #[inline(always)]
     pub fn sees_replies(&self) -> bool {
-        self.interfaces[1] != NEVER
+        self.interfaces[Direction::FromBackend.index()] != NEVER
     }
 
     /// Slot of the backend's counters.
@@ -139,13 +139,13 @@ impl Head {
 
     /// Whether packets of a direction are known to come in by a port.
     #[inline(always)]
-    pub fn comes_by(&self, direction: usize, interface: InterfaceId) -> bool {
-        u16::from(self.interfaces[direction]) == interface.0
+    pub fn comes_by(&self, direction: Direction, interface: InterfaceId) -> bool {
+        u16::from(self.interfaces[direction.index()]) == interface.0
     }
 
     /// Note that packets of a direction come in by a port.
-    pub fn set_interface(&mut self, direction: usize, interface: InterfaceId) {
-        self.interfaces[direction] = interface.0 as u8;
+    pub fn set_interface(&mut self, direction: Direction, interface: InterfaceId) {
+        self.interfaces[direction.index()] = interface.0 as u8;
     }
 
     /// When its last packet was seen.

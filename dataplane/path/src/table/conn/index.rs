@@ -8,6 +8,7 @@
 
 use std::hint::cold_path;
 
+use crate::ids::Direction;
 use crate::intrinsics::{match_tags, prefetch_far};
 use crate::memory::{Pages, TableMemory};
 
@@ -67,10 +68,10 @@ impl ConnRef {
         self.0 & Self::FROM_BACKEND != 0
     }
 
-    /// The direction as an index: 0 from the client, 1 from the backend.
+    /// Which way this flow goes.
     #[inline(always)]
-    pub const fn direction(self) -> usize {
-        (self.0 >> 31) as usize
+    pub const fn direction(self) -> Direction {
+        if self.is_from_backend() { Direction::FromBackend } else { Direction::FromClient }
     }
 
     /// Whether there is no conn.

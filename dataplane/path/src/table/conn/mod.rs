@@ -16,6 +16,7 @@ mod wide;
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
+use crate::ids::Direction;
 use crate::intrinsics::prefetch_far;
 use crate::memory::Pages;
 use crate::time::Millis;
@@ -304,7 +305,9 @@ impl ConnTable {
     #[inline(always)]
     fn hashes(&self, place: u32) -> [u64; 2] {
         match self.lines.get(place) {
-            Line::Plain(line) => [0, 1].map(|direction| self.hasher.hash(&line.tuple(direction))),
+            Line::Plain(line) => {
+                Direction::BOTH.map(|direction| self.hasher.hash(&line.tuple(direction)))
+            }
             Line::Wide(line) => self.wide_hashes(line),
         }
     }

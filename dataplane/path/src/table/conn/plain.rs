@@ -9,7 +9,7 @@ use super::ConnRef;
 use super::head::{HEAD_BYTES, Head, NewHead};
 use super::state::ConnState;
 use crate::flow::{FlowKey, Tuple};
-use crate::ids::{BackendSlot, InterfaceId, ServiceSlot};
+use crate::ids::{BackendSlot, Direction, InterfaceId, ServiceSlot};
 use crate::time::Millis;
 
 /// What is fixed when a conn is made.
@@ -33,7 +33,7 @@ pub struct NewConn {
     pub seq: u32,
 }
 
-/// A conn: one cache line. Arrays are by direction ([`ConnRef::direction`]).
+/// A conn: one cache line. Arrays are by [`Direction`].
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Conn {
@@ -91,30 +91,30 @@ impl Conn {
 
     /// The packets of one direction, as they arrive.
     #[inline(always)]
-    pub(super) fn tuple(&self, direction: usize) -> Tuple {
+    pub(super) fn tuple(&self, direction: Direction) -> Tuple {
         Tuple {
-            addresses: self.addresses[direction],
-            ports: self.ports[direction],
+            addresses: self.addresses[direction.index()],
+            ports: self.ports[direction.index()],
             protocol: self.protocol(),
         }
     }
 
     /// The flow from the client.
     pub fn from_client(&self) -> FlowKey {
-        FlowKey::from(&self.tuple(0))
+        FlowKey::from(&self.tuple(Direction::FromClient))
     }
 
     /// The flow from the backend, as it arrives at the local address.
     pub fn from_backend(&self) -> FlowKey {
-        FlowKey::from(&self.tuple(1))
+        FlowKey::from(&self.tuple(Direction::FromBackend))
     }
 
     /// How packets of one direction are rewritten; `None` in DR. They leave as the reverse of the
     /// other direction: from its destination to its source.
     #[inline(always)]
-    pub fn rewrite(&self, direction: usize) -> Option<Rewrite> {
-        let to = self.tuple(direction ^ 1).reversed();
-        let inverse = direction != 0;
+    pub fn rewrite(&self, direction: Direction) -> Option<Rewrite> {
+        let to = self.tuple(direction.opposite()).reversed();
+        let inverse = direction == Direction::FromBackend;
         let ip_delta = self.ip_delta.inverse_if(inverse);
         let l4_delta = self.l4_delta.inverse_if(inverse);
         self.is_full_nat().then_some(Rewrite { to, ip_delta, l4_delta })
@@ -127,8 +127,8 @@ impl Conn {
     }
 
     /// Where packets of one direction are sent: the backend's or the client's address.
-    pub fn destination(&self, direction: usize) -> u32 {
-        FlowKey::from(&self.tuple(direction ^ 1)).src
+    pub fn destination(&self, direction: Direction) -> u32 {
+        FlowKey::from(&self.tuple(direction.opposite())).src
     }
 
     /// Whether a packet is of this conn, which is there, and of the direction that `conn` says.

@@ -12,6 +12,8 @@
 use sluice_wire::flow_head::FlowHead;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::ids::Direction;
+
 /// The upper halves of the last sequence numbers, by direction. In DR, where only the client is
 /// heard, the second one is that of the client's acknowledgments.
 #[derive(
@@ -42,34 +44,34 @@ impl Seqs {
 
     /// Whether a segment of this direction is where the last one was: nearly all are.
     #[inline(always)]
-    pub fn is_same(&self, direction: usize, head: &FlowHead) -> bool {
-        self.upper[direction] == head.seq_upper()
+    pub fn is_same(&self, direction: Direction, head: &FlowHead) -> bool {
+        self.upper[direction.index()] == head.seq_upper()
     }
 
     /// Whether a sequence number could be that of a segment of this direction.
-    pub fn fits(&self, direction: usize, seq: u32) -> bool {
-        (-1..=1).contains(&ahead(upper(seq), u16::from_be(self.upper[direction])))
+    pub fn fits(&self, direction: Direction, seq: u32) -> bool {
+        (-1..=1).contains(&ahead(upper(seq), u16::from_be(self.upper[direction.index()])))
     }
 
     /// Whether a segment of this direction with this sequence number may still be on its way: up to
     /// 4 MiB before or behind the last one, as more is seldom in flight.
-    pub fn may_be_under_way(&self, direction: usize, seq: u32) -> bool {
-        (-64..=64).contains(&ahead(upper(seq), u16::from_be(self.upper[direction])))
+    pub fn may_be_under_way(&self, direction: Direction, seq: u32) -> bool {
+        (-64..=64).contains(&ahead(upper(seq), u16::from_be(self.upper[direction.index()])))
     }
 
     /// Whether a segment of this direction goes on where the last ones were, or, when what it
     /// acknowledges bears witness for it, lies up to 16 MiB ahead of them: the note
     /// follows it.
-    pub fn follow(&mut self, direction: usize, seq: u32, ack_fits: bool) {
-        let steps = ahead(upper(seq), u16::from_be(self.upper[direction]));
+    pub fn follow(&mut self, direction: Direction, seq: u32, ack_fits: bool) {
+        let steps = ahead(upper(seq), u16::from_be(self.upper[direction.index()]));
         if steps == 1 || (2..=FURTHEST).contains(&steps) && ack_fits {
             self.set(direction, seq);
         }
     }
 
     /// Note a sequence number of this direction, whatever was known before.
-    pub fn set(&mut self, direction: usize, seq: u32) {
-        self.upper[direction] = upper(seq).to_be();
+    pub fn set(&mut self, direction: Direction, seq: u32) {
+        self.upper[direction.index()] = upper(seq).to_be();
     }
 
     /// Of a conn that rests: the whole sequence number that its client would send next.
@@ -97,20 +99,23 @@ impl Seqs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Direction::{FromBackend, FromClient};
     use crate::testkit::Random;
 
     #[test]
     fn three_of_65536_upper_halves_fit() {
         for at in [0, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_0000, u32::MAX] {
             let mut seqs = Seqs::UNKNOWN;
-            seqs.set(1, at);
+            seqs.set(FromBackend, at);
             let fitting: Vec<u32> = (0..=0xffff)
                 .map(|u: u32| u << 16 | 0x1234)
-                .filter(|seq| seqs.fits(1, *seq))
+                .filter(|seq| seqs.fits(FromBackend, *seq))
                 .collect();
             assert_eq!(fitting.len(), 3, "{at:x}");
-            assert!(seqs.fits(1, at) && seqs.fits(1, at.wrapping_add(0x1_0000)));
-            assert!(seqs.fits(1, at.wrapping_sub(0x1_0000)));
+            assert!(
+                seqs.fits(FromBackend, at) && seqs.fits(FromBackend, at.wrapping_add(0x1_0000))
+            );
+            assert!(seqs.fits(FromBackend, at.wrapping_sub(0x1_0000)));
         }
     }
 
@@ -121,14 +126,14 @@ mod tests {
         let mut random = Random::from_env();
         let mut seqs = Seqs::UNKNOWN;
         let mut seq = 0xfff0_0000_u32;
-        seqs.set(0, seq);
+        seqs.set(FromClient, seq);
         for _ in 0..1_000_000 {
             seq = seq.wrapping_add(random.below(9_000) as u32);
-            assert!(seqs.fits(0, seq), "{seq:x} {seqs:?}");
-            seqs.follow(0, seq, false);
+            assert!(seqs.fits(FromClient, seq), "{seq:x} {seqs:?}");
+            seqs.follow(FromClient, seq, false);
             if random.below(50) == 0 {
                 // An old one, sent again, does not take the note back.
-                seqs.follow(0, seq.wrapping_sub(random.below(5_000_000) as u32), true);
+                seqs.follow(FromClient, seq.wrapping_sub(random.below(5_000_000) as u32), true);
             }
         }
     }
@@ -136,16 +141,16 @@ mod tests {
     #[test]
     fn a_gap_is_crossed_by_what_was_lost_or_with_a_witness() {
         let mut seqs = Seqs::UNKNOWN;
-        seqs.set(0, 0x0010_0000);
-        seqs.follow(0, 0x0020_0000, false);
-        assert!(seqs.fits(0, 0x0010_0000) && !seqs.fits(0, 0x0020_0000));
+        seqs.set(FromClient, 0x0010_0000);
+        seqs.follow(FromClient, 0x0020_0000, false);
+        assert!(seqs.fits(FromClient, 0x0010_0000) && !seqs.fits(FromClient, 0x0020_0000));
         let mut by_witness = seqs;
-        by_witness.follow(0, 0x0020_0000, true);
-        assert!(by_witness.fits(0, 0x0020_0000));
+        by_witness.follow(FromClient, 0x0020_0000, true);
+        assert!(by_witness.fits(FromClient, 0x0020_0000));
         for seq in (0x0010_0000..=0x0020_0000).step_by(1_460) {
-            seqs.follow(0, seq, false);
+            seqs.follow(FromClient, seq, false);
         }
-        assert!(seqs.fits(0, 0x0020_0000));
+        assert!(seqs.fits(FromClient, 0x0020_0000));
     }
 
     #[test]
@@ -153,10 +158,10 @@ mod tests {
         for (ahead, is_followed) in [(256 << 16, true), (257 << 16, false), (u32::MAX >> 1, false)]
         {
             let mut seqs = Seqs::UNKNOWN;
-            seqs.set(0, 0xff80_0000);
+            seqs.set(FromClient, 0xff80_0000);
             let seq = 0xff80_0000_u32.wrapping_add(ahead);
-            seqs.follow(0, seq, true);
-            assert_eq!(seqs.fits(0, seq), is_followed, "{ahead:x}");
+            seqs.follow(FromClient, seq, true);
+            assert_eq!(seqs.fits(FromClient, seq), is_followed, "{ahead:x}");
         }
     }
 }

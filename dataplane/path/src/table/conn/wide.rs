@@ -16,7 +16,7 @@ use super::line::write_whole;
 use super::state::{ConnState, StateTimeouts};
 use super::{ConnRef, ConnTable, InsertError};
 use crate::flow::WideTuple;
-use crate::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
+use crate::ids::{BackendSlot, Direction, InterfaceId, L4Port, ServiceSlot};
 use crate::time::Millis;
 
 /// What is fixed when a wide conn is made.
@@ -90,22 +90,22 @@ impl WideConn {
         head: Head::FREE,
     };
 
-    fn tuple(&self, direction: usize) -> WideTuple {
+    fn tuple(&self, direction: Direction) -> WideTuple {
         WideTuple {
-            addresses: self.addresses[direction],
-            ports: self.ports[direction],
+            addresses: self.addresses[direction.index()],
+            ports: self.ports[direction.index()],
             protocol: self.protocol(),
         }
     }
 
     /// The flow from the client.
     pub fn from_client(&self) -> WideTuple {
-        self.tuple(0)
+        self.tuple(Direction::FromClient)
     }
 
     /// The flow from the backend, when it passes here.
     pub fn from_backend(&self) -> Option<WideTuple> {
-        self.sees_replies().then(|| self.tuple(1))
+        self.sees_replies().then(|| self.tuple(Direction::FromBackend))
     }
 
     /// How its packets leave.
@@ -203,7 +203,7 @@ impl ConnTable {
     #[cold]
     #[inline(never)]
     pub(super) fn wide_hashes(&self, line: &WideConn) -> [u64; 2] {
-        [0, 1].map(|direction| self.hasher.hash_wide(&line.tuple(direction)))
+        Direction::BOTH.map(|direction| self.hasher.hash_wide(&line.tuple(direction)))
     }
 
     /// A wide conn's line.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
-use crate::ids::{BackendSlot, InterfaceId, L4Port, ServiceSlot};
+use crate::ids::{BackendSlot, Direction, InterfaceId, L4Port, ServiceSlot};
 use crate::memory::Pages;
 use crate::table::conn::state::{ConnState, Fins, STATES, StateTimeouts};
 use crate::table::conn::wheel::SLOT_MS;
@@ -257,7 +257,11 @@ fn a_line_says_what_it_was_made_of() {
         (3, ServiceSlot(0), BackendSlot(5))
     );
     assert_eq!((line.state(), line.protocol()), (ConnState::SynSent, 6));
-    assert!(line.sees_replies() && line.comes_by(0, InterfaceId(1)) && line.seqs().fits(0, 9));
+    assert!(
+        line.sees_replies()
+            && line.comes_by(Direction::FromClient, InterfaceId(1))
+            && line.seqs().fits(Direction::FromClient, 9)
+    );
     // Whoever holds a local port is told by its IPv4 flow.
     let port = model.table.line(conn).from_backend().unwrap();
     assert_eq!((port.dst_port, Ipv4Addr::from_bits(port.src)), (local.1, [10, 2, 0, 7].into()));
