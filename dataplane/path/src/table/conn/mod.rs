@@ -135,7 +135,8 @@ impl ConnTable {
     pub fn confirm(&self, candidate: ConnRef, hash: u64, tuple: &Tuple) -> ConnRef {
         match self.lines.memory().get(candidate.conn()) {
             Some(line) if line.is_flow(tuple, candidate) => candidate,
-            None if candidate.is_none() => candidate,
+            // None, told by the number at hand: nothing else is out of bounds but wide ones.
+            None if candidate.conn() == ConnRef::NONE.conn() => candidate,
             _ => self.find(hash, tuple),
         }
     }
