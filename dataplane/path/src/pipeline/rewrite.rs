@@ -19,8 +19,8 @@ pub fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) {
         head.take_hop(Delta::NONE);
         return;
     };
-    head.take_hop(rewrite.ip_delta);
     head.set_tuple(rewrite.to.addresses, rewrite.to.ports);
+    head.take_hop(rewrite.ip_delta);
     if meta.tuple.protocol == PROTO_TCP {
         if let Some(Some(sum)) = frame.get_mut(L4_OFFSET + 16..).map(<[u8]>::first_chunk_mut) {
             *sum = rewrite.l4_delta.apply(u16::from_ne_bytes(*sum)).to_ne_bytes();

@@ -13,6 +13,8 @@ pub mod state;
 pub mod wheel;
 mod wide;
 
+use std::hint::cold_path;
+
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::flow::{FlowHasher, FlowKey, Tuple, WideTuple};
@@ -137,7 +139,10 @@ impl ConnTable {
             Some(line) if line.is_flow(tuple, candidate) => candidate,
             // None, told by the number at hand: nothing else is out of bounds but wide ones.
             None if candidate.conn() == ConnRef::NONE.conn() => candidate,
-            _ => self.find(hash, tuple),
+            _ => {
+                cold_path();
+                self.find(hash, tuple)
+            }
         }
     }
 
