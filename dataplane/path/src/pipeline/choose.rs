@@ -11,8 +11,8 @@ use super::PipelineConfig;
 use crate::counters::WorkerCounters;
 use crate::flow::FlowKey;
 use crate::ids::WorkerId;
-use crate::scheduler::{WeightSampler, Wrr, first_that_takes, pick_least_connections, source_hash};
-use crate::snapshot::{Compiled, CompiledBackend, CompiledService, Picker};
+use crate::scheduler::{WeightSampler, Wrr, pick_least_connections};
+use crate::snapshot::{Compiled, CompiledBackend, CompiledService};
 use crate::tally::WorkerView;
 
 /// What was so when no backend of a service had room: while it still is, none has.
@@ -79,16 +79,11 @@ impl Chooser {
         key: &FlowKey,
         counters: &WorkerCounters,
     ) -> Option<usize> {
-        match &service.picker {
-            Picker::Maglev(table, hash_on) => {
-                table.lookup(CompiledService::maglev_hash(*hash_on, key)).map(usize::from)
-            }
-            Picker::Wrr(table) => self.wrr[service.slot.index()].pick(table).map(usize::from),
-            Picker::Wlc(sampler) => {
-                self.least.pick(service, sampler.as_ref(), &self.view, counters, |_| true)
-            }
-            Picker::SourceHash(table) => table.lookup(source_hash(key.src)).map(usize::from),
-        }
+        let Chooser { wrr, least, view, .. } = self;
+        let wrr = &mut wrr[service.slot.index()];
+        service
+            .picker
+            .pick(key, wrr, |sampler| least.pick(service, sampler, view, counters, |_| true))
     }
 
     #[inline(never)]
@@ -118,8 +113,7 @@ impl Chooser {
         }
     }
 
-    /// The scheduler's choice, or, when that has no room, its next one that has. The schedulers by hash
-    /// and in turn look at so many of their choices only; then the first backend with room has it.
+    /// The scheduler's choice, or, when that has no room, its next one that has.
     fn pick_with_room(
         &mut self,
         service: &CompiledService,
@@ -128,28 +122,9 @@ impl Chooser {
     ) -> Option<usize> {
         let Chooser { wrr, least, view, .. } = self;
         let room = |index: usize| has_room(&service.backends[index], view, counters);
-        let (next, start) = match &service.picker {
-            Picker::Wlc(sampler) => {
-                return least.pick(service, sampler.as_ref(), view, counters, room);
-            }
-            Picker::Wrr(table) => {
-                let wrr = &mut wrr[service.slot.index()];
-                let next = wrr.pick_where(table, |index| room(usize::from(index)));
-                (next, wrr.seed())
-            }
-            Picker::Maglev(table, hash_on) => {
-                let hash = CompiledService::maglev_hash(*hash_on, key);
-                (table.lookup_where(hash, |index| room(usize::from(index))), hash)
-            }
-            Picker::SourceHash(table) => {
-                let hash = source_hash(key.src);
-                (table.lookup_where(hash, |index| room(usize::from(index))), hash)
-            }
-        };
-        next.map(usize::from).or_else(|| {
-            let start = start % (service.weights.len() as u64).max(1);
-            first_that_takes(&service.weights, start, room)
-        })
+        let wrr = &mut wrr[service.slot.index()];
+        let least = |sampler: Option<&_>| least.pick(service, sampler, view, counters, room);
+        service.picker.pick_where(key, &service.weights, wrr, least, room)
     }
 
     /// Where everything lies that is written while packets are forwarded, but for itself.

@@ -20,7 +20,7 @@ use sluice_api::{
 pub use address::Address;
 use address::{AddressFilter, own_addresses};
 use leaving::Leaving;
-pub use service::{CompiledBackend, CompiledService, Picker};
+pub use service::{CompiledBackend, CompiledService};
 
 use crate::family::V4;
 use crate::flow::{Endpoint, FlowKey};

@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 
-use sluice_api::{HashOn, Mode, NoConn, Refusal, Scheduler, SnapshotBackend, SnapshotService};
+use sluice_api::{Mode, NoConn, Refusal, SnapshotBackend, SnapshotService};
 
 use crate::family::V4;
-use crate::flow::{Endpoint, FlowKey};
+use crate::flow::Endpoint;
 use crate::ids::{BackendSlot, L4Port, ServiceSlot};
 use crate::port_spaces::PortSpaces;
-use crate::scheduler::{
-    MaglevTable, SourceHashTable, WeightSampler, WrrTable, flow_hash, source_hash,
-};
+use crate::scheduler::Picker;
 use crate::slots::Slots;
 use crate::table::port_space::PortSpace;
 
@@ -26,19 +24,6 @@ pub struct CompiledBackend {
     pub port: L4Port,
     /// Whether it has a limit of conns, and with it a quota on each worker.
     pub is_limited: bool,
-}
-
-/// How a service picks, with what was computed for it.
-pub enum Picker {
-    /// Table and what is hashed into it.
-    Maglev(MaglevTable, HashOn),
-    /// The cycle; where a worker stands in it is the worker's.
-    Wrr(WrrTable),
-    /// Conns are counted by the worker, and by its view those of the others. With many backends, some
-    /// of them are looked at.
-    Wlc(Option<WeightSampler>),
-    /// Weighted by a hash of the client address.
-    SourceHash(SourceHashTable),
 }
 
 /// A service as a new conn needs it.
@@ -100,18 +85,10 @@ impl CompiledService {
             .map(|b| (b.id(), if b.takes_new_conns() { b.weight } else { 0 }))
             .collect();
         let weights: Box<[u16]> = weighted.iter().map(|(_, weight)| *weight).collect();
-        let picker = match service.scheduler {
-            Scheduler::Maglev => {
-                Picker::Maglev(MaglevTable::build(&weighted, service.maglev_slots), service.hash_on)
-            }
-            Scheduler::Wrr => Picker::Wrr(WrrTable::build(&weights)),
-            Scheduler::Wlc => Picker::Wlc(WeightSampler::for_large(&weights)),
-            Scheduler::SourceHash => Picker::SourceHash(SourceHashTable::build(&weighted)),
-        };
         CompiledService {
             slot,
             mode: service.mode,
-            picker,
+            picker: Picker::build(service, &weighted),
             backends,
             weights,
             local_addresses,
@@ -133,13 +110,5 @@ impl CompiledService {
     /// Whether the backend with this slot takes new conns.
     pub fn takes_new_conns(&self, backend_slot: BackendSlot) -> bool {
         self.backends.iter().zip(&self.weights).any(|(b, w)| b.slot == backend_slot && *w > 0)
-    }
-
-    /// What Maglev looks up for a flow.
-    pub fn maglev_hash(hash_on: HashOn, key: &FlowKey) -> u64 {
-        match hash_on {
-            HashOn::Source => source_hash(key.src),
-            HashOn::FiveTuple => flow_hash(key),
-        }
     }
 }
