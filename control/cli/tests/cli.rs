@@ -505,7 +505,6 @@ fn exit_codes_tell_what_went_wrong() {
     {
         fails(&format!("{args} foo"), 2, "invalid IPv4 address syntax");
     }
-    fails("service set web --vip fd00::1", 1, "IPv6 is not supported yet");
     fails("service create web --file /none --port 80", 2, "cannot be used with");
     fails("service create web --file /none", 2, "/none: cannot be read");
     fails("frobnicate", 2, "unrecognized");
@@ -690,6 +689,40 @@ kind = "http"
 address = "10.0.0.1"
 port = 80
 "#;
+
+/// In a flag, in a path, in a file: refused in the same words, with what it stands for.
+#[test]
+fn ipv6_is_refused_wherever_an_address_can_stand() {
+    let lab = Lab::start();
+    let refused = |args: &str, is: &str| {
+        let ran = lab.run(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "sluice {args}: {}", ran.stderr);
+        let says = format!("{is}: expected an IPv4 address, as IPv6 is not supported yet");
+        assert!(ran.stderr.contains(&says), "sluice {args}: {}", ran.stderr);
+    };
+    assert_eq!(lab.run(&format!("apply {}", lab.file("a.toml", FILE).display())).code, 0);
+    refused("service set web --vip fd00::1", "services[web].vip is fd00::1");
+    let new = "service create x --vip 198.51.100.9 --port 80 --mode dr --backend [fd00::1]:80";
+    refused(new, "services[x].backends[[fd00::1]:80].address is fd00::1");
+    refused("pool create p --address fd00::1", "pools[p].addresses is fd00::1");
+    refused("pool add-address local fd00::1", "pools[local].addresses is fd00::1");
+    refused("pool drain local fd00::1", "address is fd00::1");
+    refused("pool up local fd00::1", "address is fd00::1");
+    refused("vip show fd00::1", "address is fd00::1");
+    refused("backend add web [fd00::1]:80", "backends[[fd00::1]:80].address is fd00::1");
+    refused("backend weight web [fd00::1]:80 5", "backend is [fd00::1]:80");
+    for command in ["remove", "drain", "up", "down"] {
+        refused(&format!("backend {command} web [fd00::1]:80"), "backend is [fd00::1]:80");
+    }
+    for (name, of, is) in [
+        ("vip.toml", "198.51.100.1", "service[web].vip is fd00::1"),
+        ("pool.toml", "10.0.0.250", "pool[local].addresses is fd00::1"),
+        ("backend.toml", "10.0.0.1", "service[web].backend[[fd00::1]:80].address is fd00::1"),
+    ] {
+        let text = FILE.replace(&format!("\"{of}\""), "\"fd00::1\"");
+        refused(&format!("apply {}", lab.file(name, &text).display()), is);
+    }
+}
 
 #[test]
 fn apply_makes_it_so_and_says_what_changed() {

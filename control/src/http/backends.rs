@@ -7,7 +7,7 @@ use sluice_api::service::{NewWeight, NotABackend};
 use sluice_api::{AdminState, Backend, BackendId, Problem, read};
 
 use super::body::{Body, aside};
-use super::extract::Terms;
+use super::extract::{Terms, forwarded};
 use super::openapi::{Api, Operation, Schemas};
 use super::resource::{Answer, One, Shown, change, edited, one};
 use super::view::{self, BackendObservation, BackendView};
@@ -31,9 +31,11 @@ impl Shown for Backend {
     }
 
     fn name(text: String) -> Result<BackendId, HttpProblem> {
-        BackendId::from_str(&text).map_err(|NotABackend { text, expected }| {
+        let id = BackendId::from_str(&text).map_err(|NotABackend { text, expected }| {
             HttpProblem::BadRequest(Problem::new("backend", format!("{text:?}"), expected))
-        })
+        })?;
+        forwarded("backend", &id, id.address)?;
+        Ok(id)
     }
 
     fn list<'w>(

@@ -1,6 +1,7 @@
 //! The parts of a request beside its body, with errors in our words.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use axum::http::header;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use sluice_api::problems::cut;
+use sluice_api::validate::supported;
 use sluice_api::{MAX_WAIT_MS, Problem};
 
 use super::HttpProblem;
 use crate::actor::Actor;
-use crate::model::Precondition;
+use crate::model::{ApiProblem, Precondition};
 use crate::publish::Patience;
 
 /// Most bytes of what a client calls itself that events tell.
@@ -52,8 +54,20 @@ impl<S: Send + Sync> FromRequestParts<S> for AddressPath {
             let expected = "an IPv4 address, as in 10.0.0.1";
             HttpProblem::BadRequest(Problem::new("address", format!("{address:?}"), expected))
         })?;
+        let address = forwarded("address", &address, address)?;
         Ok(AddressPath { pool, address })
     }
+}
+
+/// An address in a path, part of what stands there, if it is one that a body could have. What could be
+/// nowhere is not merely absent.
+pub fn forwarded(
+    field: &str,
+    stands: &dyn Display,
+    address: IpAddr,
+) -> Result<IpAddr, HttpProblem> {
+    let wrong = |expected| ApiProblem::Invalid(Problem::new(field, stands, expected).into());
+    Ok(supported(address).map(IpAddr::from).map_err(wrong)?)
 }
 
 /// The `If-Match` header, if there is one.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use sluice_api::Problem;
 
 use super::HttpProblem;
+use super::extract::forwarded;
 use super::resource::Shown;
 use crate::compose::{self, Vip};
 use crate::derived::ServiceState;
@@ -63,10 +64,11 @@ impl Shown for Vips {
     fn of(_: Vec<String>) {}
 
     fn name(text: String) -> Result<IpAddr, HttpProblem> {
-        text.parse().map_err(|_| {
+        let address: IpAddr = text.parse().map_err(|_| {
             let expected = "an IPv4 address, as in 198.51.100.1";
             HttpProblem::BadRequest(Problem::new("address", format!("{text:?}"), expected))
-        })
+        })?;
+        forwarded("address", &address, address)
     }
 
     fn list<'w>(world: &'w World, (): &()) -> Result<(String, Vec<VipView<'w>>), HttpProblem> {
