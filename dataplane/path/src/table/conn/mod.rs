@@ -139,10 +139,11 @@ impl ConnTable {
             Some(line) if line.is_flow(tuple, candidate) => candidate,
             // None, told by the number at hand: nothing else is out of bounds but wide ones.
             None if candidate.conn() == ConnRef::NONE.conn() => candidate,
-            _ => {
+            None => {
                 cold_path();
                 self.find(hash, tuple)
             }
+            Some(_) => self.find(hash, tuple),
         }
     }
 
