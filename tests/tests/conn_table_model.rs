@@ -21,6 +21,7 @@ use sluice_path::table::conn::wheel::SLOT_MS;
 use sluice_path::table::conn::{Conn, ConnTable, InsertError, Line, NewConn};
 use sluice_path::testkit::Random;
 use sluice_path::time::{Millis, at_or_after};
+use sluice_path::treatment::Treatment;
 
 /// Operations per seed and table.
 const OPERATIONS: usize = 1_000_000;
@@ -155,6 +156,7 @@ impl Model {
             protocol: from_client.protocol,
         };
         NewConn {
+            treatment: Treatment::FullNat,
             from_client,
             from_backend: (self.random.below(4) > 0).then_some(back),
             backend_address: backend,
@@ -371,7 +373,7 @@ impl Model {
         let capacity = self.table.capacity();
         for number in 0..capacity as u32 {
             let key = FlowKey { src: 0x0100_0000 + number, protocol: 6, ..FlowKey::default() };
-            let new = NewConn { from_backend: None, ..self.wanted(key) };
+            let new = NewConn { treatment: Treatment::Dr, from_backend: None, ..self.wanted(key) };
             let made = self.table.insert(
                 &new,
                 self.hasher.hash(&Tuple::from(&key)),

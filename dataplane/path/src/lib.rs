@@ -28,4 +28,5 @@ pub mod table;
 pub mod tally;
 pub mod testkit;
 pub mod time;
+pub mod treatment;
 pub mod verdict;

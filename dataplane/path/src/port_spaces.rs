@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use sluice_api::stats::TableUsage;
-use sluice_api::{Mode, Pool, Snapshot};
+use sluice_api::{Pool, Snapshot};
 
 use crate::family::V4;
 use crate::flow::{Endpoint, FlowKey};
@@ -75,7 +75,7 @@ impl PortSpaces {
             numbers.insert(pool.name.as_str(), number);
             all.pools.insert(addresses, number);
         }
-        for service in snapshot.services.iter().filter(|s| s.mode == Mode::FullNat) {
+        for service in &snapshot.services {
             let Some(pool) = service.pool.as_deref().and_then(|name| numbers.get(name)) else {
                 continue;
             };
@@ -192,7 +192,7 @@ impl PortSpaces {
 mod tests {
     use super::*;
     use crate::testkit;
-    use sluice_api::{Protocol, SnapshotService};
+    use sluice_api::{Mode, Protocol, SnapshotService};
     use std::net::Ipv4Addr;
 
     fn pool(name: &str, last: &[u8]) -> Pool {

@@ -12,6 +12,7 @@ use sluice_path::table::conn::{ConnTable, NewConn};
 use sluice_path::table::local_port::{LocalPort, OwnPorts};
 use sluice_path::table::port_space::PortSpace;
 use sluice_path::testkit::Random;
+use sluice_path::treatment::Treatment;
 
 use super::Piece;
 use crate::traffic::wide_conn;
@@ -43,6 +44,7 @@ fn conn(i: u32) -> NewConn {
         protocol: 6,
     };
     NewConn {
+        treatment: Treatment::FullNat,
         from_client: from_client(i),
         from_backend: Some(back),
         backend_address,

@@ -1,6 +1,6 @@
 //! New conns, the first pass: service, backend and local port, or why there is none.
 
-use sluice_api::{DropReason, Mode};
+use sluice_api::DropReason;
 use sluice_wire::flow_head::FlowHead;
 use sluice_wire::ipv4::PROTO_TCP;
 
@@ -121,7 +121,7 @@ impl Admit {
             if !meta.tcp_flags.is_open() {
                 return Err(Verdict::Drop(DropReason::NoConn));
             }
-            ConnState::first_tcp(service.mode == Mode::FullNat)
+            ConnState::first_tcp(service.treatment.sees_replies())
         } else {
             ConnState::UdpOneWay
         };
@@ -135,14 +135,16 @@ impl Admit {
         let Some(backend) = service.backends.get(index) else {
             return Err(Verdict::Drop(DropReason::NoBackend));
         };
-        let from_backend = match service.mode {
-            Mode::FullNat => Some(self.local_flow(service, index, shared, cx)?),
-            Mode::Dr => None,
+        let from_backend = if service.treatment.sees_replies() {
+            Some(self.local_flow(service, index, shared, cx)?)
+        } else {
+            None
         };
         shared.counters.backend(backend.slot).conns.add(1);
         shared.counters.service(service.slot).conns.add(1);
         Ok(NewConn {
             from_client: key,
+            treatment: service.treatment,
             from_backend,
             backend_address: backend.address,
             service_slot: service.slot,

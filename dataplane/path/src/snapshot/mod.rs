@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use sluice_api::{
-    AdminState, Mode, NoConn, Pool, Protocol, Refusal, Snapshot, SnapshotBackend, SnapshotService,
+    AdminState, NoConn, Pool, Protocol, Refusal, Snapshot, SnapshotBackend, SnapshotService,
 };
 
 pub use address::Address;
@@ -360,9 +360,7 @@ fn gone(services: &[Arc<CompiledService>], slots: &Slots) -> Box<[u64]> {
 
 /// The local addresses of [`Compiled::local_resets`].
 fn resetting(snapshot: &Snapshot) -> HashSet<u32, FixedState> {
-    let resets = |s: &&SnapshotService| {
-        s.protocol == Protocol::Tcp && s.mode == Mode::FullNat && s.no_conn == NoConn::Reset
-    };
+    let resets = |s: &&SnapshotService| s.protocol == Protocol::Tcp && s.no_conn == NoConn::Reset;
     let services = snapshot.services.iter().filter(resets);
     let names: HashSet<&str> = services.filter_map(|s| s.pool.as_deref()).collect();
     let pools = snapshot.pools.iter().filter(|pool| names.contains(pool.name.as_str()));

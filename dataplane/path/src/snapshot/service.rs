@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sluice_api::{Mode, NoConn, Refusal, SnapshotBackend, SnapshotService};
+use sluice_api::{NoConn, Refusal, SnapshotBackend, SnapshotService};
 
 use crate::family::V4;
 use crate::flow::Endpoint;
@@ -12,6 +12,7 @@ use crate::port_spaces::PortSpaces;
 use crate::scheduler::Picker;
 use crate::slots::Slots;
 use crate::table::port_space::PortSpace;
+use crate::treatment::Treatment;
 
 /// A backend as a new conn needs it.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,8 @@ pub struct CompiledBackend {
 pub struct CompiledService {
     /// Slot of its timeouts and scheduler state.
     pub slot: ServiceSlot,
-    /// How packets reach its backends.
-    pub mode: Mode,
+    /// How packets of its conns leave.
+    pub treatment: Treatment,
     /// How a new conn chooses its backend.
     pub picker: Picker,
     /// Its backends.
@@ -65,9 +66,11 @@ impl CompiledService {
             let backend = Endpoint::of_valid(b.address, b.port, service.protocol);
             port_spaces.of_backend(backend, &local_addresses).cloned()
         };
-        let port_spaces = match service.mode {
-            Mode::FullNat => service.backends.iter().filter_map(space).collect(),
-            Mode::Dr => Box::default(),
+        let treatment = Treatment::of(service.mode);
+        let port_spaces = if treatment.sees_replies() {
+            service.backends.iter().filter_map(space).collect()
+        } else {
+            Box::default()
         };
         let backends = service
             .backends
@@ -87,7 +90,7 @@ impl CompiledService {
         let weights: Box<[u16]> = weighted.iter().map(|(_, weight)| *weight).collect();
         CompiledService {
             slot,
-            mode: service.mode,
+            treatment,
             picker: Picker::build(service, &weighted),
             backends,
             weights,

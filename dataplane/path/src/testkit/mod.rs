@@ -110,7 +110,7 @@ pub fn service(
         hash_on: HashOn::FiveTuple,
         maglev_slots: 251,
         max_conns: None,
-        pool: (mode == Mode::FullNat).then(|| "lan".to_owned()),
+        pool: mode.needs_pool().then(|| "lan".to_owned()),
         no_conn: NoConn::of_mode(mode),
         no_backend: Refusal::default(),
         timeouts: Timeouts::default(),

@@ -11,11 +11,11 @@ use crate::ids::{BackendSlot, Direction, InterfaceId, ServiceSlot};
 use crate::network::MAX_PORTS;
 use crate::table::neighbour::NextHopRef;
 use crate::time::Millis;
+use crate::treatment::Treatment;
 
-/// No port is known yet by which packets of a direction come in.
-const NOT_YET: u8 = u8::MAX - 1;
-/// No packets of this direction come in: the backend's in DR, which is what tells DR.
-const NEVER: u8 = u8::MAX;
+/// No port is known yet by which packets of a direction come in. Above it are the treatments of conns
+/// whose backends' packets never do.
+const NOT_YET: u8 = Treatment::FIRST_UNHEARD - 1;
 const _: () = assert!(MAX_PORTS < NOT_YET as usize, "a port's number fits into a conn");
 
 /// The end of a line. Arrays are by [`Direction`].
@@ -32,7 +32,7 @@ pub struct Head {
     /// IP protocol number; 0 when the conn is gone, which no packet's is.
     protocol: u8,
     pub(super) phase: Phase,
-    /// The ports that packets come in by, [`NOT_YET`] or [`NEVER`].
+    /// The ports that packets come in by, or [`NOT_YET`]; or how the client's leave.
     interfaces: [u8; 2],
 }
 
@@ -50,8 +50,8 @@ pub(super) struct NewHead {
     pub state: ConnState,
     /// The port that the client's packet came in by.
     pub interface: InterfaceId,
-    /// Whether the backend's packets come in, too.
-    pub sees_replies: bool,
+    /// How packets leave.
+    pub treatment: Treatment,
     /// The client's sequence number, in TCP.
     pub seq: u32,
 }
@@ -67,7 +67,7 @@ impl Head {
         seqs: Seqs::UNKNOWN,
         protocol: 0,
         phase: Phase::new(ConnState::Closed, Fins::NONE),
-        interfaces: [NOT_YET, NEVER],
+        interfaces: [NOT_YET; 2],
     };
 
     /// Of a conn that begins.
@@ -82,7 +82,7 @@ impl Head {
             seqs,
             protocol: new.protocol,
             phase: Phase::new(new.state, Fins::NONE),
-            interfaces: [new.interface.0 as u8, if new.sees_replies { NOT_YET } else { NEVER }],
+            interfaces: [new.interface.0 as u8, (new.treatment as u8).max(NOT_YET)],
             ..Head::FREE
         }
     }
@@ -95,7 +95,13 @@ impl Head {
     /// Whether the backend's packets pass here: not in DR.
     #[inline(always)]
     pub fn sees_replies(&self) -> bool {
-        self.interfaces[Direction::FromBackend.index()] != NEVER
+        self.interfaces[Direction::FromBackend.index()] <= NOT_YET
+    }
+
+    /// How packets of a plain conn leave.
+    #[inline(always)]
+    pub(super) fn noted_treatment(&self) -> Treatment {
+        Treatment::of_note(self.interfaces[Direction::FromBackend.index()])
     }
 
     /// Slot of the backend's counters.

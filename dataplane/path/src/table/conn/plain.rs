@@ -11,13 +11,17 @@ use super::state::ConnState;
 use crate::flow::{FlowKey, Tuple};
 use crate::ids::{BackendSlot, Direction, InterfaceId, ServiceSlot};
 use crate::time::Millis;
+use crate::treatment::Treatment;
 
 /// What is fixed when a conn is made.
 #[derive(Clone, Copy, Debug)]
 pub struct NewConn {
     /// The flow from the client: client, VIP, both L4 ports, protocol.
     pub from_client: FlowKey,
-    /// The flow from the backend (full-NAT): backend, local address, both L4 ports. `None` in DR.
+    /// How packets leave.
+    pub treatment: Treatment,
+    /// The flow from the backend (full-NAT): backend, local address, both L4 ports. `None` when it does
+    /// not pass here.
     pub from_backend: Option<FlowKey>,
     /// The backend's address: where DR sends the packet.
     pub backend_address: u32,
@@ -120,6 +124,12 @@ impl Conn {
         self.is_full_nat().then_some(Rewrite { to, ip_delta, l4_delta })
     }
 
+    /// How its packets leave.
+    #[inline(always)]
+    pub fn treatment(&self) -> Treatment {
+        self.noted_treatment()
+    }
+
     /// Whether packets are rewritten; in DR they are not, and replies never pass here.
     #[inline(always)]
     pub fn is_full_nat(&self) -> bool {
@@ -148,7 +158,7 @@ impl NewConn {
             protocol: client.protocol,
             state: self.state,
             interface: self.interface,
-            sees_replies: self.from_backend.is_some(),
+            treatment: self.treatment,
             seq: self.seq,
         };
         let mut line = Conn {

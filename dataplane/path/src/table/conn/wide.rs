@@ -18,6 +18,7 @@ use super::{ConnRef, ConnTable, InsertError};
 use crate::flow::WideTuple;
 use crate::ids::{BackendSlot, Direction, InterfaceId, L4Port, ServiceSlot};
 use crate::time::Millis;
+use crate::treatment::Treatment;
 
 /// What is fixed when a wide conn is made.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +135,11 @@ impl NewWideConn {
             protocol: self.from_client.protocol,
             state: self.state,
             interface: self.interface,
-            sees_replies: self.from_backend.is_some(),
+            // Its own number says more.
+            treatment: match self.from_backend {
+                Some(_) => Treatment::FullNat,
+                None => Treatment::Dr,
+            },
             seq: self.seq,
         };
         WideConn {

@@ -11,6 +11,7 @@ use crate::table::conn::wheel::SLOT_MS;
 use crate::table::conn::{ConnRef, ConnTable, InsertError, Line, NewConn, NewWideConn};
 use crate::testkit::Random;
 use crate::time::Millis;
+use crate::treatment::Treatment;
 
 const PLAIN: u32 = 24;
 const WIDE: u32 = 96;
@@ -71,6 +72,7 @@ fn plain(flows: &Flows) -> Option<NewConn> {
         None => None,
     };
     Some(NewConn {
+        treatment: if flows.1.is_some() { Treatment::FullNat } else { Treatment::Dr },
         from_client: plain(&flows.0)?,
         from_backend,
         backend_address: 0x0a02_0007,

@@ -1,9 +1,8 @@
-//! Rewrite packets for their next hop: TTL in every mode, addresses and L4 ports in full-NAT.
+//! Full-NAT: other addresses and L4 ports on either side.
 //!
 //! Checksums are updated by the conn's precomputed difference (RFC 1624), never computed anew: what
 //! was damaged before Sluice stays detectably damaged behind it.
 
-use sluice_wire::checksum::Delta;
 use sluice_wire::flow_head::NatHead;
 use sluice_wire::headers::L4_OFFSET;
 use sluice_wire::ipv4::PROTO_TCP;
@@ -11,14 +10,11 @@ use sluice_wire::ipv4::PROTO_TCP;
 use crate::burst::Meta;
 use crate::table::conn::Conn;
 
-/// Rewrite the headers of a packet that may take another hop.
+/// TTL, addresses, L4 ports and checksums.
 #[inline(always)]
-pub fn rewrite_headers(frame: &mut [u8], meta: &Meta, conn: &Conn) {
+pub fn rewrite(frame: &mut [u8], meta: &Meta, conn: &Conn) {
     let Some(head) = NatHead::of(frame) else { return };
-    let Some(rewrite) = conn.rewrite(meta.conn.direction()) else {
-        head.take_hop(Delta::NONE);
-        return;
-    };
+    let Some(rewrite) = conn.rewrite(meta.conn.direction()) else { return };
     head.set_tuple(rewrite.to.addresses, rewrite.to.ports);
     head.take_hop(rewrite.ip_delta);
     if meta.tuple.protocol == PROTO_TCP {
