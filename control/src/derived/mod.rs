@@ -74,7 +74,7 @@ impl Surroundings {
     /// Whether the data plane is known not to reach a backend at this address: nobody on the way answers, or
     /// DR, which goes by MAC address, would have to pass a gateway.
     pub fn cut_off(&self, mode: Mode, backend: IpAddr) -> bool {
-        self.unreachable.contains_key(&backend) || mode == Mode::Dr && self.is_in_none(backend)
+        self.unreachable.contains_key(&backend) || mode.keeps_vip() && self.is_in_none(backend)
     }
 
     /// Whether an address is known to be in no network of a port.
@@ -238,7 +238,7 @@ fn obstacle<'a>(
         Health::Unknown => return Some(Obstacle::Waiting),
         Health::Healthy | Health::Unchecked => {}
     }
-    if mode == Mode::Dr && around.is_in_none(backend.address) {
+    if mode.keeps_vip() && around.is_in_none(backend.address) {
         return Some(Obstacle::Gateway);
     }
     let next_hop = around.unreachable.get(&backend.address)?;

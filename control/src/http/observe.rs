@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_api::stats::{NeighbourStatus, PortStats, PortStatus, TableUsage, WorkerStatus};
-use sluice_api::{Mode, Protocol, Service};
+use sluice_api::{Protocol, Service};
 
 use super::extract::{EventQuery, Segments};
 use super::json::Json;
@@ -206,12 +206,12 @@ fn stuck(worker: &WorkerStatus) -> Option<String> {
 fn counts_the_dead(service: &Service) -> Option<String> {
     let is_limited =
         service.max_conns.is_some() || service.backends.iter().any(|b| b.max_conns.is_some());
-    let dies_unheard = service.mode == Mode::Dr && service.protocol == Protocol::Tcp;
+    let dies_unheard = !service.mode.sees_replies() && service.protocol == Protocol::Tcp;
     (dies_unheard && is_limited).then(|| {
         format!(
-            "service {}: with mode dr, max_conns counts conns that the backend has closed or reset \
+            "service {}: with mode {}, max_conns counts conns that the backend has closed or reset \
              until they time out (tcp_established_ms is {})",
-            service.name, service.timeouts.tcp_established_ms
+            service.name, service.mode, service.timeouts.tcp_established_ms
         )
     })
 }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use sluice_api::{Backend, Mode, Scheduler, Service};
+use sluice_api::{Backend, Scheduler, Service};
 
 use super::State;
 
@@ -57,13 +57,13 @@ pub fn network(text: &str) -> Option<Network> {
 pub fn cannot_work(service: &Service, networks: &[Network]) -> Vec<String> {
     let reach = Reach { networks: networks.to_vec(), routes: Vec::new() };
     let mut doubts = Vec::new();
-    if service.mode == Mode::Dr {
+    if service.mode.keeps_vip() {
         let far = backends(service, |backend| !reach.is_near(backend.address));
         doubts.extend(far.map(|(far, are)| {
             format!(
                 "service {}: {far} {are} in no network of the data plane's ports: expected addresses in \
-                 one, as with mode dr packets still go to the VIP, and a gateway would send them back",
-                service.name
+                 one, as with mode {} packets still go to the VIP, and a gateway would send them back",
+                service.name, service.mode
             )
         }));
     }
@@ -92,7 +92,7 @@ pub fn doubts(state: &State, reach: &Reach) -> Vec<String> {
                  it there"
             ));
         }
-        if service.mode == Mode::FullNat {
+        if !service.mode.keeps_vip() {
             let lost = backends(service, |backend| !reach.has_way(backend.address));
             doubts.extend(lost.map(|(lost, are)| {
                 format!("service {name}: {lost} {are} in no network of the data plane's ports, and no route leads there")
@@ -143,11 +143,12 @@ mod tests {
 
     fn told(service: Service, pool: &str, networks: &[&str], routes: &[&str]) -> Vec<String> {
         let read = |list: &[&str]| list.iter().map(|text| network(text).unwrap()).collect();
-        let pools = match service.mode {
-            Mode::FullNat => vec![Pool::new("lan", vec![pool.parse().unwrap()])],
-            Mode::Dr => vec![],
+        let pool = service.pool.as_ref().map(|name| Pool::new(name, vec![pool.parse().unwrap()]));
+        let state = State {
+            version: 0,
+            services: vec![service].into(),
+            pools: Vec::from_iter(pool).into(),
         };
-        let state = State { version: 0, services: vec![service].into(), pools: pools.into() };
         doubts(&state, &Reach { networks: read(networks), routes: read(routes) })
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use sluice_api::BackendId;
 
-use super::value::{address, limit, timeout, weighted};
+use super::value::{address, limit, timeout, weighted, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
@@ -65,16 +65,16 @@ pub(crate) struct ServiceFields {
     #[arg(long)]
     pub(crate) port: Option<u16>,
     /// Its protocol [a new service: tcp].
-    #[arg(long, value_parser = ["tcp", "udp"])]
+    #[arg(long, value_parser = words("protocol"))]
     pub(crate) protocol: Option<String>,
     /// How packets reach the backends [a new service: full-nat].
-    #[arg(long, value_parser = ["full-nat", "dr"])]
+    #[arg(long, value_parser = words("mode"))]
     pub(crate) mode: Option<String>,
     /// How a new conn chooses its backend.
-    #[arg(long, value_parser = ["maglev", "wrr", "wlc", "source-hash"])]
+    #[arg(long, value_parser = words("scheduler"))]
     pub(crate) scheduler: Option<String>,
     /// What Maglev hashes.
-    #[arg(long, value_parser = ["source", "5-tuple"])]
+    #[arg(long, value_parser = words("hash_on"))]
     pub(crate) hash_on: Option<String>,
     /// Slots of the Maglev table, a prime.
     #[arg(long, value_name = "N")]
@@ -86,10 +86,10 @@ pub(crate) struct ServiceFields {
     #[arg(long, value_name = "POOL")]
     pub(crate) pool: Option<String>,
     /// What TCP of a conn that is not there is answered with [full-nat: reset, dr: drop].
-    #[arg(long, value_parser = ["reset", "drop"])]
+    #[arg(long, value_parser = words("no_conn"))]
     pub(crate) no_conn: Option<String>,
     /// What new clients are answered with while no backend takes them.
-    #[arg(long, value_parser = ["reset", "unreachable", "drop"])]
+    #[arg(long, value_parser = words("no_backend"))]
     pub(crate) no_backend: Option<String>,
     /// An idle timeout, as tcp_established_ms=900000; may be repeated.
     #[arg(long = "timeout", value_name = "NAME=MS", value_parser = timeout)]

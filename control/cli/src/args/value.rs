@@ -4,8 +4,18 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
+use sluice_api::schema::{Kind, Resource};
 use sluice_api::service::NotABackend;
-use sluice_api::{BackendId, MAX_WAIT_MS};
+use sluice_api::{BackendId, MAX_WAIT_MS, Service};
+
+/// The words that a field of a service takes, as it is declared.
+pub(super) fn words(field: &str) -> PossibleValuesParser {
+    match Service::object().field(field).map(|field| &field.kind) {
+        Some(Kind::Word(words)) => PossibleValuesParser::new(words.iter().map(String::as_str)),
+        other => unreachable!("{field} takes words, not {other:?}"),
+    }
+}
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected 0 to {} seconds, as 5 or 0.5", MAX_WAIT_MS / 1_000);

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use hyper::Method;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sluice_api::{Mode, NoConn};
 
 use super::apply::read_file;
 use super::backend::table as backend_table;
@@ -226,10 +228,11 @@ fn show(service: &Value) -> String {
     );
     line("pool", field(service, "pool"));
     line("max conns", field(service, "max_conns"));
-    let no_conn = match field(service, "no_conn").as_str() {
-        "-" if field(service, "mode") == "dr" => "drop, as mode dr does".to_owned(),
-        "-" => "reset, as mode full-nat does".to_owned(),
-        said => said.to_owned(),
+    let no_conn = match (field(service, "no_conn"), Mode::deserialize(&service["mode"])) {
+        (said, Ok(mode)) if said == "-" => {
+            format!("{}, as mode {mode} does", NoConn::of_mode(mode))
+        }
+        (said, _) => said,
     };
     if field(service, "protocol") == "tcp" {
         line("no conn", no_conn);

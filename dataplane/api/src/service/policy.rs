@@ -48,6 +48,29 @@ pub enum Mode {
     Dr,
 }
 
+/// What a mode asks of what is configured, and does not do: rules ask this, and never which mode it is.
+impl Mode {
+    /// Whether backends see local addresses, of a pool, in place of the client's.
+    pub const fn needs_pool(self) -> bool {
+        matches!(self, Mode::FullNat)
+    }
+
+    /// Whether a backend can have another L4 port than the service.
+    pub const fn changes_port(self) -> bool {
+        matches!(self, Mode::FullNat)
+    }
+
+    /// Whether packets still go to the VIP, so that no gateway may lie in between.
+    pub const fn keeps_vip(self) -> bool {
+        matches!(self, Mode::Dr)
+    }
+
+    /// Whether backends answer through Sluice, which so hears how their connections end.
+    pub const fn sees_replies(self) -> bool {
+        matches!(self, Mode::FullNat)
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -106,13 +129,10 @@ pub enum NoConn {
 }
 
 impl NoConn {
-    /// What a service does that does not say: in full-NAT reset. In DR drop: another node may know
-    /// the conn, and the backend could answer itself.
+    /// What a service does that does not say: reset where replies pass. Elsewhere, as in DR, drop:
+    /// another node may know the conn, and the backend could answer itself.
     pub const fn of_mode(mode: Mode) -> Self {
-        match mode {
-            Mode::FullNat => NoConn::Reset,
-            Mode::Dr => NoConn::Drop,
-        }
+        if mode.sees_replies() { NoConn::Reset } else { NoConn::Drop }
     }
 }
 

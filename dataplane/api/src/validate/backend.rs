@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use super::value::{check_host, check_port};
 use crate::problems::{Problem, Problems};
-use crate::service::Mode;
 use crate::snapshot::{Snapshot, SnapshotService};
 
 /// Most backends in one service: the data plane's tables hold 16-bit indices, one of them "none".
@@ -69,8 +68,9 @@ pub(super) fn check(
             problems.push(Problem::new(format!("{path}.address"), backend.address, expected));
         }
         check_port(problems, &format!("{path}.port"), backend.port);
-        if service.mode == Mode::Dr && backend.port != service.port {
-            let expected = format!("{}, as mode dr cannot change the L4 port", service.port);
+        if !service.mode.changes_port() && backend.port != service.port {
+            let expected =
+                format!("{}, as mode {} cannot change the L4 port", service.port, service.mode);
             problems.push(Problem::new(format!("{path}.port"), backend.port, expected));
         }
     }

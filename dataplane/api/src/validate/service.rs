@@ -7,7 +7,7 @@ use super::backend::{self, OwnAddresses};
 use super::value::{check_host, check_name, check_port, escaped, is_prime, quoted};
 use crate::problems::{Problem, Problems, label};
 use crate::schema::range_text;
-use crate::service::{MAGLEV_SLOTS, Mode, TIMEOUT_MS, Timeouts, prime_in};
+use crate::service::{MAGLEV_SLOTS, TIMEOUT_MS, Timeouts, prime_in};
 use crate::snapshot::{Snapshot, SnapshotService};
 
 /// Adds what is wrong with the services of a snapshot, and with their backends.
@@ -61,15 +61,15 @@ fn check_pool_of(
     pools: &HashSet<&str>,
 ) {
     let field = format!("{path}.pool");
-    match (service.mode, &service.pool) {
-        (Mode::FullNat, None) => {
+    match (service.mode.needs_pool(), &service.pool) {
+        (true, None) => {
             problems.push(Problem::new(
                 field,
                 "absent",
-                "the name of a pool, as mode full-nat needs local addresses",
+                format!("the name of a pool, as mode {} needs local addresses", service.mode),
             ));
         }
-        (Mode::FullNat, Some(name)) if !pools.contains(name.as_str()) => {
+        (true, Some(name)) if !pools.contains(name.as_str()) => {
             let known = known_pools(snapshot);
             problems.push(Problem::new(
                 field,
@@ -77,11 +77,11 @@ fn check_pool_of(
                 format!("the name of a pool ({known})"),
             ));
         }
-        (Mode::Dr, Some(name)) => {
+        (false, Some(name)) => {
             problems.push(Problem::new(
                 field,
                 quoted(name),
-                "no pool, as mode dr keeps the client's address",
+                format!("no pool, as mode {} keeps the client's address", service.mode),
             ));
         }
         _ => {}
