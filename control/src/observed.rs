@@ -223,6 +223,18 @@ impl Observed {
         true
     }
 
+    /// Whether the same is known of a service as `former` knew: true is certain.
+    pub fn has_same_of(&self, former: &Observed, service: &str) -> bool {
+        if Arc::ptr_eq(&self.services, &former.services) {
+            return true;
+        }
+        match (self.services.get(service), former.services.get(service)) {
+            (Some(now), Some(was)) => Arc::ptr_eq(now, was),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     fn one(&self, service: &str, backend: BackendId) -> Option<&Observation> {
         self.services.get(service)?.get(&backend)
     }
@@ -338,7 +350,7 @@ mod tests {
                 backends,
                 ..SnapshotService::from_service(&state.services[0], |_| true)
             };
-            Snapshot { generation: 1, services: vec![service], ..Snapshot::default() }
+            Snapshot { generation: 1, services: vec![service.into()], ..Snapshot::default() }
         };
         let cases = [
             (snapshot(true, AdminState::Drain), Health::Healthy),

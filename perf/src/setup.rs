@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotService};
+use sluice_api::{Mode, Pool, Protocol, Refusal, Scheduler, Shared, Snapshot, SnapshotService};
 use sluice_path::counters::WorkerCounters;
 use sluice_path::frame::Frame;
 use sluice_path::host_flows::HostFlows;
@@ -81,6 +81,7 @@ impl<F: Frame> Setup<F> {
         let limits = ((services.len() as u32).max(1_024), (backends as u32).max(16_384));
         let locals = (1..=LOCAL_ADDRESSES).map(|i| Ipv4Addr::from_bits(0x0a00_ff00 + i).into());
         let pools = vec![Pool::new("lan", locals.collect())];
+        let services = services.into_iter().map(Shared::new).collect();
         let snapshot = Snapshot { generation: 1, services, pools, no_service: Refusal::Drop };
         let mut slots = Slots::new(limits.0, limits.1);
         slots.assign(&snapshot).expect("the slots were made for these services");

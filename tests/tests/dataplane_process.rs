@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use sluice_api::message::{Request, Response, read_frame, write_frame};
 use sluice_api::stats::DataplaneStatus;
 use sluice_api::{
-    Mode, Pool, Protocol, Refusal, Scheduler, Snapshot, SnapshotBackend, SnapshotService,
+    Mode, Pool, Protocol, Refusal, Scheduler, Shared, Snapshot, SnapshotBackend, SnapshotService,
 };
 use sluice_tests::lab::command::run;
 use tempfile::TempDir;
@@ -152,7 +152,7 @@ impl Running<'_> {
     fn apply(&self, generation: u64, services: Vec<SnapshotService>) {
         let snapshot = Snapshot {
             generation,
-            services,
+            services: services.into_iter().map(Shared::new).collect(),
             pools: vec![Pool::new("lan", vec![[10, 93, 0, 9].into()])],
             no_service: Refusal::Drop,
         };
@@ -165,6 +165,7 @@ impl Running<'_> {
     /// Send a snapshot, whose answer comes by the connection returned.
     fn publish(&self, generation: u64, services: Vec<SnapshotService>) -> UnixStream {
         let pools = vec![Pool::new("lan", vec![[10, 93, 0, 9].into()])];
+        let services = services.into_iter().map(Shared::new).collect();
         let snapshot = Snapshot { generation, services, pools, no_service: Refusal::Drop };
         let mut socket = self.connect().unwrap();
         write_frame(&mut socket, &Request::Apply { snapshot }).unwrap();

@@ -74,6 +74,13 @@ impl Dataplane {
                 self.snapshot = Some(snapshot);
                 Response::Applied { generation }
             }
+            Request::Amend { change } => match self.snapshot.clone() {
+                Some(held) if held.generation == change.base => {
+                    let snapshot = change.apply(held).expect("a change of what is in force");
+                    self.answer(Request::Apply { snapshot })
+                }
+                _ => Response::OtherBase { generation },
+            },
             Request::GetSnapshot => Response::Snapshot { snapshot: self.snapshot.clone() },
             Request::Announce { addresses } => Response::Announced { addresses },
             Request::Stats => Response::Stats(self.stats(generation)),

@@ -5,35 +5,19 @@
 //! service fares, and whether each backend takes new conns. A rule about any of these is a function here,
 //! or one that is called from here, with a table of cases.
 
+mod snapshot;
 mod spare;
 mod vip;
 mod withheld;
 
-use sluice_api::{Backend, Service, Snapshot, SnapshotService};
+use sluice_api::{Backend, Service};
 
 use crate::derived::{self, Derived, Taking};
 use crate::world::World;
 
+pub use snapshot::{Composed, snapshot};
 pub use vip::{Vip, vip, vips};
 pub use withheld::withheld;
-
-/// What the data plane shall forward by, less what it would not take; its generation is 0, as only
-/// the publisher numbers it.
-pub fn snapshot(world: &World) -> Snapshot {
-    let observed = &world.observed;
-    let service = |s| SnapshotService::from_service(s, |b| observed.is_healthy(s, b));
-    let mut snapshot = Snapshot {
-        generation: 0,
-        services: world.state.services.iter().map(service).collect(),
-        pools: world.state.pools.to_vec(),
-        no_service: world.no_service,
-    };
-    world.left_out.trim(&mut snapshot);
-    for service in &mut snapshot.services {
-        spare::unreachable(service, &world.around);
-    }
-    snapshot
-}
 
 /// How a service of the world's state fares.
 pub fn service(world: &World, service: &Service) -> Derived {
@@ -64,7 +48,7 @@ mod tests {
     use crate::health::HealthChange;
     use crate::model::{Environment, State};
     use serde_json::{Value, json};
-    use sluice_api::Refusal;
+    use sluice_api::{Refusal, Shared, Snapshot, SnapshotService};
 
     /// Service `web` with backends 10.0.0.1 and 10.0.0.2, which are checked, and `api` with 10.0.0.3, which
     /// is not.
@@ -99,7 +83,7 @@ mod tests {
 
     /// Each backend as its last byte, with `+` when it takes new conns, `d` when it drains, `-` else.
     fn in_words(snapshot: &Snapshot) -> String {
-        let service = |service: &SnapshotService| {
+        let service = |service: &Shared<SnapshotService>| {
             let backends = service.backends.iter().map(|b| {
                 let sign = match (b.takes_new_conns(), b.state) {
                     (true, _) => '+',

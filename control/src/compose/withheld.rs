@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sluice_api::{Snapshot, SnapshotService};
+use sluice_api::{Shared, Snapshot, SnapshotService};
 
 /// Why `wanted`, of a state of doubtful origin, must not replace the snapshot in force; `None` when it may.
 pub fn withheld(in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
@@ -26,7 +26,7 @@ const NAMED: usize = 8;
 fn taken_away(in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
     let key = |s: &SnapshotService| (s.vip, s.port, s.protocol);
     let kept: HashMap<_, _> = wanted.services.iter().map(|s| (key(s), s)).collect();
-    let lost = |service: &&SnapshotService| match kept.get(&key(service)) {
+    let lost = |service: &&Shared<SnapshotService>| match kept.get(&key(service)) {
         Some(kept) => kept.backends.is_empty() && !service.backends.is_empty(),
         None => true,
     };
@@ -60,7 +60,10 @@ mod tests {
             }));
             SnapshotService::from_service(&service.unwrap(), |_| true)
         };
-        Snapshot { services: services.iter().map(service).collect(), ..Snapshot::default() }
+        Snapshot {
+            services: services.iter().map(service).map(Shared::new).collect(),
+            ..Snapshot::default()
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use sluice_api::{BackendId, Problem, Problems, Snapshot};
+use sluice_api::{BackendId, Problem, Problems, Snapshot, SnapshotService};
 
 use super::State;
 use super::check::{self, Environment};
@@ -83,10 +83,16 @@ impl LeftOut {
     pub fn trim(&self, snapshot: &mut Snapshot) {
         snapshot.pools.retain(|pool| !self.pools.contains_key(&pool.name));
         snapshot.services.retain(|service| !self.services.contains_key(&service.name));
-        for service in &mut snapshot.services {
-            if let Some(out) = self.backends.get(&service.name) {
-                service.backends.retain(|backend| !out.contains_key(&backend.id()));
-            }
+        let has_some_out = |name: &String| self.backends.contains_key(name);
+        for service in snapshot.services.iter_mut().filter(|service| has_some_out(&service.name)) {
+            self.trim_service(service);
+        }
+    }
+
+    /// Take its backends that are out, out of a service.
+    pub fn trim_service(&self, service: &mut SnapshotService) {
+        if let Some(out) = self.backends.get(&service.name) {
+            service.backends.retain(|backend| !out.contains_key(&backend.id()));
         }
     }
 
@@ -117,7 +123,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
     use sluice_api::stats::Limits;
-    use sluice_api::{Refusal, SnapshotService};
+    use sluice_api::{Refusal, Shared};
 
     /// What a data plane whose port has 10.20.0.1 gets of a state: services with the last byte of each
     /// backend, and pools.
@@ -128,7 +134,7 @@ mod tests {
         let services = state.services.iter().map(|s| SnapshotService::from_service(s, |_| true));
         let mut snapshot = Snapshot {
             generation: 0,
-            services: services.collect(),
+            services: services.map(Shared::new).collect(),
             pools: state.pools.to_vec(),
             no_service: Refusal::default(),
         };

@@ -27,7 +27,8 @@ impl Connection {
 
     /// Ask, and wait for the answer. After an error the connection is of no use any more.
     pub async fn ask(&mut self, request: &Request) -> Result<Response, FrameError> {
-        let patience = if matches!(request, Request::Apply { .. }) { APPLIED } else { ANSWER };
+        let is_change = matches!(request, Request::Apply { .. } | Request::Amend { .. });
+        let patience = if is_change { APPLIED } else { ANSWER };
         timeout(patience, self.exchange(request)).await.unwrap_or_else(|_| {
             let text = format!("no answer within {} s", patience.as_secs());
             Err(io::Error::new(io::ErrorKind::TimedOut, text).into())

@@ -142,6 +142,13 @@ impl Memory {
                 self.snapshot = Some(snapshot);
                 Response::Applied { generation }
             }
+            Request::Amend { change } => match self.snapshot.clone() {
+                Some(held) if held.generation == change.base => {
+                    let snapshot = change.apply(held).expect("a change of what is in force");
+                    self.answer(Request::Apply { snapshot })
+                }
+                _ => Response::OtherBase { generation: self.generation() },
+            },
             Request::GetSnapshot => Response::Snapshot { snapshot: self.snapshot.clone() },
             Request::Announce { mut addresses } => {
                 self.announces.push(addresses.clone());
@@ -176,7 +183,7 @@ impl Memory {
     fn stats(&self) -> Stats {
         let services = self.snapshot.iter().flat_map(|s| &s.services);
         let traffic = Traffic { packets_in: 7, ..Traffic::default() };
-        let stats = |s: &sluice_api::SnapshotService| ServiceStats {
+        let stats = |s: &sluice_api::Shared<sluice_api::SnapshotService>| ServiceStats {
             name: s.name.clone(),
             vip: s.vip,
             port: s.port,
@@ -296,7 +303,7 @@ async fn serve(mut stream: UnixStream, memory: Arc<Mutex<Memory>>) {
         let mut json = vec![0; message::frame_len(header).unwrap()];
         stream.read_exact(&mut json).await.unwrap();
         let request: Request = message::decode(&json).unwrap();
-        let applies = matches!(request, Request::Apply { .. });
+        let applies = matches!(request, Request::Apply { .. } | Request::Amend { .. });
         let (response, takes, silent) = {
             let mut memory = memory.lock().unwrap();
             (memory.answer(request), memory.apply_takes, memory.silent)

@@ -18,7 +18,9 @@ pub mod problems;
 pub mod read;
 pub mod schema;
 pub mod service;
+mod shared;
 pub mod snapshot;
+mod snapshot_change;
 pub mod stats;
 pub mod validate;
 
@@ -30,11 +32,13 @@ pub use service::{
     AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
     Service, Timeouts,
 };
+pub use shared::Shared;
 pub use snapshot::{Snapshot, SnapshotBackend, SnapshotService};
+pub use snapshot_change::{ChangedBackends, SnapshotChange};
 
 /// Version of the messages on the socket between the two processes. It changes when an old peer
 /// would misread a new message; a peer with another version is refused with a clear error.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Where the data plane listens unless its file says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/sluice/dataplane.sock";

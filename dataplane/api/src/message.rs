@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::PROTOCOL_VERSION;
 use crate::problems::Problem;
 use crate::snapshot::Snapshot;
+use crate::snapshot_change::SnapshotChange;
 use crate::stats::{DataplaneEvent, DataplaneStatus, NeighbourStatus, Stats, UnreachableBackend};
 
 /// Longest frame, in bytes: 400,000 backends as JSON with room to spare.
@@ -27,6 +28,12 @@ pub enum Request {
     Apply {
         /// The whole desired state.
         snapshot: Snapshot,
+    },
+    /// Forward by the snapshot that this change makes of the one in force. Answered by
+    /// [`Response::Applied`], [`Response::Rejected`] or [`Response::OtherBase`].
+    Amend {
+        /// What differs.
+        change: SnapshotChange,
     },
     /// What do you forward by? Answered by [`Response::Snapshot`].
     GetSnapshot,
@@ -66,6 +73,11 @@ pub enum Response {
     Rejected {
         /// Why, field by field.
         problems: Vec<Problem>,
+    },
+    /// The change is one of a snapshot that is not in force: nothing was done. Send a whole one.
+    OtherBase {
+        /// Generation of the one in force; 0 before the first.
+        generation: u64,
     },
     /// The snapshot in force; absent before the first.
     Snapshot {

@@ -9,6 +9,7 @@ use crate::service::{
     AdminState, Backend, BackendId, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler,
     Service, Timeouts,
 };
+use crate::shared::Shared;
 
 /// The largest generation: numbers up to it are the same in every reader of JSON. Any other may follow
 /// it.
@@ -20,8 +21,8 @@ pub const MAX_GENERATION: u64 = 1 << 53;
 pub struct Snapshot {
     /// Grows with every change; the data plane refuses to go back, but from [`MAX_GENERATION`].
     pub generation: u64,
-    /// All services.
-    pub services: Vec<SnapshotService>,
+    /// All services. Copies of a snapshot share them.
+    pub services: Vec<Shared<SnapshotService>>,
     /// All local pools.
     pub pools: Vec<Pool>,
     /// What who comes to a VIP is answered with where no service is.
@@ -94,6 +95,38 @@ impl SnapshotBackend {
 }
 
 impl SnapshotService {
+    /// Whether another is this one but for degrees: the weights, limits, states and health of its
+    /// backends. No rule of [`validate`](crate::validate) looks at any of these.
+    pub fn differs_in_degree(&self, other: &SnapshotService) -> bool {
+        // A field that is added here is to be put on one side or the other.
+        let SnapshotService {
+            name,
+            vip,
+            port,
+            protocol,
+            mode,
+            scheduler,
+            hash_on,
+            maglev_slots,
+            max_conns,
+            pool,
+            no_conn,
+            no_backend,
+            timeouts,
+            backends,
+        } = self;
+        let id = SnapshotBackend::id;
+        (name, vip, port, protocol, mode)
+            == (&other.name, &other.vip, &other.port, &other.protocol, &other.mode)
+            && (scheduler, hash_on, maglev_slots)
+                == (&other.scheduler, &other.hash_on, &other.maglev_slots)
+            && (max_conns, pool, no_conn, no_backend)
+                == (&other.max_conns, &other.pool, &other.no_conn, &other.no_backend)
+            && *timeouts == other.timeouts
+            && backends.len() == other.backends.len()
+            && backends.iter().map(id).eq(other.backends.iter().map(id))
+    }
+
     /// A service as the data plane needs it; `healthy` tells the observed health of each backend.
     pub fn from_service(service: &Service, mut healthy: impl FnMut(&Backend) -> bool) -> Self {
         SnapshotService {

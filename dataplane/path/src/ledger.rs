@@ -186,7 +186,7 @@ mod tests {
     fn snapshot(backends: &[usize]) -> Snapshot {
         let mut service = testkit::service("web", 80, Protocol::Tcp, Mode::Dr, 9);
         service.backends = backends.iter().map(|i| service.backends[*i].clone()).collect();
-        Snapshot { generation: 1, services: vec![service], ..Snapshot::default() }
+        Snapshot { generation: 1, services: vec![service.into()], ..Snapshot::default() }
     }
 
     #[test]

@@ -236,7 +236,8 @@ mod tests {
         assert_eq!(fourth.of_pool(&lan).count(), 0);
 
         // An address more or less: another one.
-        snapshot.services = vec![SnapshotService { pool: Some("renamed".to_owned()), ..web }];
+        let renamed = SnapshotService { pool: Some("renamed".to_owned()), ..web };
+        snapshot.services = vec![renamed.into()];
         let before = PortSpaces::new(&snapshot, &first);
         snapshot.pools[0] = pool("renamed", &[1]);
         let after = PortSpaces::new(&snapshot, &before);

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use sluice_api::{BackendId, Problem, Snapshot};
@@ -97,7 +98,7 @@ pub enum Freed {
 pub struct Slots {
     services: Registry<String>,
     backends: Registry<BackendKey>,
-    timeouts: Vec<StateTimeouts>,
+    timeouts: Arc<[StateTimeouts]>,
     /// How often a timeout of a slot was shortened.
     shortened: u64,
     service_slots: usize,
@@ -126,7 +127,7 @@ impl Slots {
         Slots {
             services: Registry::new(service_slots),
             backends: Registry::new(backend_slots),
-            timeouts: vec![[1; STATES]; service_slots as usize],
+            timeouts: vec![[1; STATES]; service_slots as usize].into(),
             shortened: 0,
             service_slots: service_slots as usize,
             backend_slots: backend_slots as usize,
@@ -167,7 +168,10 @@ impl Slots {
         for service in &snapshot.services {
             let slot = ServiceSlot(self.services.claim(&service.name) as u16);
             let timeouts = state_timeouts(&service.timeouts);
-            let old = std::mem::replace(&mut self.timeouts[slot.index()], timeouts);
+            let old = self.timeouts[slot.index()];
+            if old != timeouts {
+                Arc::make_mut(&mut self.timeouts)[slot.index()] = timeouts;
+            }
             if old.iter().zip(&timeouts).any(|(old, new)| new < old) {
                 self.shortened += 1;
             }
@@ -201,7 +205,7 @@ impl Slots {
     }
 
     /// Timeouts by service slot, retired ones included.
-    pub fn timeouts(&self) -> &[StateTimeouts] {
+    pub fn timeouts(&self) -> &Arc<[StateTimeouts]> {
         &self.timeouts
     }
 
@@ -268,7 +272,7 @@ mod tests {
     }
 
     fn snapshot(services: Vec<SnapshotService>) -> Snapshot {
-        Snapshot { generation: 1, services, ..Snapshot::default() }
+        testkit::snapshot(1, services)
     }
 
     #[test]

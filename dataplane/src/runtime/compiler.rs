@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sluice_api::message::Response;
 use sluice_api::snapshot::MAX_GENERATION;
 use sluice_api::stats::Limits;
-use sluice_api::{Problem, Snapshot, validate};
+use sluice_api::{Problem, Snapshot, SnapshotChange, validate};
 
 use super::thresholds::{Crossing, SmallPools, Thresholds};
 use super::usage;
@@ -36,11 +36,26 @@ const LONG: Duration = Duration::from_secs(1);
 /// What it is to do.
 enum Job {
     /// Forward by this from now on.
-    Apply(Box<Snapshot>, Reply),
+    Apply(Wanted, Reply),
     /// Reach backends by these routes from now on.
     Reroute(Arc<RouteTable>),
     /// Free this, unless somebody else still holds it.
     Free(Arc<Compiled>),
+}
+
+/// What control wants, whole or as a change of what is in force.
+enum Wanted {
+    Whole(Box<Snapshot>),
+    Change(Box<SnapshotChange>),
+}
+
+impl Wanted {
+    fn generation(&self) -> u64 {
+        match self {
+            Wanted::Whole(snapshot) => snapshot.generation,
+            Wanted::Change(change) => change.generation,
+        }
+    }
 }
 
 /// What the main thread is to know and to do, in this order.
@@ -95,7 +110,12 @@ impl Compiler {
     /// Have a snapshot compiled; whoever asked is answered when workers go by it, or when it is
     /// refused.
     pub fn apply(&self, snapshot: Snapshot, reply: Reply) {
-        self.send(Job::Apply(Box::new(snapshot), reply));
+        self.send(Job::Apply(Wanted::Whole(Box::new(snapshot)), reply));
+    }
+
+    /// The same with the snapshot that a change makes of the last one that was compiled.
+    pub fn amend(&self, change: SnapshotChange, reply: Reply) {
+        self.send(Job::Apply(Wanted::Change(Box::new(change)), reply));
     }
 
     /// Have the snapshot in force go by other routes.
@@ -178,23 +198,37 @@ impl Work {
                 self.reroute(routes);
             }
             self.refuse_all_but_the_newest();
-            let Some((snapshot, reply)) = self.waiting.snapshots.pop_front() else { return };
-            self.apply(&snapshot, reply);
+            let Some((wanted, reply)) = self.waiting.snapshots.pop_front() else { return };
+            match self.whole(wanted) {
+                Some(snapshot) => self.apply(&snapshot, reply),
+                None => reply.send(Response::OtherBase { generation: self.latest.generation }),
+            }
         }
     }
 
-    /// Control says what it wants as a whole: with a newer snapshot, older ones are of no interest.
+    /// The snapshot that is wanted; none for a change of another one than the last.
+    fn whole(&self, wanted: Wanted) -> Option<Snapshot> {
+        match wanted {
+            Wanted::Whole(snapshot) => Some(*snapshot),
+            Wanted::Change(change) if change.base == self.latest.generation => {
+                change.apply(self.latest.snapshot()?)
+            }
+            Wanted::Change(_) => None,
+        }
+    }
+
+    /// Control says all of what it wants: with a newer snapshot, older ones are of no interest.
     fn refuse_all_but_the_newest(&mut self) {
         let snapshots = &mut self.waiting.snapshots;
-        let newest = snapshots.iter().map(|(snapshot, _)| snapshot.generation).max();
+        let newest = snapshots.iter().map(|(wanted, _)| wanted.generation()).max();
         let Some(newest) = newest.filter(|_| snapshots.len() > 1) else { return };
-        for (snapshot, reply) in std::mem::take(snapshots) {
-            if snapshot.generation == newest {
-                snapshots.push_back((snapshot, reply));
+        for (wanted, reply) in std::mem::take(snapshots) {
+            if wanted.generation() == newest {
+                snapshots.push_back((wanted, reply));
             } else {
                 let expected =
                     format!("at least {newest}, which was sent before this was compiled");
-                refuse(reply, vec![Problem::new("generation", snapshot.generation, expected)]);
+                refuse(reply, vec![Problem::new("generation", wanted.generation(), expected)]);
             }
         }
     }
@@ -228,15 +262,22 @@ impl Work {
             let expected = format!("above {}, which is in force", current.generation);
             return Err(vec![Problem::new("generation", snapshot.generation, expected)]);
         }
-        let own: Vec<_> = self.parts.own_addresses.iter().map(|(a, _)| (*a).into()).collect();
-        let problems = validate::snapshot(snapshot, &self.parts.limits, &own);
+        let start = Instant::now();
+        let differs_in_degree = current.differing_in_degree(snapshot).is_some();
+        let problems = if differs_in_degree {
+            validate::generation(snapshot.generation)
+        } else {
+            let own: Vec<_> = self.parts.own_addresses.iter().map(|(a, _)| (*a).into()).collect();
+            validate::snapshot(snapshot, &self.parts.limits, &own)
+        };
         if !problems.is_empty() {
             return Err(problems.into_vec());
         }
-        let start = Instant::now();
         // Slots of removed backends whose conns have ended since are free for the new ones.
         self.reclaim();
-        self.slots.assign(snapshot).map_err(|problem| vec![problem])?;
+        if !differs_in_degree {
+            self.slots.assign(snapshot).map_err(|problem| vec![problem])?;
+        }
         let Work { parts, jobs, waiting, .. } = self;
         let compiled =
             Compiled::in_pieces(snapshot, &self.slots, &parts.own_addresses, &current, || {
@@ -293,13 +334,13 @@ impl Work {
 /// What waits for its turn.
 #[derive(Default)]
 struct Waiting {
-    snapshots: VecDeque<(Box<Snapshot>, Reply)>,
+    snapshots: VecDeque<(Wanted, Reply)>,
     routes: Option<Arc<RouteTable>>,
 }
 
 fn take(job: Job, waiting: &mut Waiting) {
     match job {
-        Job::Apply(snapshot, reply) => waiting.snapshots.push_back((snapshot, reply)),
+        Job::Apply(wanted, reply) => waiting.snapshots.push_back((wanted, reply)),
         Job::Reroute(routes) => waiting.routes = Some(routes),
         Job::Free(compiled) => drop(compiled),
     }
@@ -347,7 +388,7 @@ mod tests {
         let mut receipts = Vec::new();
         for snapshot in snapshots {
             let (reply, receipt) = Reply::channel();
-            to_thread.send(Job::Apply(Box::new(snapshot), reply)).unwrap();
+            to_thread.send(Job::Apply(Wanted::Whole(Box::new(snapshot)), reply)).unwrap();
             receipts.push(receipt);
         }
         let mut one = match work.take() {

@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use sluice_api::Snapshot;
 use sluice_api::message::Response;
 use sluice_api::stats::{LeavingStats, Stats};
+use sluice_api::{Snapshot, SnapshotChange};
 use sluice_wire::ether::MacAddr;
 
 use super::compiler::Compiler;
@@ -81,6 +81,11 @@ impl Forwarding {
     /// Have a snapshot compiled and adopted; `reply` is answered when workers go by it, or it is refused.
     pub fn apply(&self, snapshot: Snapshot, reply: Reply) {
         self.compiler.apply(snapshot, reply);
+    }
+
+    /// The same with the snapshot that a change makes of the one in force.
+    pub fn amend(&self, change: SnapshotChange, reply: Reply) {
+        self.compiler.amend(change, reply);
     }
 
     /// Reach backends by these routes from now on.

@@ -20,6 +20,7 @@ impl MainLoop {
         match request {
             Request::Status => reply.send(Response::Status(self.status())),
             Request::Apply { snapshot } => self.forwarding.apply(snapshot, reply),
+            Request::Amend { change } => self.forwarding.amend(change, reply),
             Request::GetSnapshot => {
                 let compiled = self.forwarding.compiled();
                 reply.send_later(move || Response::Snapshot { snapshot: compiled.snapshot() });

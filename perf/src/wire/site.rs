@@ -132,7 +132,7 @@ fn snapshot() -> Snapshot {
     let pool = Pool::new("wire", addresses);
     Snapshot {
         generation: 1,
-        services: vec![service],
+        services: vec![service.into()],
         pools: vec![pool],
         no_service: Refusal::Drop,
     }

@@ -26,7 +26,10 @@ pub fn keeps_rules(state: &State, next: &State, environment: &Environment) -> bo
 fn keep_own_rules(changed: &[&Service], next: &State, environment: &Environment) -> bool {
     let part = Snapshot {
         generation: 0,
-        services: changed.iter().map(|s| SnapshotService::from_service(s, |_| true)).collect(),
+        services: changed
+            .iter()
+            .map(|s| SnapshotService::from_service(s, |_| true).into())
+            .collect(),
         pools: next.pools.to_vec(),
         no_service: Refusal::default(),
     };

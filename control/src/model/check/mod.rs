@@ -73,7 +73,7 @@ pub fn collect_shared(problems: &mut Problems, state: &State, environment: &Envi
         services: state
             .services
             .iter()
-            .map(|s| SnapshotService::from_service(s, |_| true))
+            .map(|s| SnapshotService::from_service(s, |_| true).into())
             .collect(),
         pools: state.pools.to_vec(),
         no_service: Refusal::default(),

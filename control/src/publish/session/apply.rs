@@ -2,11 +2,11 @@
 
 use sluice_api::message::{Request, Response};
 use sluice_api::snapshot::MAX_GENERATION;
-use sluice_api::{Problem, Snapshot};
+use sluice_api::{Problem, Snapshot, SnapshotChange};
 
 use super::{SOON, Session, SessionError};
 use crate::actor::Actor;
-use crate::compose;
+use crate::compose::Composed;
 use crate::events::Event;
 use crate::publish::addresses;
 
@@ -26,7 +26,12 @@ impl Session<'_> {
         let world = self.publisher.manager.world();
         let (version, revision) = (world.state.version, world.revision);
         self.composed = revision;
-        let wanted = compose::snapshot(&world);
+        let composed = match self.composition.take() {
+            Some(former) => former.next(world.clone()),
+            None => Composed::of(world.clone()),
+        };
+        let wanted = composed.snapshot.clone();
+        self.composition = Some(composed);
         let nothing = Snapshot::default();
         let in_force = self.in_force.as_ref().unwrap_or(&nothing);
         let withheld = self.publisher.manager.withheld(&world, in_force, &wanted);
@@ -36,6 +41,8 @@ impl Session<'_> {
             return Ok(Some(false));
         }
         if self.in_force.as_ref() == Some(&wanted) {
+            // What it shares with what is composed next need not be compared.
+            self.in_force = Some(wanted);
             let generation = self.generation;
             self.publisher.refused = None;
             self.publisher.update_link(|link| {
@@ -53,8 +60,7 @@ impl Session<'_> {
         // Behind the largest the numbers begin anew, and behind one that none may have.
         let generation = if last < MAX_GENERATION { last + 1 } else { 1 };
         self.publisher.manager.set_generation(generation);
-        let request = Request::Apply { snapshot: Snapshot { generation, ..wanted.clone() } };
-        match self.ask(&request).await? {
+        match self.have_applied(&wanted, generation).await? {
             Response::Applied { generation } => {
                 self.applied(wanted, generation, revision);
                 Ok(Some(true))
@@ -69,6 +75,29 @@ impl Session<'_> {
             }
             _ => Err(SessionError::Confused("apply")),
         }
+    }
+
+    /// Have a snapshot applied: what differs from the one in force, or the whole of it to whoever has another
+    /// than we know.
+    async fn have_applied(
+        &mut self,
+        wanted: &Snapshot,
+        generation: u64,
+    ) -> Result<Response, SessionError> {
+        let in_force = self.in_force.as_ref();
+        let change = in_force.and_then(|in_force| {
+            SnapshotChange::between(in_force, wanted, self.generation, generation)
+        });
+        if let Some(change) = change {
+            match self.ask(&Request::Amend { change }).await? {
+                Response::OtherBase { generation } => {
+                    tracing::debug!(generation, "the data plane forwards by another snapshot");
+                }
+                response => return Ok(response),
+            }
+        }
+        let snapshot = Snapshot { generation, ..wanted.clone() };
+        self.ask(&Request::Apply { snapshot }).await
     }
 
     /// Publish nothing for this reason, or again; an event when that is news.

@@ -40,6 +40,7 @@ impl Session<'_> {
         // A snapshot takes its time; all else is answered within a round of the main thread.
         let applying = match request {
             Request::Apply { snapshot } => Some(snapshot.generation),
+            Request::Amend { change } => Some(change.generation),
             _ => None,
         };
         let patience = if applying.is_some() { APPLYING } else { ANSWERING };

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use super::announce::Announcer;
 use super::connection::Connection;
 use super::{POLL, Publisher, Question, addresses};
+use crate::compose::Composed;
 use crate::health::Contact;
 use crate::world::World;
 
@@ -56,6 +57,8 @@ pub(super) struct Session<'a> {
     unreachable_changes: Option<u64>,
     /// Revision of the world of which a snapshot was composed last; 0 before.
     composed: u64,
+    /// That snapshot, to compose the next one of.
+    composition: Option<Composed>,
 }
 
 impl<'a> Session<'a> {
@@ -71,6 +74,7 @@ impl<'a> Session<'a> {
             has_met: false,
             unreachable_changes: None,
             composed: 0,
+            composition: None,
         }
     }
 

@@ -37,9 +37,22 @@ pub fn collect(
     limit(problems, "services[].backends", backends, limits.backends);
     pool::check(problems, snapshot, port_addresses);
     service::check(problems, snapshot, port_addresses);
-    if snapshot.generation > MAX_GENERATION {
+    check_generation(problems, snapshot.generation);
+}
+
+/// What is wrong with the generation of a snapshot that differs in degree alone
+/// ([`SnapshotService::differs_in_degree`](crate::SnapshotService::differs_in_degree)) from one with
+/// which nothing was wrong: nothing else can be.
+pub fn generation(generation: u64) -> Problems {
+    let mut problems = Problems::default();
+    check_generation(&mut problems, generation);
+    problems
+}
+
+fn check_generation(problems: &mut Problems, generation: u64) {
+    if generation > MAX_GENERATION {
         let expected = format!("at most {MAX_GENERATION}, which is 2^53");
-        problems.push(Problem::new("generation", snapshot.generation, expected));
+        problems.push(Problem::new("generation", generation, expected));
     }
 }
 
@@ -107,7 +120,7 @@ mod tests {
         };
         Snapshot {
             generation: 1,
-            services: vec![service("web", [192, 0, 2, 1]), web_dr],
+            services: vec![service("web", [192, 0, 2, 1]).into(), web_dr.into()],
             pools: vec![pool("main", &[[10, 0, 0, 10], [10, 0, 0, 11]])],
             no_service: Refusal::default(),
         }
@@ -165,7 +178,8 @@ mod tests {
             s.services[1].protocol = Protocol::Udp;
         });
         fine(|s| {
-            s.services[1] = SnapshotService { port: 443, ..s.services[0].clone() };
+            s.services[1] = s.services[0].clone();
+            s.services[1].port = 443;
             s.services[1].name = "web-tls".to_owned();
         });
         fine(|s| s.services[0].maglev_slots = 251);
@@ -475,7 +489,7 @@ mod tests {
             let of = |b: u32| backend((0x0c00_0000 + i * 10 + b).to_be_bytes(), 80);
             one.backends = (0..10).map(of).collect();
             one.pool = Some(format!("p{}", i % 1_000));
-            large.services.push(one);
+            large.services.push(one.into());
         }
         let pool_of = |i: u32| pool(&format!("p{i}"), &[(0x0d00_0000 + i).to_be_bytes()]);
         large.pools = (0..1_000).map(pool_of).collect();

@@ -27,6 +27,7 @@ pub(super) fn own_addresses(
 
 /// A set of addresses that answers "certainly not" in one load: a bitmap indexed by a hash, at
 /// least 32 bits for each address (Bloom, CACM 1970, with one hash function). It never forgets.
+#[derive(Clone)]
 pub(super) struct AddressFilter {
     words: Box<[u64]>,
     /// 64 minus the number of bits of a bit's number.

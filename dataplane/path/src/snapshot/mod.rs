@@ -5,6 +5,7 @@
 //! services costs one table.
 
 mod address;
+mod degree;
 pub mod leaving;
 mod service;
 
@@ -13,9 +14,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use sluice_api::{
-    AdminState, NoConn, Pool, Protocol, Refusal, Snapshot, SnapshotBackend, SnapshotService,
-};
+use sluice_api::{NoConn, Pool, Protocol, Refusal, Shared, Snapshot, SnapshotService};
 
 pub use address::Address;
 use address::{AddressFilter, own_addresses};
@@ -37,9 +36,9 @@ pub struct Compiled {
     /// The snapshot's generation, 0 before the first.
     pub generation: u64,
     /// Idle timeouts by service slot.
-    pub timeouts: Box<[StateTimeouts]>,
+    pub timeouts: Arc<[StateTimeouts]>,
     /// Local ports of all pools towards all backends.
-    pub port_spaces: PortSpaces,
+    pub port_spaces: Arc<PortSpaces>,
     /// What who comes to a VIP is answered with where no service is.
     pub no_service: Refusal,
     /// Whether conns may still arrive here that a former process or a peer has: until they have, a
@@ -87,8 +86,8 @@ impl Compiled {
         Compiled {
             ours: AddressFilter::new(addresses.keys(), &AddressFilter::default()),
             generation: 0,
-            timeouts: Box::default(),
-            port_spaces: PortSpaces::empty(owners, seed),
+            timeouts: Arc::default(),
+            port_spaces: Arc::new(PortSpaces::empty(owners, seed)),
             no_service: Refusal::Drop,
             conns_may_arrive: false,
             leaving: Arc::default(),
@@ -128,6 +127,9 @@ impl Compiled {
         previous: &Compiled,
         mut between: impl FnMut(),
     ) -> Self {
+        if let Some(changed) = previous.differing_in_degree(snapshot) {
+            return Compiled::by_degree(snapshot, changed, slots, previous, between);
+        }
         // What new conns use; what is drained stays an address of ours.
         let pools: HashMap<&str, Box<[u32]>> = snapshot
             .pools
@@ -163,8 +165,8 @@ impl Compiled {
         Compiled {
             ours: AddressFilter::new(addresses.keys(), &previous.ours),
             generation: snapshot.generation,
-            timeouts: slots.timeouts().into(),
-            port_spaces,
+            timeouts: Arc::clone(slots.timeouts()),
+            port_spaces: Arc::new(port_spaces),
             no_service: snapshot.no_service,
             conns_may_arrive: previous.conns_may_arrive,
             leaving: Leaving::after(
@@ -347,12 +349,8 @@ fn hops_of(snapshot: &Snapshot, routes: &RouteTable) -> Arc<BackendHops> {
 fn gone(services: &[Arc<CompiledService>], slots: &Slots) -> Box<[u64]> {
     let ((_, _), (_, backend_slots)) = slots.usage();
     let mut bits = vec![0; backend_slots.div_ceil(64)];
-    let is_dead = |b: &SnapshotBackend| !b.healthy || b.state == AdminState::Down;
-    let dead = services.iter().flat_map(|service| {
-        let backends = service.source.backends.iter().zip(&service.backends);
-        backends.filter(move |(source, _)| is_dead(source)).map(|(_, compiled)| compiled.slot)
-    });
-    for slot in dead.chain(slots.retired_backends().map(|(_, slot)| slot)) {
+    services.iter().for_each(|service| degree::mark_gone(&mut bits, service));
+    for (_, slot) in slots.retired_backends() {
         bits[slot.index() / 64] |= 1 << (slot.0 % 64);
     }
     bits.into()
@@ -360,7 +358,8 @@ fn gone(services: &[Arc<CompiledService>], slots: &Slots) -> Box<[u64]> {
 
 /// The local addresses of [`Compiled::local_resets`].
 fn resetting(snapshot: &Snapshot) -> HashSet<u32, FixedState> {
-    let resets = |s: &&SnapshotService| s.protocol == Protocol::Tcp && s.no_conn == NoConn::Reset;
+    let resets =
+        |s: &&Shared<SnapshotService>| s.protocol == Protocol::Tcp && s.no_conn == NoConn::Reset;
     let services = snapshot.services.iter().filter(resets);
     let names: HashSet<&str> = services.filter_map(|s| s.pool.as_deref()).collect();
     let pools = snapshot.pools.iter().filter(|pool| names.contains(pool.name.as_str()));

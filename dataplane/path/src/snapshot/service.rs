@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sluice_api::{NoConn, Refusal, SnapshotBackend, SnapshotService};
+use sluice_api::{NoConn, Refusal, Shared, SnapshotBackend, SnapshotService};
 
 use crate::family::V4;
 use crate::flow::Endpoint;
@@ -51,12 +51,12 @@ pub struct CompiledService {
     pub no_conn: NoConn,
     /// What new clients are answered with while no backend takes new conns.
     pub no_backend: Refusal,
-    pub(super) source: SnapshotService,
+    pub(super) source: Shared<SnapshotService>,
 }
 
 impl CompiledService {
     pub(super) fn new(
-        service: &SnapshotService,
+        service: &Shared<SnapshotService>,
         slots: &Slots,
         local_addresses: Box<[u32]>,
         port_spaces: &PortSpaces,

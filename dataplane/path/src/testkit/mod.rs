@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sluice_api::stats::Limits;
 use sluice_api::{
-    AdminState, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler, Snapshot,
+    AdminState, HashOn, Mode, NoConn, Pool, Protocol, Refusal, Scheduler, Shared, Snapshot,
     SnapshotBackend, SnapshotService, Timeouts, validate,
 };
 use sluice_wire::ether::MacAddr;
@@ -131,7 +131,7 @@ pub fn service(
 pub fn snapshot(generation: u64, services: Vec<SnapshotService>) -> Snapshot {
     Snapshot {
         generation,
-        services,
+        services: services.into_iter().map(Shared::new).collect(),
         pools: vec![Pool::new("lan", vec![LOCAL.into()])],
         no_service: Refusal::default(),
     }
