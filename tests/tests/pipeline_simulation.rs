@@ -270,7 +270,7 @@ fn no_local_port_leaks() {
         ..testkit::service("dns", 53, Protocol::Udp, Mode::FullNat, 1)
     };
     let mut h = Harness::new(&snapshot(1, vec![service]), 70_000);
-    let all = OwnPorts::by_modulo(WorkerId(0), 1).capacity(1) as usize;
+    let all = <OwnPorts>::by_modulo(WorkerId(0), 1).capacity(1) as usize;
     for round in 0..3 {
         let sent =
             (1..=u16::MAX).map(|p| packet(PORT_MACS[0], &client(17, p), TcpFlags::NONE, b""));

@@ -205,7 +205,7 @@ fn local_addresses(count: u32) -> Vec<u32> {
 pub fn local_port_reserve() -> Piece {
     let owners = [OwnPorts::by_modulo(WorkerId(0), 2), OwnPorts::by_modulo(WorkerId(1), 2)];
     let addresses = local_addresses(4);
-    let space = PortSpace::new(BACKEND, &addresses, &owners, 7);
+    let space = <PortSpace>::new(BACKEND, &addresses, &owners, 7);
     Piece::new("local port", TIMES, move || {
         for _ in 0..TIMES {
             let flow = black_box(space.reserve(&owners[0])).expect("there is room");
@@ -221,7 +221,7 @@ fn local_port_search(addresses: u32) -> Piece {
     let owners = [OwnPorts::by_modulo(WorkerId(0), 1)];
     let capacity = owners[0].capacity(addresses as usize);
     let local = local_addresses(addresses);
-    let space = PortSpace::new(BACKEND, &local, &owners, 0);
+    let space = <PortSpace>::new(BACKEND, &local, &owners, 0);
     let hasher = FlowHasher::new(0x5eed);
     let mut table = ConnTable::new(capacity, hasher.clone(), 0, Pages::Transparent);
     let mut made = Vec::new();

@@ -88,7 +88,7 @@ impl Site {
 
     /// Short conns, all ports that are left over and over, some at once: none is refused.
     fn use_all_ports(&mut self, long: usize, rounds: usize) {
-        let left = OwnPorts::by_modulo(WorkerId(0), 1).capacity(1) as usize - long;
+        let left = <OwnPorts>::by_modulo(WorkerId(0), 1).capacity(1) as usize - long;
         let at_once = left.min(1_000);
         let mut made = 0;
         while made < rounds * left {

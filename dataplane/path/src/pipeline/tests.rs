@@ -313,7 +313,7 @@ fn one_clients_conns_to_one_backend_use_every_local_port_then_are_refused() {
     let out = h.receive(CLIENT_PORT, syns);
     let ports: std::collections::HashSet<L4Port> =
         out.transmitted.iter().map(|(_, f)| inspect(f).0.src_port).collect();
-    let all = OwnPorts::by_modulo(WorkerId(0), 1).capacity(1);
+    let all = <OwnPorts>::by_modulo(WorkerId(0), 1).capacity(1);
     assert_eq!((ports.len() as u32, out.transmitted.len() as u32), (all, all));
     assert_eq!(h.drops(DropReason::LocalPortsExhausted), u64::from(65_535 - all));
     one(&mut h, CLIENT_PORT, &client(1), ACK);

@@ -11,6 +11,8 @@
 use std::sync::Arc;
 
 use super::spread::{FIRST_PORT, Spread};
+use super::toeplitz::RssFamily;
+use crate::family::V4;
 use crate::flow::Endpoint;
 use crate::ids::{L4Port, WorkerId};
 
@@ -25,30 +27,30 @@ pub struct LocalPort {
 
 /// What a local port is wanted for.
 #[derive(Clone, Copy, Debug)]
-pub struct Towards<'a> {
+pub struct Towards<'a, F: RssFamily = V4> {
     /// The backend.
-    pub backend: Endpoint,
+    pub backend: Endpoint<F::Address>,
     /// Local addresses of the pool, in host order.
-    pub local_addresses: &'a [u32],
+    pub local_addresses: &'a [F::Address],
 }
 
 /// The part of every local address's ports that one worker owns.
 #[derive(Clone, Debug)]
-pub struct OwnPorts {
+pub struct OwnPorts<F: RssFamily = V4> {
     worker: WorkerId,
     per_address: u32,
-    scheme: Scheme,
+    scheme: Scheme<F>,
 }
 
 #[derive(Clone, Debug)]
-enum Scheme {
+enum Scheme<F: RssFamily> {
     /// Every `step`th port from `first` on.
     Modulo { first: u32, step: u32 },
     /// Those whose return flow leads to one of the table's own entries.
-    Hash { spread: Arc<Spread>, own_entries: Box<[u16]> },
+    Hash { spread: Arc<Spread<F>>, own_entries: Box<[u16]> },
 }
 
-impl OwnPorts {
+impl<F: RssFamily> OwnPorts<F> {
     /// Those of worker number `worker` of `workers`, by modulo.
     pub fn by_modulo(worker: WorkerId, workers: u16) -> Self {
         let step = u32::from(workers);
@@ -59,7 +61,7 @@ impl OwnPorts {
     }
 
     /// Those of worker number `worker`, by the hash of the return flow.
-    pub fn by_hash(worker: WorkerId, spread: Arc<Spread>) -> Self {
+    pub fn by_hash(worker: WorkerId, spread: Arc<Spread<F>>) -> Self {
         let own_entries = spread.reta().entries_of(worker.0);
         let per_address = own_entries.len() as u32 * spread.groups().per_entry();
         OwnPorts { worker, per_address, scheme: Scheme::Hash { spread, own_entries } }
@@ -78,7 +80,7 @@ impl OwnPorts {
 
     /// What the backend contributes to the hash of its return flows.
     #[inline(always)]
-    pub(super) fn backend_share(&self, towards: &Towards) -> u32 {
+    pub(super) fn backend_share(&self, towards: &Towards<'_, F>) -> u32 {
         match &self.scheme {
             Scheme::Modulo { .. } => 0,
             Scheme::Hash { spread, .. } => {
@@ -94,7 +96,7 @@ impl OwnPorts {
     pub(super) fn candidate(
         &self,
         number: u32,
-        towards: &Towards,
+        towards: &Towards<'_, F>,
         backend_share: u32,
     ) -> LocalPort {
         let addresses = towards.local_addresses.len() as u32;
@@ -113,7 +115,7 @@ impl OwnPorts {
     }
 
     /// The number of a candidate; `None` when this worker does not own the port.
-    pub(super) fn number(&self, local: LocalPort, towards: &Towards) -> Option<u32> {
+    pub(super) fn number(&self, local: LocalPort, towards: &Towards<'_, F>) -> Option<u32> {
         let nth = match &self.scheme {
             Scheme::Modulo { first, step } => {
                 let above = u32::from(local.port.0).checked_sub(*first)?;
@@ -136,8 +138,10 @@ impl OwnPorts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::toeplitz::Reta;
+    use crate::family::V6;
+    use crate::flow::{Flow, FlowBytes};
     use crate::table::toeplitz::tests::{real_keys, soft_rss};
+    use crate::table::toeplitz::{Reta, RssKey};
     use crate::testkit::Random;
     use std::collections::{HashMap, HashSet};
 
@@ -245,6 +249,40 @@ mod tests {
                 assert!(spread.groups().bytes() <= 2_304, "{}", spread.groups().bytes());
             }
         }
+    }
+
+    /// Each pick of each worker, checked against the hash as it is defined, over all 36 bytes.
+    #[test]
+    fn ports_of_ipv6_lead_to_the_own_queue_too() {
+        let (site, key) = (0xfd00 << 112, RssKey::generate(5));
+        let reta = Reta::even(128, 3);
+        let spread = Arc::new(Spread::<V6>::new(&key, &reta, 3).unwrap());
+        let backend = Endpoint { address: site | 7, port: L4Port(443), protocol: 6 };
+        let towards = Towards::<V6> { backend, local_addresses: &[site | 1 << 64, site | 9] };
+        let mut seen = HashSet::new();
+        for worker in WorkerId::first(3) {
+            let ports = OwnPorts::<V6>::by_hash(worker, Arc::clone(&spread));
+            let share = ports.backend_share(&towards);
+            for number in 0..ports.capacity(2) {
+                let local = ports.candidate(number, &towards, share);
+                assert_eq!(ports.number(local, &towards), Some(number), "{local:?}");
+                let flow = Flow {
+                    src: backend.address,
+                    dst: towards.local_addresses[local.address as usize],
+                    src_port: backend.port,
+                    dst_port: local.port,
+                    protocol: backend.protocol,
+                };
+                assert_eq!(spread.queue(&FlowBytes::from(&flow)), worker.0, "{local:?}");
+                let l4 = u32::from(flow.src_port.0) << 16 | u32::from(flow.dst_port.0);
+                let words = [flow.src, flow.dst].into_iter();
+                let words = words.flat_map(|a| [96, 64, 32, 0].map(|shift| (a >> shift) as u32));
+                let hash = soft_rss(&words.chain([l4]).collect::<Vec<_>>(), key.bytes());
+                assert_eq!(reta[hash as usize % reta.len()], worker.0, "{local:?}");
+                assert!(seen.insert((local.address, local.port)), "{local:?}");
+            }
+        }
+        assert_eq!(seen.len(), 2 * (65_536 - usize::from(FIRST_PORT.0)), "each port, once");
     }
 
     #[test]

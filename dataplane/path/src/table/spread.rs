@@ -1,8 +1,9 @@
 //! How a NIC spreads flows over its queues, by the hash of RSS and a table, and which local ports lead
 //! to which entry of that.
 
-use super::toeplitz::{IPV4_TUPLE_BYTES, Reta, RssKey, Toeplitz};
-use crate::flow::Tuple;
+use super::toeplitz::{Reta, RssFamily, RssKey, Toeplitz};
+use crate::family::V4;
+use crate::flow::FlowBytes;
 use crate::ids::L4Port;
 
 /// First local port: those below are for servers (RFC 6335).
@@ -22,7 +23,7 @@ pub struct PortGroups {
 
 impl PortGroups {
     /// The groups under a hash and a table; `None` when some entry would have no port.
-    pub fn new(hash: &Toeplitz<IPV4_TUPLE_BYTES>, reta: &Reta) -> Option<Self> {
+    pub fn new<F: RssFamily>(hash: &Toeplitz<F>, reta: &Reta) -> Option<Self> {
         let mut lowest = vec![None; reta.len()];
         let mut steps = Vec::new();
         for port in (0..=u16::MAX).map(L4Port) {
@@ -63,8 +64,8 @@ impl PortGroups {
 
 /// How a NIC spreads flows over its queues.
 #[derive(Debug)]
-pub struct Spread {
-    toeplitz: Toeplitz<IPV4_TUPLE_BYTES>,
+pub struct Spread<F: RssFamily = V4> {
+    toeplitz: Toeplitz<F>,
     reta: Reta,
     groups: PortGroups,
 }
@@ -88,12 +89,12 @@ pub enum UnusableSpread {
     WeakKey,
 }
 
-impl Spread {
+impl<F: RssFamily> Spread<F> {
     /// The spread by a key and a table over the queues of so many workers.
     ///
     /// # Errors
     /// [`UnusableSpread`] when not every worker can have local ports that lead to it.
-    pub fn new(key: &RssKey, reta: &[u16], workers: u16) -> Result<Spread, UnusableSpread> {
+    pub fn new(key: &RssKey, reta: &[u16], workers: u16) -> Result<Self, UnusableSpread> {
         let toeplitz = Toeplitz::new(key).ok_or(UnusableSpread::Key(key.bytes().len()))?;
         let size = reta.len();
         if let Some(queue) = reta.iter().find(|queue| **queue >= workers) {
@@ -109,15 +110,12 @@ impl Spread {
 
     /// The queue, and so the worker, to which a flow leads.
     #[inline(always)]
-    pub fn queue(&self, tuple: &Tuple) -> u16 {
-        let mut bytes = [0; IPV4_TUPLE_BYTES];
-        bytes[..8].copy_from_slice(&tuple.addresses.to_ne_bytes());
-        bytes[8..].copy_from_slice(&tuple.ports.to_ne_bytes());
-        self.reta.queue(self.toeplitz.hash(&bytes))
+    pub fn queue(&self, flow: &FlowBytes<F>) -> u16 {
+        self.reta.queue(self.toeplitz.hash(&F::tuple(flow)))
     }
 
     /// The hash.
-    pub fn toeplitz(&self) -> &Toeplitz<IPV4_TUPLE_BYTES> {
+    pub fn toeplitz(&self) -> &Toeplitz<F> {
         &self.toeplitz
     }
 
@@ -141,8 +139,9 @@ mod tests {
     fn what_cannot_spread_over_all_workers_is_refused() {
         let (_, key) = &real_keys()[0];
         let even = |len, queues| Reta::even(len, queues);
-        assert!(Spread::new(key, &even(128, 4), 4).is_ok());
-        let error = |key: &RssKey, reta: &[u16], workers| Spread::new(key, reta, workers).err();
+        assert!(Spread::<V4>::new(key, &even(128, 4), 4).is_ok());
+        let error =
+            |key: &RssKey, reta: &[u16], workers| Spread::<V4>::new(key, reta, workers).err();
         let zero = RssKey::new(&[0; 40]);
         assert_eq!(error(&zero, &even(128, 4), 4), Some(UnusableSpread::Key(40)));
         assert_eq!(error(key, &even(100, 4), 4), Some(UnusableSpread::TableSize(100)));

@@ -5,6 +5,10 @@
 //! is looked up, and an L4 port's share can be known before the rest of its flow (design,
 //! invariant 2). Verified against DPDK's `rte_softrss`.
 
+use std::fmt::Debug;
+
+use crate::family::{Family, V4, V6};
+use crate::flow::FlowBytes;
 use crate::ids::L4Port;
 
 /// Bytes of an IPv4 tuple: addresses and L4 ports, source before destination.
@@ -56,7 +60,7 @@ impl RssKey {
     /// Whether the lowest 9 bits of the hash, which choose a RETA's entry, take every value equally
     /// often over the ports below 1,024 and so over those from there on. So do fewer bits then.
     fn spreads_ports_evenly(&self) -> bool {
-        let Some(hash) = Toeplitz::<IPV4_TUPLE_BYTES>::new(self) else { return false };
+        let Some(hash) = Toeplitz::<V4>::new(self) else { return false };
         let mut counts = [0; 512];
         (0..1_024).for_each(|port| counts[hash.dst_port(L4Port(port)) as usize % 512] += 1);
         counts.iter().all(|count| *count == 2)
@@ -80,20 +84,90 @@ fn split_mix(state: &mut u64) -> u64 {
     z ^ z >> 31
 }
 
-/// The hash of tuples of so many bytes, in network order: 1 KiB for each byte.
-#[derive(Clone, Debug)]
-pub struct Toeplitz<const BYTES: usize>(Box<[[u32; 256]; BYTES]>);
+/// What each value of a byte of a tuple contributes to the hash.
+type Share = [u32; 256];
 
-impl<const BYTES: usize> Toeplitz<BYTES> {
+/// A family whose flows are hashed: how long a tuple is, as NICs take it.
+pub trait RssFamily: Family {
+    /// A tuple as it lies in a packet: both addresses and both ports.
+    type Tuple: AsRef<[u8]>;
+    /// An address as it lies in a packet.
+    type AddressBytes: AsRef<[u8]>;
+    /// What each byte of a tuple contributes.
+    type Shares: AsRef<[Share]> + AsMut<[Share]> + Clone + Debug + Send + Sync;
+
+    /// No byte contributes anything.
+    fn no_shares() -> Box<Self::Shares>;
+
+    /// The tuple of a flow.
+    fn tuple(flow: &FlowBytes<Self>) -> Self::Tuple;
+
+    /// The bytes of an address, in host order.
+    fn address_bytes(address: Self::Address) -> Self::AddressBytes;
+}
+
+impl RssFamily for V4 {
+    type Tuple = [u8; IPV4_TUPLE_BYTES];
+    type AddressBytes = [u8; 4];
+    type Shares = [Share; IPV4_TUPLE_BYTES];
+
+    fn no_shares() -> Box<Self::Shares> {
+        Box::new([[0; 256]; IPV4_TUPLE_BYTES])
+    }
+
+    #[inline(always)]
+    fn tuple(flow: &FlowBytes<V4>) -> Self::Tuple {
+        let mut bytes = [0; IPV4_TUPLE_BYTES];
+        bytes[..8].copy_from_slice(&flow.addresses.to_ne_bytes());
+        bytes[8..].copy_from_slice(&flow.ports.to_ne_bytes());
+        bytes
+    }
+
+    #[inline(always)]
+    fn address_bytes(address: u32) -> [u8; 4] {
+        address.to_be_bytes()
+    }
+}
+
+impl RssFamily for V6 {
+    type Tuple = [u8; IPV6_TUPLE_BYTES];
+    type AddressBytes = [u8; 16];
+    type Shares = [Share; IPV6_TUPLE_BYTES];
+
+    fn no_shares() -> Box<Self::Shares> {
+        Box::new([[0; 256]; IPV6_TUPLE_BYTES])
+    }
+
+    #[inline(always)]
+    fn tuple(flow: &FlowBytes<V6>) -> Self::Tuple {
+        let mut bytes = [0; IPV6_TUPLE_BYTES];
+        for (eight, word) in bytes.chunks_exact_mut(8).zip(flow.addresses) {
+            eight.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes[32..].copy_from_slice(&flow.ports.to_ne_bytes());
+        bytes
+    }
+
+    #[inline(always)]
+    fn address_bytes(address: u128) -> [u8; 16] {
+        address.to_be_bytes()
+    }
+}
+
+/// The hash of a family's tuples, in network order: 1 KiB for each byte.
+#[derive(Clone, Debug)]
+pub struct Toeplitz<F: RssFamily = V4>(Box<F::Shares>);
+
+impl<F: RssFamily> Toeplitz<F> {
     /// The hash under a key; `None` when the key is too short for such tuples, or all zero, as some
     /// drivers answer who do not know theirs.
     pub fn new(key: &RssKey) -> Option<Self> {
-        let long_enough = key.0.len() >= BYTES + HASH_BITS / 8;
+        let mut shares = F::no_shares();
+        let long_enough = key.0.len() >= (*shares).as_ref().len() + HASH_BITS / 8;
         if !long_enough || key.0.iter().all(|byte| *byte == 0) {
             return None;
         }
-        let mut shares = Box::new([[0; 256]; BYTES]);
-        for (index, of_byte) in shares.iter_mut().enumerate() {
+        for (index, of_byte) in (*shares).as_mut().iter_mut().enumerate() {
             for (value, share) in of_byte.iter_mut().enumerate() {
                 *share = (0..8)
                     .filter(|bit| value & 0x80 >> bit != 0)
@@ -105,42 +179,40 @@ impl<const BYTES: usize> Toeplitz<BYTES> {
 
     /// The hash of a tuple.
     #[inline(always)]
-    pub fn hash(&self, tuple: &[u8; BYTES]) -> u32 {
-        let shares = self.0.iter().zip(tuple);
-        shares.fold(0, |hash, (share, byte)| hash ^ share[usize::from(*byte)])
+    pub fn hash(&self, tuple: &F::Tuple) -> u32 {
+        self.share(0, tuple.as_ref())
     }
 
     /// What the bytes from place `at` on contribute.
     #[inline(always)]
     fn share(&self, at: usize, bytes: &[u8]) -> u32 {
-        let shares = self.0[at..].iter().zip(bytes);
+        let shares = (*self.0).as_ref()[at..].iter().zip(bytes);
         shares.fold(0, |hash, (share, byte)| hash ^ share[usize::from(*byte)])
     }
 
     /// What the source port contributes.
     #[inline(always)]
     pub fn src_port(&self, port: L4Port) -> u32 {
-        self.share(BYTES - 4, &port.to_be_bytes())
+        self.share((*self.0).as_ref().len() - 4, &port.to_be_bytes())
     }
 
     /// What the destination port contributes.
     #[inline(always)]
     pub fn dst_port(&self, port: L4Port) -> u32 {
-        self.share(BYTES - 2, &port.to_be_bytes())
+        self.share((*self.0).as_ref().len() - 2, &port.to_be_bytes())
     }
-}
 
-impl Toeplitz<IPV4_TUPLE_BYTES> {
     /// What the source address (host order) contributes.
     #[inline(always)]
-    pub fn src_address(&self, address: u32) -> u32 {
-        self.share(0, &address.to_be_bytes())
+    pub fn src_address(&self, address: F::Address) -> u32 {
+        self.share(0, F::address_bytes(address).as_ref())
     }
 
     /// What the destination address (host order) contributes.
     #[inline(always)]
-    pub fn dst_address(&self, address: u32) -> u32 {
-        self.share(4, &address.to_be_bytes())
+    pub fn dst_address(&self, address: F::Address) -> u32 {
+        let bytes = F::address_bytes(address);
+        self.share(bytes.as_ref().len(), bytes.as_ref())
     }
 }
 
@@ -261,8 +333,12 @@ pub mod tests {
         bytes.as_chunks().0.iter().map(|word| u32::from_be_bytes(*word)).collect()
     }
 
-    fn agrees<const BYTES: usize>(random: &mut Random, name: &str, key: &RssKey) {
-        let ours = Toeplitz::<BYTES>::new(key).unwrap();
+    fn agrees<const BYTES: usize, F: RssFamily<Tuple = [u8; BYTES]>>(
+        random: &mut Random,
+        name: &str,
+        key: &RssKey,
+    ) {
+        let ours = Toeplitz::<F>::new(key).unwrap();
         for _ in 0..2_000 {
             let tuple: [u8; BYTES] = std::array::from_fn(|_| random.next_u64() as u8);
             assert_eq!(ours.hash(&tuple), soft_rss(&words(&tuple), key.bytes()), "{name}");
@@ -273,14 +349,14 @@ pub mod tests {
     fn agrees_with_its_definition_over_random_tuples_and_real_keys() {
         let mut random = Random::from_env();
         for (name, key) in real_keys() {
-            agrees::<IPV4_TUPLE_BYTES>(&mut random, name, &key);
-            agrees::<IPV6_TUPLE_BYTES>(&mut random, name, &key);
+            agrees::<IPV4_TUPLE_BYTES, V4>(&mut random, name, &key);
+            agrees::<IPV6_TUPLE_BYTES, V6>(&mut random, name, &key);
         }
     }
 
     #[test]
     fn agrees_with_microsofts_verification_suite() {
-        let hash = Toeplitz::new(&RssKey::new(&MICROSOFT)).unwrap();
+        let hash = Toeplitz::<V4>::new(&RssKey::new(&MICROSOFT)).unwrap();
         let tuple = |src: [u8; 4], dst: [u8; 4], src_port: u16, dst_port: u16| {
             let mut bytes = [0; IPV4_TUPLE_BYTES];
             bytes[..4].copy_from_slice(&src);
@@ -298,7 +374,7 @@ pub mod tests {
     #[test]
     fn shares_add_up_to_the_hash() {
         let mut random = Random::from_env();
-        let hash = Toeplitz::<IPV4_TUPLE_BYTES>::new(&RssKey::generate(3)).unwrap();
+        let hash = Toeplitz::<V4>::new(&RssKey::generate(3)).unwrap();
         for _ in 0..1_000 {
             let (src, dst) = (random.next_u64() as u32, random.next_u64() as u32);
             let ports = random.next_u64() as u32;
@@ -312,10 +388,10 @@ pub mod tests {
     #[test]
     fn keys_that_nothing_can_be_known_by_are_refused() {
         for bytes in [&[][..], &[1; 15], &[0; 40]] {
-            assert!(Toeplitz::<IPV4_TUPLE_BYTES>::new(&RssKey::new(bytes)).is_none(), "{bytes:?}");
+            assert!(Toeplitz::<V4>::new(&RssKey::new(bytes)).is_none(), "{bytes:?}");
         }
-        assert!(Toeplitz::<IPV4_TUPLE_BYTES>::new(&RssKey::new(&[1; 16])).is_some());
-        assert!(Toeplitz::<IPV6_TUPLE_BYTES>::new(&RssKey::new(&[1; 39])).is_none());
+        assert!(Toeplitz::<V4>::new(&RssKey::new(&[1; 16])).is_some());
+        assert!(Toeplitz::<V6>::new(&RssKey::new(&[1; 39])).is_none());
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub use part::{BLOCK, Exhausted};
 use part::{Part, add};
 
 use super::local_port::{LocalPort, OwnPorts, Towards};
-use crate::flow::{Endpoint, FlowKey};
+use super::toeplitz::RssFamily;
+use crate::family::V4;
+use crate::flow::{Endpoint, Flow};
 use crate::ids::WorkerId;
 
 /// Looks without a port that was used again too early after which that is over: a minute.
@@ -32,10 +34,10 @@ const QUIET_LOOKS: u32 = 60;
 
 /// The local ports of a pool towards a backend.
 #[derive(Debug)]
-pub struct PortSpace {
-    backend: Endpoint,
+pub struct PortSpace<F: RssFamily = V4> {
+    backend: Endpoint<F::Address>,
     /// Local addresses of the pool, in host order.
-    addresses: Box<[u32]>,
+    addresses: Box<[F::Address]>,
     /// By worker.
     parts: Box<[Part]>,
     /// What [`reused`](Self::reused) was at the last look that saw it grow.
@@ -46,13 +48,18 @@ pub struct PortSpace {
     quiet_looks: AtomicU32,
 }
 
-impl PortSpace {
+impl<F: RssFamily> PortSpace<F> {
     /// The ports of a pool of these addresses towards a backend; all of them free. `owners` are the
     /// workers' parts. Searches start somewhere, by `seed`: after a restart, not where the last process
     /// started.
-    pub fn new(backend: Endpoint, addresses: &[u32], owners: &[OwnPorts], seed: u32) -> PortSpace {
+    pub fn new(
+        backend: Endpoint<F::Address>,
+        addresses: &[F::Address],
+        owners: &[OwnPorts<F>],
+        seed: u32,
+    ) -> Self {
         let workers = owners.len() as u32;
-        let part = |own: &OwnPorts| Part::new(own.capacity(addresses.len()), workers, seed);
+        let part = |own: &OwnPorts<F>| Part::new(own.capacity(addresses.len()), workers, seed);
         PortSpace {
             backend,
             addresses: addresses.into(),
@@ -70,7 +77,7 @@ impl PortSpace {
     }
 
     /// The local addresses, in host order.
-    pub fn addresses(&self) -> &[u32] {
+    pub fn addresses(&self) -> &[F::Address] {
         &self.addresses
     }
 
@@ -122,14 +129,14 @@ impl PortSpace {
         self.parts.iter().any(|part| part.in_use.load(Relaxed) > 0)
     }
 
-    fn towards(&self) -> Towards<'_> {
+    fn towards(&self) -> Towards<'_, F> {
         Towards { backend: self.backend, local_addresses: &self.addresses }
     }
 
     /// The flow in which the backend answers to a local port.
     #[inline(always)]
-    fn return_flow(&self, local: LocalPort) -> FlowKey {
-        FlowKey {
+    fn return_flow(&self, local: LocalPort) -> Flow<F::Address> {
+        Flow {
             src: self.backend.address,
             dst: self.addresses[local.address as usize],
             src_port: self.backend.port,
@@ -143,7 +150,7 @@ impl PortSpace {
     /// # Errors
     /// [`Exhausted`] when none is free.
     #[inline(always)]
-    pub fn reserve(&self, own: &OwnPorts) -> Result<FlowKey, Exhausted> {
+    pub fn reserve(&self, own: &OwnPorts<F>) -> Result<Flow<F::Address>, Exhausted> {
         let part = &self.parts[own.worker().index()];
         let number = part.next()?;
         part.next.store(number + 1, Relaxed);
@@ -163,8 +170,8 @@ impl PortSpace {
     /// [`Exhausted`] when none is free.
     pub fn find<T>(
         &self,
-        own: &OwnPorts,
-        mut take: impl FnMut(FlowKey) -> Option<T>,
+        own: &OwnPorts<F>,
+        mut take: impl FnMut(Flow<F::Address>) -> Option<T>,
     ) -> Result<T, Exhausted> {
         let part = &self.parts[own.worker().index()];
         let towards = self.towards();
@@ -196,8 +203,8 @@ impl PortSpace {
     /// [`reserve`](Self::reserve) takes it.
     pub fn find_resting<T>(
         &self,
-        own: &OwnPorts,
-        mut is_resting: impl FnMut(FlowKey) -> Option<T>,
+        own: &OwnPorts<F>,
+        mut is_resting: impl FnMut(Flow<F::Address>) -> Option<T>,
     ) -> Option<T> {
         let part = &self.parts[own.worker().index()];
         let towards = self.towards();
@@ -220,28 +227,28 @@ impl PortSpace {
 
     /// A conn with this local port has ended, or was not made.
     #[inline(always)]
-    pub fn release(&self, own: &OwnPorts, local: LocalPort) {
+    pub fn release(&self, own: &OwnPorts<F>, local: LocalPort) {
         if let Some((part, block)) = self.block_of(own, local) {
             part.give_back(block);
         }
     }
 
     /// A conn with this local port begins to rest.
-    pub fn rest(&self, own: &OwnPorts, local: LocalPort) {
+    pub fn rest(&self, own: &OwnPorts<F>, local: LocalPort) {
         if let Some((part, block)) = self.block_of(own, local) {
             part.rest(block);
         }
     }
 
     /// A conn with this local port rests no more.
-    pub fn end_rest(&self, own: &OwnPorts, local: LocalPort) {
+    pub fn end_rest(&self, own: &OwnPorts<F>, local: LocalPort) {
         if let Some((part, block)) = self.block_of(own, local) {
             part.end_rest(block);
         }
     }
 
     #[inline(always)]
-    fn block_of(&self, own: &OwnPorts, local: LocalPort) -> Option<(&Part, u32)> {
+    fn block_of(&self, own: &OwnPorts<F>, local: LocalPort) -> Option<(&Part, u32)> {
         let part = &self.parts[own.worker().index()];
         Some((part, own.number(local, &self.towards())? >> part.shift))
     }
@@ -250,6 +257,8 @@ impl PortSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::V6;
+    use crate::flow::{FlowBytes, FlowKey};
     use crate::ids::L4Port;
     use crate::table::spread::FIRST_PORT;
     use crate::table::spread::Spread;
@@ -467,6 +476,30 @@ mod tests {
             assert_eq!(lines.len(), 5 * usize::from(workers));
             assert!(lines.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{lines:x?}");
         }
+    }
+
+    /// The same search over addresses of another family.
+    #[test]
+    fn a_space_of_ipv6_gives_each_port_once_and_one_again_that_is_free() {
+        let (_, key) = &real_keys()[0];
+        let spread = Arc::new(Spread::<V6>::new(key, &Reta::even(128, 2), 2).unwrap());
+        let owners: Vec<OwnPorts<V6>> =
+            WorkerId::first(2).map(|w| OwnPorts::by_hash(w, Arc::clone(&spread))).collect();
+        let backend = Endpoint { address: 7 << 64, port: L4Port(80), protocol: 17 };
+        let space = PortSpace::<V6>::new(backend, &[1, 2 << 96], &owners, 3);
+        let capacity = owners[1].capacity(2);
+        let mut taken = HashSet::new();
+        for _ in 0..capacity {
+            let flow = space.reserve(&owners[1]).unwrap();
+            assert_eq!((flow.source(), spread.queue(&FlowBytes::from(&flow))), (backend, 1));
+            assert!(taken.insert(flow.destination()));
+        }
+        assert_eq!(space.reserve(&owners[1]), Err(Exhausted));
+        assert_eq!(space.usage(WorkerId(1)), (capacity, capacity));
+        let free = taken.iter().find(|end| end.address == 2 << 96).unwrap();
+        space.release(&owners[1], LocalPort { address: 1, port: free.port });
+        let found = space.find(&owners[1], |flow| (flow.destination() == *free).then_some(flow));
+        assert_eq!(found.map(|flow| flow.destination()), Ok(*free));
     }
 
     #[test]
