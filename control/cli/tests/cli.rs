@@ -324,7 +324,7 @@ fn a_services_life() {
     assert_eq!(web["health_check"]["close"], "fin");
     let show = lab.ok("service show web");
     for part in
-        ["maglev on source, 65537 slots", "GET /alive, expects 200, 204", "established 60000"]
+        ["maglev on source, slots by backends", "GET /alive, expects 200, 204", "established 60000"]
     {
         assert!(show.contains(part), "{part} is not in:\n{show}");
     }

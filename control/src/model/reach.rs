@@ -68,7 +68,7 @@ pub fn cannot_work(service: &Service, networks: &[Network]) -> Vec<String> {
         }));
     }
     let sharing = service.backends.iter().filter(|backend| backend.weight > 0).count();
-    let slots = service.maglev_slots;
+    let slots = service.maglev_table_slots();
     if service.scheduler == Scheduler::Maglev && usize::try_from(slots).is_ok_and(|s| s < sharing) {
         doubts.push(format!(
             "service {}: {sharing} backends share {slots} slots, so some get no conns: expected \
@@ -206,10 +206,10 @@ mod tests {
         let addresses: Vec<_> = (0..=255).map(|last| format!("10.20.0.{last}")).collect();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
         let mut dr = service("dr", "10.10.0.100", &addresses[..251]);
-        dr.maglev_slots = 251;
+        dr.maglev_slots = Some(251);
         assert_eq!(cannot_work(&dr, &[]), [""; 0], "as many as there are slots");
         let mut dr = service("dr", "10.10.0.100", &addresses[..252]);
-        dr.maglev_slots = 251;
+        dr.maglev_slots = Some(251);
         assert_eq!(
             cannot_work(&dr, &[]),
             [

@@ -137,7 +137,7 @@ impl SnapshotService {
             mode: service.mode,
             scheduler: service.scheduler,
             hash_on: service.hash_on,
-            maglev_slots: service.maglev_slots,
+            maglev_slots: service.maglev_table_slots(),
             max_conns: service.max_conns,
             pool: service.pool.clone(),
             no_conn: service.no_conn.unwrap_or(NoConn::of_mode(service.mode)),

@@ -76,7 +76,7 @@ pub(crate) struct ServiceFields {
     /// What Maglev hashes.
     #[arg(long, value_parser = words("hash_on"))]
     pub(crate) hash_on: Option<String>,
-    /// Slots of the Maglev table, a prime.
+    /// Slots of the Maglev table, a prime [by the number of backends].
     #[arg(long, value_name = "N")]
     pub(crate) maglev_slots: Option<u32>,
     /// Most conns at a time, over all backends and workers.

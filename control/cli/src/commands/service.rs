@@ -218,11 +218,10 @@ fn show(service: &Value) -> String {
     line(
         "scheduler",
         match scheduler.as_str() {
-            "maglev" => format!(
-                "maglev on {}, {} slots",
-                field(service, "hash_on"),
-                field(service, "maglev_slots")
-            ),
+            "maglev" => match field(service, "maglev_slots").as_str() {
+                "-" => format!("maglev on {}, slots by backends", field(service, "hash_on")),
+                slots => format!("maglev on {}, {slots} slots", field(service, "hash_on")),
+            },
             _ => scheduler,
         },
     );

@@ -33,9 +33,18 @@ pub fn prime_in(range: &RangeInclusive<u32>) -> String {
     format!("a prime from {}", range_text(range))
 }
 
-/// Maglev slots of a service that names none (the paper's small table, a prime).
-pub const fn default_maglev_slots() -> u32 {
-    65_537
+/// Maglev slots of a service that names none: the first of five primes, each about four times the last,
+/// that has 128 for each of so many backends. So the share of a backend is right to 1 %, as in the paper
+/// (section 5.3: a table of more than 100 slots for each), and seldom a backend more is another size, and
+/// with it another backend for most new conns.
+pub const fn maglev_slots_for(backends: usize) -> u32 {
+    match backends {
+        0..=32 => 4_099,
+        33..=128 => 16_411,
+        129..=512 => 65_537,
+        513..=2_048 => 262_147,
+        _ => *MAGLEV_SLOTS.end(),
+    }
 }
 
 /// A virtual service: what clients connect to, and the backends behind it.
@@ -59,13 +68,14 @@ pub struct Service {
     /// What Maglev hashes; other schedulers ignore it.
     #[serde(default)]
     pub hash_on: HashOn,
-    /// Slots of the Maglev table: a prime from 251 to 655,373.
-    #[serde(default = "default_maglev_slots")]
+    /// Slots of the Maglev table: a prime from 251 to 655,373. Absent: by the number of backends
+    /// ([`maglev_slots_for`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         range(min = *MAGLEV_SLOTS.start(), max = *MAGLEV_SLOTS.end()),
         extend("x-accepted" = prime_in(&MAGLEV_SLOTS)),
     )]
-    pub maglev_slots: u32,
+    pub maglev_slots: Option<u32>,
     /// Most conns that it may have at a time, over all backends and workers, 1 to 4,294,967,295;
     /// new ones beyond are dropped. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +100,13 @@ pub struct Service {
     /// Its backends; each address:port once.
     #[serde(default)]
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// Slots of its Maglev table, by what it says or by its backends.
+    pub fn maglev_table_slots(&self) -> u32 {
+        self.maglev_slots.unwrap_or(maglev_slots_for(self.backends.len()))
+    }
 }
 
 impl Resource for Service {

@@ -189,6 +189,21 @@ mod tests {
         counts
     }
 
+    #[test]
+    fn a_size_by_the_number_of_backends_is_fair_to_one_per_cent() {
+        for many in [1, 2, 31, 32, 33, 128, 129, 512, 513, 2_048, 2_049, 5_000] {
+            let slots = sluice_api::service::maglev_slots_for(many);
+            let table = MaglevTable::build(&backends(&vec![7; many]), slots);
+            let due = f64::from(slots) / many as f64;
+            for count in counts(&table, many) {
+                assert!(
+                    (f64::from(count) / due - 1.0).abs() <= 0.01,
+                    "{count} of {slots} / {many}"
+                );
+            }
+        }
+    }
+
     /// The owner of each slot by identity.
     fn owners(table: &MaglevTable, backends: &[(BackendId, u16)]) -> Vec<BackendId> {
         table.slots.iter().map(|index| backends[usize::from(*index)].0).collect()
