@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Who or what made something happen, and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Actor {
     /// A client of the API: the CLI, a script, a program.
@@ -16,7 +16,7 @@ pub enum Actor {
         address: IpAddr,
         /// What it calls itself in `Sluice-Client`, if it does; nobody checks that. The CLI is
         /// `sluice/VERSION`.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         client: Option<String>,
     },
     /// The TOML file, which control read.
@@ -31,13 +31,28 @@ pub enum Actor {
 }
 
 /// Why the TOML file was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadOn {
     /// Control started.
     Start,
     /// A signal asked for it.
     Signal,
+}
+
+/// Who makes a change, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Who.
+    pub actor: Actor,
+    /// Why, in their words.
+    pub reason: Option<String>,
+}
+
+impl From<Actor> for Author {
+    fn from(actor: Actor) -> Self {
+        Author { actor, reason: None }
+    }
 }
 
 impl fmt::Display for Actor {
@@ -89,6 +104,7 @@ mod tests {
         ];
         for (actor, expected, in_words) in cases {
             assert_eq!(serde_json::to_value(&actor).unwrap(), expected);
+            assert_eq!(serde_json::from_value::<Actor>(expected).unwrap(), actor);
             assert_eq!(actor.to_string(), in_words);
         }
     }

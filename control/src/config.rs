@@ -19,6 +19,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use sluice_api::read::{self, Spelling, in_toml};
@@ -26,9 +27,17 @@ use sluice_api::schema::{Field, Resource};
 use sluice_api::{DEFAULT_API_LISTEN, DEFAULT_SOCKET, Pool, Problem, Problems, Refusal, Service};
 
 use crate::model::{Environment, HasName, Named, State, check};
+use crate::store::Keep;
 
-/// Where control keeps its state unless its file says otherwise.
+/// Where versions before the database kept the state unless their file said otherwise. The database is in the
+/// same directory.
 pub const DEFAULT_STATE_FILE: &str = "/var/lib/sluice/state.json";
+/// Seconds of a day.
+const DAY: u64 = 24 * 3_600;
+/// Most revisions that may be kept.
+const MOST_REVISIONS: u64 = 1_000_000;
+/// Longest time that they may be kept, in days.
+const MOST_DAYS: u64 = 3_650;
 
 /// Control's file, read and validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +48,11 @@ pub struct Config {
     pub api_hosts: Vec<String>,
     /// Web pages that may use the API, as `https://lb.example`.
     pub api_origins: Vec<String>,
-    /// Where the state is kept.
+    /// Where the state and its history are kept.
+    pub database: PathBuf,
+    /// How much history is kept there.
+    pub keep: Keep,
+    /// Where versions before the database kept the state; it is read at the first start.
     pub state_file: PathBuf,
     /// Where the data plane listens.
     pub dataplane_socket: PathBuf,
@@ -89,11 +102,15 @@ impl Config {
     /// What of `new` is otherwise than here and takes effect with a restart only: a sentence each.
     pub fn fixed_at_start(&self, new: &Config) -> Vec<String> {
         let path = |path: &Path| path.display().to_string();
+        let revisions = |config: &Config| config.keep.revisions.to_string();
+        let days = |config: &Config| (config.keep.age.as_secs() / DAY).to_string();
         let fields = [
             ("api_listen", self.api_listen.to_string(), new.api_listen.to_string()),
             ("api_hosts", format!("{:?}", self.api_hosts), format!("{:?}", new.api_hosts)),
             ("api_origins", format!("{:?}", self.api_origins), format!("{:?}", new.api_origins)),
-            ("state_file", path(&self.state_file), path(&new.state_file)),
+            ("database", path(&self.database), path(&new.database)),
+            ("history_revisions", revisions(self), revisions(new)),
+            ("history_days", days(self), days(new)),
             ("dataplane_socket", path(&self.dataplane_socket), path(&new.dataplane_socket)),
         ];
         let differs = fields.into_iter().filter(|(_, is, said)| is != said);
@@ -139,6 +156,8 @@ fn read_file(table: toml::Table) -> Result<Config, Problems> {
         api_listen: SocketAddr::from(([127, 0, 0, 1], 9600)),
         api_hosts: Vec::new(),
         api_origins: Vec::new(),
+        database: PathBuf::new(),
+        keep: Keep::default(),
         state_file: DEFAULT_STATE_FILE.into(),
         dataplane_socket: DEFAULT_SOCKET.into(),
         no_service: Refusal::default(),
@@ -166,6 +185,9 @@ fn read_file(table: toml::Table) -> Result<Config, Problems> {
                 "a known table: [control], [[pool]], [[service]]",
             )),
         }
+    }
+    if config.database.as_os_str().is_empty() {
+        config.database = config.state_file.with_extension("db");
     }
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
@@ -217,6 +239,18 @@ fn read_control(value: Value, config: &mut Config, problems: &mut Problems) {
                     "a list of origins as a browser sends them, as [\"https://lb.example.net\"]",
                 )),
             },
+            "database" => match text {
+                Some(path) => config.database = path.into(),
+                None => problems.push(wrong("the path of a file")),
+            },
+            "history_revisions" => match number(&value, MOST_REVISIONS) {
+                Some(revisions) => config.keep.revisions = revisions,
+                None => problems.push(wrong(&format!("1 to {MOST_REVISIONS}"))),
+            },
+            "history_days" => match number(&value, MOST_DAYS) {
+                Some(days) => config.keep.age = Duration::from_secs(days * DAY),
+                None => problems.push(wrong(&format!("1 to {MOST_DAYS}"))),
+            },
             "state_file" => match text {
                 Some(path) => config.state_file = path.into(),
                 None => problems.push(wrong("the path of a file")),
@@ -230,9 +264,14 @@ fn read_control(value: Value, config: &mut Config, problems: &mut Problems) {
                 None => problems.push(wrong(&no_service_text())),
             },
             _ => problems
-                .push(wrong("a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service")),
+                .push(wrong("a known field: api_listen, api_hosts, api_origins, database, history_revisions, history_days, state_file, dataplane_socket, no_service")),
         }
     }
+}
+
+/// A number from 1.
+fn number(value: &Value, most: u64) -> Option<u64> {
+    value.as_u64().filter(|number| (1..=most).contains(number))
 }
 
 /// What `no_service` may be: what a service's `no_backend` may.

@@ -3,9 +3,10 @@
 //!
 //! | kind | when |
 //! |---|---|
-//! | `control-started`, `state-initial`, `state-damaged`, `file-changed` | at start |
+//! | `control-started`, `state-initial`, `state-taken-over`, `file-changed` | at start |
 //! | `file-read`, `file-refused`, `file-needs-restart` | the TOML file was read again (SIGHUP): what came of it |
-//! | `state-not-written`, `state-written` | writing the state file fails, and succeeds again |
+//! | `state-not-written`, `state-written` | writing the database fails, and succeeds again |
+//! | `backup-failed` | the regular copy of the database could not be made |
 //! | `publish-held`, `state-confirmed` | a doubtful state waits for an operator's word, and has it |
 //! | `service-created`, `-changed`, `-deleted`; likewise `backend-…`, `pool-…` | the API changed it |
 //! | `backend-up`, `backend-drained`, `backend-down` | an operator set its state |

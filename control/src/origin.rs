@@ -59,6 +59,11 @@ pub fn merge(stored: State, before: &FileRecord, file: &FileRecord) -> Merged {
     Merged { state, changes }
 }
 
+/// What the file changed, in a few words.
+pub fn summary(changes: &[Difference]) -> String {
+    format!("the TOML file: {}", diff::summary(changes))
+}
+
 impl Merged {
     /// What is wrong with a file that is no operator's word: it named backends to serve by before, names
     /// none now, and would take them away. One that was cut off, or emptied, looks like that.

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,13 @@ use crate::config::Config;
 use crate::events::{Event, EventLog};
 use crate::health::Checker;
 use crate::http::{self, App, Guard};
-use crate::manager::Manager;
+use crate::manager::{self, Manager};
 use crate::model::diff::Difference;
 use crate::model::{Environment, State, check};
 use crate::origin::{self, FileRecord};
 use crate::publish;
 use crate::states;
-use crate::store::{self, Content, Loaded, Store, StoreError};
+use crate::store::{self, Beside, Content, History, Loaded, Step, Store, StoreError};
 use crate::watchdog;
 use crate::world::World;
 
@@ -34,20 +35,24 @@ use crate::world::World;
 const FIRST_CONTACT: Duration = Duration::from_millis(1_500);
 /// Most changes of health that are taken at once.
 const MOST_CHANGES: usize = 1_024;
+/// How old the regular backup of the database may become.
+const BACKUP_AGE: Duration = Duration::from_secs(24 * 3_600);
+/// Time between two looks at that.
+const BACKUP_LOOK: Duration = Duration::from_secs(3_600);
 /// How long requests may take to end when control stops.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Why control cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The state file.
+    /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The TOML file and what the API made do not go together.
-    #[error("the TOML file and the state in {state_file} do not go together:{}", lines(problems))]
+    #[error("the TOML file and the state in {database} do not go together:{}", lines(problems))]
     Conflict {
-        /// The state file.
-        state_file: String,
+        /// The database.
+        database: String,
         /// What is wrong with both together.
         problems: Problems,
     },
@@ -68,79 +73,77 @@ fn lines(problems: &Problems) -> String {
     problems.lines().map(|line| format!("\n  {line}")).collect()
 }
 
-/// Whether a start writes the state file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Write {
-    /// It is as it should be.
-    No,
-    /// A later start would come to the same without it.
-    Wanted,
-    /// There is something new to keep.
-    Must,
-}
-
 /// What control begins with.
 #[derive(Debug)]
 struct Beginning {
     content: Content,
-    /// Whether the file in its place is damaged.
-    damaged: bool,
-    /// Whether the state file is to be written.
-    write: Write,
+    /// What is new in it, to be written.
+    steps: Vec<Step>,
+    /// Whether it is new what the TOML file says.
+    is_new_file: bool,
     /// What to tell.
     notes: Vec<Event>,
 }
 
 /// Bring together what is stored and what the file says; see `docs/adr/0003-file-and-api-state.md`.
 fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
+    let actor = Actor::File { read: ReadOn::Start };
     let file = FileRecord { services: config.services.clone(), pools: config.pools.clone() };
     let mut notes = Vec::new();
-    let (mut write, mut damaged) = (Write::No, false);
+    let mut steps = Vec::new();
+    let mut step = |old: Arc<State>, new: State, kind: &str, what: String| {
+        let new = Arc::new(new);
+        let what = (kind.to_owned(), what);
+        let revision = manager::revision(new.version, what, actor.clone().into());
+        steps.push(Step { old, new: new.clone(), revision });
+        new
+    };
     let stored = match loaded {
         Loaded::Nothing => {
             let state =
                 State { version: 1, services: file.services.clone(), pools: file.pools.clone() };
-            notes.push(Event::new("state-initial", "no state file: starting from the TOML file"));
-            let content = Content { state, file, generation: 0, unconfirmed: true };
-            return Ok(Beginning { content, damaged, write: Write::Must, notes });
+            notes.push(Event::new("state-initial", "no database: starting from the TOML file"));
+            step(
+                Arc::default(),
+                state.clone(),
+                "initial",
+                "the TOML file, at the first start".into(),
+            );
+            let content = Content { state, file: file.into(), generation: 0, unconfirmed: true };
+            return Ok(Beginning { content, steps, is_new_file: true, notes });
         }
         Loaded::Good(content) => content,
-        Loaded::Previous { content, reason } => {
-            notes.push(Event::new(
-                "state-damaged",
-                format!(
-                    "state file {}: {reason}; going on with the copy before the last change, \
-                     version {}",
-                    config.state_file.display(),
-                    content.state.version
-                ),
-            ));
-            (write, damaged) = (Write::Wanted, true);
-            Content { unconfirmed: true, ..content }
+        Loaded::Former(content) => {
+            let from = format!("taken over from the state file {}", config.state_file.display());
+            notes.push(Event::new("state-taken-over", format!("no database: {from}")));
+            step(Arc::default(), content.state.clone(), "taken-over", from);
+            content
         }
     };
-    let merged = origin::merge(stored.state, &stored.file, &file);
+    let merged = origin::merge(stored.state.clone(), &stored.file, &file);
     for line in merged.changes.iter().flat_map(Difference::lines) {
-        notes.push(Event::new("file-changed", line).by(&Actor::File { read: ReadOn::Start }));
+        notes.push(Event::new("file-changed", line).by(&actor));
     }
     let problems = match merged.takes_all_away(&stored.file, &file) {
         Some(problem) => problem.into(),
         None => check::state(&merged.state, &Environment::default()),
     };
     if !problems.is_empty() {
-        let state_file = config.state_file.display().to_string();
-        return Err(StartError::Conflict { state_file, problems });
+        let database = config.database.display().to_string();
+        return Err(StartError::Conflict { database, problems });
     }
     let says_something_new = !merged.changes.is_empty();
-    if stored.file != file || says_something_new {
-        write = Write::Must;
+    let state = merged.state;
+    if says_something_new {
+        let what = origin::summary(&merged.changes);
+        step(Arc::new(stored.state), state.clone(), "file", what);
     }
+    let is_new_file = *stored.file != file || !steps.is_empty();
     // When there are no services, somebody must have said just now that there shall be none.
-    let unconfirmed =
-        stored.unconfirmed || (merged.state.services.is_empty() && !says_something_new);
+    let unconfirmed = stored.unconfirmed || (state.services.is_empty() && !says_something_new);
     let generation = stored.generation;
-    let content = Content { state: merged.state, file, generation, unconfirmed };
-    Ok(Beginning { content, damaged, write, notes })
+    let content = Content { state, file: file.into(), generation, unconfirmed };
+    Ok(Beginning { content, steps, is_new_file, notes })
 }
 
 /// Whether control would start with this file and the state there is, without touching anything.
@@ -149,7 +152,7 @@ fn begin(config: &Config, loaded: Loaded) -> Result<Beginning, StartError> {
 /// # Errors
 /// [`StartError`].
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    let beginning = begin(config, store::read(&config.state_file)?)?;
+    let beginning = begin(config, store::read(&config.database, &config.state_file)?)?;
     let Content { state, file, .. } = &beginning.content;
     let notes = beginning.notes.into_iter().map(|event| event.message);
     Ok(notes.chain(origin::kept(state, file)).collect())
@@ -167,6 +170,7 @@ pub struct Server {
     http: JoinHandle<()>,
     health: JoinHandle<()>,
     states: JoinHandle<()>,
+    backups: JoinHandle<()>,
 }
 
 /// Start control on the current tokio runtime.
@@ -174,22 +178,21 @@ pub struct Server {
 /// # Errors
 /// [`StartError`]: nothing runs then.
 pub async fn start(config: &Config) -> Result<Server, StartError> {
-    let store = Store::open(&config.state_file)?;
-    let Beginning { content, damaged, write, notes } = begin(config, store.load()?)?;
+    let mut store = Store::open(&config.database, config.keep)?;
+    let loaded = store.load(&config.state_file)?;
+    let Beginning { content, steps, is_new_file, notes } = begin(config, loaded)?;
     let listener = TcpListener::bind(config.api_listen)
         .await
         .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
     let api = listener
         .local_addr()
         .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
-    if damaged {
-        store.set_aside();
+    if is_new_file {
+        let Content { file, generation, unconfirmed, .. } = &content;
+        let beside =
+            Beside { file: Some(file), generation: *generation, unconfirmed: *unconfirmed };
+        store.write(&steps, &beside)?;
     }
-    let saved = match write {
-        Write::No => None,
-        Write::Wanted => Some(store.save(&content)),
-        Write::Must => Some(Ok(store.save(&content)?)),
-    };
     let events = Arc::new(EventLog::after_all_before());
     events.note(
         "control-started",
@@ -207,32 +210,53 @@ pub async fn start(config: &Config) -> Result<Server, StartError> {
     let no_service = config.no_service;
     let node = rustix::system::uname().nodename().to_string_lossy().into();
     let world = World { node, no_service, unconfirmed, generation, ..World::new(state, now_ms()) };
+    let history = Arc::new(store.history());
     let manager = Arc::new(Manager::new(store, world, file, events));
-    if let Some(saved) = saved {
-        // The manager has told of a failure; a start that needs the write has ended above.
-        let _ = manager.note_write(saved);
-    }
-    Ok(run(config, manager, listener, api))
+    Ok(run(config, manager, history, listener, api))
 }
 
-fn run(config: &Config, manager: Arc<Manager>, listener: TcpListener, api: SocketAddr) -> Server {
+fn run(
+    config: &Config,
+    manager: Arc<Manager>,
+    history: Arc<History>,
+    listener: TcpListener,
+    api: SocketAddr,
+) -> Server {
     let (stop, stopped) = watch::channel(false);
     let (publisher, first_contact) =
         publish::start(manager.clone(), config.dataplane_socket.clone(), stopped.clone());
     let health = tokio::spawn(check_health(manager.clone(), first_contact, stopped.clone()));
     let states = tokio::spawn(states::tell(manager.clone(), stopped.clone()));
+    let backups =
+        tokio::spawn(keep_backup(manager.clone(), config.database.clone(), stopped.clone()));
     let app = App {
         manager: manager.clone(),
         dataplane: publisher.dataplane.clone(),
         started: Instant::now(),
-        state_file: config.state_file.display().to_string().into(),
+        database: config.database.display().to_string().into(),
+        history,
     };
     let guard = Guard::new(api, &config.api_hosts, &config.api_origins);
     let http = tokio::spawn(async move {
         http::serve(listener, http::router(app, guard), http::ClientPatience::default(), stopped)
             .await;
     });
-    Server { api, config: config.clone(), manager, stop, publisher, http, health, states }
+    Server { api, config: config.clone(), manager, stop, publisher, http, health, states, backups }
+}
+
+/// Have a good copy of the database that is not too old, until control stops.
+async fn keep_backup(manager: Arc<Manager>, database: PathBuf, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let path = database.clone();
+        let work = tokio::task::spawn_blocking(move || store::refresh_backup(&path, BACKUP_AGE));
+        if let Ok(Err(error)) = work.await {
+            manager.events().note("backup-failed", error.to_string());
+        }
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(BACKUP_LOOK) => {}
+        }
+    }
 }
 
 /// Check backends, beginning with what the data plane knows, until control stops.
@@ -282,6 +306,7 @@ impl Server {
         // It ends at the same signal; a failure in it was reported where it happened.
         let _ = self.health.await;
         let _ = self.states.await;
+        let _ = self.backups.await;
         let manager = self.manager;
         // A commit whose client has gone runs on its own.
         let _ = tokio::task::spawn_blocking(move || manager.settle()).await;

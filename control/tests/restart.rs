@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Api, FakeDataplane, Lab, WEB};
 use serde_json::json;
 use sluice_api::{AdminState, Refusal};
-use sluice_control::server;
+use sluice_control::{server, store};
 
 const ONE: &str = "/services/web/backends/10.0.0.1:8080";
 
@@ -52,7 +52,7 @@ async fn check_tells_what_a_start_would_change_and_what_stays() {
     api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
     api.post_empty("/services/web/backends/10.0.0.2:8080/drain").await.ok(202);
     server.stop().await;
-    let stored = fs::read(lab.path("state.json")).unwrap();
+    let stored = lab.stored();
     let third = "[[service.backend]]\naddress = \"10.0.0.3\"\nport = 8080\n";
     let toml = lab.toml(&format!("{}{third}", WEB.replace("weight = 50", "weight = 51")));
     let (code, out, error) = run(&lab, &toml, &["--check"]);
@@ -69,7 +69,7 @@ async fn check_tells_what_a_start_would_change_and_what_stays() {
              says \"up\")",
         ]
     );
-    assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
+    assert_eq!(lab.stored(), stored, "nothing is touched");
 }
 
 #[tokio::test]
@@ -80,11 +80,11 @@ async fn a_file_that_does_not_go_with_the_state_stops_the_start() {
         json!({"name": "x", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr"});
     api.send("POST", "/services", body).await.ok(202);
     server.stop().await;
-    let stored = fs::read(lab.path("state.json")).unwrap();
+    let stored = lab.stored();
     let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
     assert!(error.contains("do not go together"), "{error}");
     assert!(error.contains("services[web].port is 198.51.100.1:80/tcp"), "{error}");
-    assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
+    assert_eq!(lab.stored(), stored, "nothing is touched");
 }
 
 /// What is said of a file that was cut off.
@@ -98,12 +98,12 @@ async fn a_file_that_names_no_service_any_more_stops_the_start() {
     let (server, api) = lab.start(WEB).await;
     api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
     server.stop().await;
-    let stored = fs::read(lab.path("state.json")).unwrap();
+    let stored = lab.stored();
     let error = server::start(&lab.config("")).await.err().unwrap().to_string();
     assert!(error.contains(NONE_LEFT), "{error}");
     let error = server::check(&lab.config("")).unwrap_err().to_string();
     assert!(error.contains(NONE_LEFT), "{error}");
-    assert_eq!(fs::read(lab.path("state.json")).unwrap(), stored, "nothing is touched");
+    assert_eq!(lab.stored(), stored, "nothing is touched");
     // Over the API it is an operator's word, and the file may follow.
     let (server, api) = lab.start(WEB).await;
     api.delete("/services/web").await.ok(202);
@@ -113,27 +113,27 @@ async fn a_file_that_names_no_service_any_more_stops_the_start() {
     server.stop().await;
 }
 
+/// What is damaged is never read, and `db repair` brings back the last backup.
 #[tokio::test]
-async fn a_torn_state_file_is_never_read() {
+async fn a_torn_database_is_never_read() {
     let lab = Lab::new();
     let (server, api) = lab.start(WEB).await;
-    for weight in [7, 8] {
-        api.send("PUT", &format!("{ONE}/weight"), json!({ "weight": weight })).await.ok(202);
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
+    store::backup(&lab.database(), None).unwrap();
+    api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 8})).await.ok(202);
+    server.stop().await;
+    let good = fs::read(lab.database()).unwrap();
+    fs::write(lab.database(), &good[..good.len() / 2]).unwrap();
+    for error in [
+        server::start(&lab.config(WEB)).await.err().unwrap().to_string(),
+        server::check(&lab.config(WEB)).unwrap_err().to_string(),
+    ] {
+        assert!(error.contains("it is damaged") && error.contains("db repair"), "{error}");
     }
-    server.stop().await;
-    let path = lab.path("state.json");
-    let good = fs::read(&path).unwrap();
-
-    fs::write(&path, &good[..good.len() / 2]).unwrap();
+    store::repair(&lab.database()).unwrap();
     let (server, api) = lab.start(WEB).await;
-    assert_eq!(api.get(ONE).await.ok(200)["weight"], 7, "the copy before the last change");
-    assert!(api.event("state-damaged").await.contains("it is no state file"));
+    assert_eq!(api.get(ONE).await.ok(200)["weight"], 7, "as of the backup");
     server.stop().await;
-
-    fs::write(&path, b"{\"services\": []}").unwrap();
-    fs::remove_file(lab.path("state.json.previous")).unwrap();
-    let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
-    assert!(error.contains("no good copy") && error.contains("put a backup"), "{error}");
 }
 
 /// A change that cannot be stored is not made.
@@ -141,21 +141,21 @@ async fn a_torn_state_file_is_never_read() {
 async fn a_disk_that_refuses_is_an_error_and_changes_nothing() {
     let lab = Lab::new();
     let (server, api) = lab.start(WEB).await;
-    // A directory in the place of the temporary file: no write can succeed, not even root's.
-    fs::create_dir(lab.path("state.json.new")).unwrap();
+    // No write can succeed, not even root's.
+    fs::rename(lab.database(), lab.path("elsewhere")).unwrap();
     let problem =
         api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.problem(500);
-    assert!(problem.contains("state.json: cannot create its successor"), "{problem}");
+    assert!(problem.contains("state.db: it was removed or replaced"), "{problem}");
     let read = api.get(ONE).await;
     assert_eq!(api.get("/services").await.header("etag"), "\"1\"");
     assert_eq!(read.ok(200)["weight"], 100);
-    fs::remove_dir(lab.path("state.json.new")).unwrap();
+    fs::rename(lab.path("elsewhere"), lab.database()).unwrap();
     api.send("PUT", &format!("{ONE}/weight"), json!({"weight": 7})).await.ok(202);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn two_processes_do_not_share_a_state_file() {
+async fn two_processes_do_not_share_a_database() {
     let lab = Lab::new();
     let (server, _) = lab.start(WEB).await;
     let error = server::start(&lab.config(WEB)).await.err().unwrap().to_string();
@@ -198,13 +198,12 @@ impl Drop for Running {
 
 fn spawn(lab: &Lab, toml: &str) -> Running {
     let path = write_config(lab, toml);
-    let mut child = program()
-        .arg("--config")
-        .arg(path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    ready(program().arg("--config").arg(path))
+}
+
+/// Start a program and wait until it says that it is ready.
+fn ready(command: &mut Command) -> Running {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line
@@ -215,40 +214,154 @@ fn spawn(lab: &Lab, toml: &str) -> Running {
     Running { child, api: Api::new(address.parse::<SocketAddr>().unwrap()) }
 }
 
-/// SIGKILL at any moment leaves a state that can be read, and nothing that was answered is lost.
-#[tokio::test]
-async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
-    let lab = Lab::new();
-    let toml = lab.toml(WEB);
-    let mut answered = 0;
-    for round in 0..8u64 {
-        let mut running = spawn(&lab, &toml);
-        let weight = running.api.get(ONE).await.ok(200)["weight"].as_u64().unwrap();
-        if round > 0 {
-            // The last request may have been stored without its answer being seen.
-            assert!(weight == answered || weight == answered + 1, "{weight} after {answered}");
-            answered = weight;
+const WRITERS: usize = 4;
+
+/// A service with a backend for each writer.
+fn for_writers() -> String {
+    let backend =
+        |n| format!("[[service.backend]]\naddress = \"10.0.1.{n}\"\nport = 80\nweight = 0\n");
+    let head = "[[service]]\nname = \"web\"\nvip = \"198.51.100.1\"\nport = 80\nprotocol = \"tcp\"\n\
+                mode = \"dr\"\n";
+    (0..WRITERS).fold(head.to_owned(), |text, n| text + &backend(n))
+}
+
+fn weight_of(writer: usize) -> String {
+    format!("/services/web/backends/10.0.1.{writer}:80")
+}
+
+/// Set one weight after another until control is gone; returns the last that was answered.
+async fn write_until_killed(api: Api, writer: usize, mut answered: u64) -> u64 {
+    let path = format!("{}/weight?wait_ms=0", weight_of(writer));
+    loop {
+        let body = json!({ "weight": answered + 1 }).to_string();
+        let headers = [("content-type", "application/json")];
+        match api.try_raw("PUT", &path, &headers, body).await {
+            Some(status) => assert_eq!(status, 202, "stored: there is no data plane"),
+            None => return answered,
         }
-        let pid = running.child.id();
-        let killer = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(23 + round * 7)).await;
-            Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        });
-        loop {
-            let next = if answered == 0 { 1 } else { answered + 1 };
-            let body = json!({ "weight": next }).to_string();
-            let headers = [("content-type", "application/json")];
-            let path = format!("{ONE}/weight");
-            let Some(status) = running.api.try_raw("PUT", &path, &headers, body).await else {
-                break;
-            };
-            assert_eq!(status, 202, "stored: there is no data plane");
-            answered = next;
-        }
-        killer.await.unwrap();
-        running.child.wait().unwrap();
+        answered += 1;
     }
-    assert!(answered > 0, "no change was answered in 8 rounds");
+}
+
+/// SIGKILL at random moments while several write: nothing that was answered is lost.
+async fn kill_again_and_again(rounds: u64) {
+    let lab = Lab::new();
+    let toml = lab.toml(&for_writers());
+    let mut answered = [0; WRITERS];
+    let mut changes = 0;
+    for round in 0..rounds {
+        let mut running = spawn(&lab, &toml);
+        let mut writers = Vec::new();
+        for (writer, answered) in answered.iter_mut().enumerate() {
+            let weight = running.api.get(&weight_of(writer)).await.ok(200)["weight"].as_u64();
+            let weight = weight.unwrap();
+            // The last request may have been stored without its answer being seen.
+            let is_kept = weight == *answered || weight == *answered + 1;
+            assert!(is_kept, "round {round}, writer {writer}: {weight} after {answered}");
+            *answered = weight;
+            let api = Api::new(running.api.address);
+            writers.push(tokio::spawn(write_until_killed(api, writer, weight)));
+        }
+        let nanos = Instant::now().elapsed().subsec_nanos();
+        let pause =
+            Duration::from_micros(2_000 + (u64::from(nanos) * 7_919 + round * 4_021) % 60_000);
+        tokio::time::sleep(pause).await;
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+        for (writer, task) in writers.into_iter().enumerate() {
+            let last = task.await.unwrap();
+            changes += last - answered[writer];
+            answered[writer] = last;
+        }
+    }
+    assert!(changes > rounds, "{changes} changes were answered in {rounds} rounds");
+    println!("{changes} changes were answered in {rounds} rounds, none was lost");
+    let found = store::check(&lab.database()).unwrap();
+    let history = store::Store::open(&lab.database(), store::Keep::default()).unwrap().history();
+    let numbers = history.page(None, 100_000).unwrap();
+    let numbers: Vec<u64> = numbers.iter().map(|revision| revision.number).collect();
+    let expected: Vec<u64> = (found.oldest..=found.newest).rev().collect();
+    assert_eq!(numbers, expected, "each revision once");
+    assert!(found.newest > changes, "{} after {changes} changes", found.newest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
+    kill_again_and_again(30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes"]
+async fn a_thousand_kills_lose_nothing_that_was_answered() {
+    kill_again_and_again(1_000).await;
+}
+
+/// A program whose database is on a file system of its own of so many KiB, once `first` was done to that.
+fn on_small_disk(lab: &Lab, kib: u32, first: &str) -> Running {
+    let path = write_config(lab, &lab.toml(WEB).replace("state.json", "disk/state.json"));
+    fs::create_dir_all(lab.path("disk")).unwrap();
+    let script = format!(
+        "cd {:?} && mount -t tmpfs -o size={kib}k tmpfs disk && {first} exec \"$0\" --config \"$1\"",
+        lab.directory.path()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(env!("CARGO_BIN_EXE_sluice-control"));
+    ready(command.arg(path))
+}
+
+/// A disk that is full refuses changes with a reason and loses none that was answered; what is read is read.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_full_disk_refuses_changes_and_nothing_else() {
+    let lab = Lab::new();
+    let running = on_small_disk(&lab, 320, "");
+    let mut made = 0;
+    let problem = loop {
+        let pool = json!({"name": format!("p{made}"), "addresses": [format!("10.9.{made}.1")]});
+        let answer = running.api.send("POST", "/pools?wait_ms=0", pool).await;
+        if answer.status != 202 {
+            break answer.problem(500);
+        }
+        made += 1;
+        assert!(made < 250, "the disk does not fill");
+    };
+    assert!(problem.contains("database or disk is full"), "{problem}");
+    let pools =
+        || async { running.api.get("/pools").await.ok(200)["pools"].as_array().unwrap().len() };
+    assert_eq!(pools().await, made + 1, "with that of the file");
+    // Room is made by what needs none: a change that takes away.
+    let inside = format!("/proc/{}/root{}", running.child.id(), lab.path("disk").display());
+    fs::remove_file(format!("{inside}/state.db.backup")).unwrap();
+    running.api.delete("/pools/p0").await.ok(202);
+    assert_eq!(pools().await, made);
+    running.api.event("state-written").await;
+}
+
+/// On a file system that has become read-only, as after a crash of it: what was answered is read, changes are
+/// refused, and once it can be written again they are not.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_read_only_disk_refuses_changes_and_nothing_else() {
+    let lab = Lab::new();
+    let killed = "timeout -s KILL 2 \"$0\" --config \"$1\" > /dev/null 2>&1; ls -s disk/state.db-wal && \
+                  mount -o remount,ro disk &&";
+    let running = on_small_disk(&lab, 4_096, &killed.replace("ls -s", "test -s"));
+    assert_eq!(running.api.get(ONE).await.ok(200)["weight"], 100);
+    let weight = |weight: u16| {
+        let body = json!({ "weight": weight });
+        let api = &running.api;
+        async move { api.send("PUT", &format!("{ONE}/weight?wait_ms=0"), body).await }
+    };
+    let problem = weight(7).await.problem(500);
+    assert!(problem.contains("read"), "{problem}");
+    let pid = running.child.id().to_string();
+    let remounted = Command::new("nsenter")
+        .args(["--mount", "--target", &pid, "mount", "-o", "remount,rw"])
+        .arg(lab.path("disk"))
+        .status();
+    assert!(remounted.unwrap().success());
+    weight(9).await.ok(202);
+    assert_eq!(running.api.get(ONE).await.ok(200)["weight"], 9);
 }
 
 #[tokio::test]
@@ -474,7 +587,7 @@ fn a_port_in_use_is_named() {
         error.contains(&format!("control.api_listen is {address}: Address already in use")),
         "{error}"
     );
-    assert!(!lab.path("state.json").exists(), "nothing is left behind");
+    assert!(!lab.database().exists(), "nothing is left behind");
 }
 
 #[test]
@@ -539,9 +652,9 @@ fn check_judges_the_file_before_the_state() {
         assert!(error.contains(expected), "{error}");
     };
     fs::write(lab.path("state.json"), "{").unwrap();
-    judged("there is no good copy beside it");
+    judged("there is no database yet to go on with");
     fs::write(lab.path("state.json"), r#"{"sluice_state":2,"sum":"x","zones":[]}"#).unwrap();
-    judged("format 2, this program reads format 1");
+    judged("it has format 2");
 }
 
 /// Each file is refused for its reason, by name.
@@ -609,7 +722,7 @@ fn files_with_wrong_fields_are_refused_with_every_reason() {
     let (_, _, error) = run(&lab, &two, &["--check"]);
     assert!(error.contains("port is 0.5") && error.contains("weight is 65536"), "{error}");
     assert_eq!(run(&lab, &two, &[]).0, Some(78), "it does not start either");
-    assert!(!lab.path("state.json").exists());
+    assert!(!lab.database().exists());
 }
 
 #[test]
@@ -626,7 +739,7 @@ fn files_that_are_wrong_as_a_whole_are_refused() {
         ),
         (
             web.replace("api_listen", "listen"),
-            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, api_hosts, api_origins, state_file, dataplane_socket, no_service",
+            "control.listen is \"127.0.0.1:0\": expected a known field: api_listen, api_hosts, api_origins, database, history_revisions, history_days, state_file, dataplane_socket, no_service",
         ),
         (
             format!("colour = 1\n{web}"),

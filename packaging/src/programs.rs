@@ -81,8 +81,8 @@ fn control() -> Program {
         files: &[
             ("/etc/sluice/control.toml", "The file of the unit sluice-control.service."),
             (
-                "/var/lib/sluice/state.json",
-                "The desired state; beside it state.json.previous, the one before.",
+                "/var/lib/sluice/state.db",
+                "The desired state and its history; beside it state.db.backup, a copy of each day.",
             ),
             ("/run/sluice/dataplane.sock", "Where it finds the data plane."),
         ],

@@ -284,7 +284,7 @@ fn control_refuses_a_wrong_file() {
         let (said, dir) = refuse(&program, CONTROL, from, to, WRONG_FILE);
         expect(&said, &["sluice.toml:"]);
         expect(&said, words);
-        assert!(!dir.path().join("state.json").exists(), "something was stored: {from}");
+        assert!(!dir.path().join("state.db").exists(), "something was stored: {from}");
     }
     let said = refusal(&run(&program, &["--config", "/nonexistent/control.toml"]), WRONG_FILE);
     expect(&said, &["/nonexistent/control.toml", "No such file"]);
@@ -299,12 +299,12 @@ fn control_refuses_a_port_in_use_and_a_state_it_cannot_read() {
     let taken = listener.local_addr().unwrap().to_string();
     let (said, dir) = refuse(&program, CONTROL, "127.0.0.1:0", &taken, CANNOT_START);
     expect(&said, &["control.api_listen", &taken, "in use", "free"]);
-    assert!(!dir.path().join("state.json").exists(), "something was stored");
+    assert!(!dir.path().join("state.db").exists(), "something was stored");
 
     // A directory that cannot be made: its name is that of a file.
     let (said, _dir) =
         refuse(&program, CONTROL, "DIR/state.json", "DIR/sluice.toml/state.json", CANNOT_START);
-    expect(&said, &["sluice.toml/state.json"]);
+    expect(&said, &["sluice.toml/state.db"]);
 
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("sluice.toml");

@@ -12,7 +12,7 @@ use sluice_api::{Shared, Snapshot, SnapshotService};
 pub fn withheld(in_force: &Snapshot, wanted: &Snapshot) -> Option<String> {
     let lost = taken_away(in_force, wanted)?;
     Some(format!(
-        "publishing is held, as the state was not read from a good state file or is empty, and would \
+        "publishing is held, as the state was not read from a good database or is empty, and would \
          take away services that the data plane forwards by: {lost}. Put them back, or say that they \
          may go: sluice confirm (POST /api/v1/confirm)"
     ))

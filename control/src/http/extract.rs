@@ -14,12 +14,15 @@ use sluice_api::validate::supported;
 use sluice_api::{MAX_WAIT_MS, Problem};
 
 use super::HttpProblem;
-use crate::actor::Actor;
+use crate::actor::{Actor, Author};
 use crate::model::{ApiProblem, Precondition};
 use crate::publish::Patience;
 
 /// Most bytes of what a client calls itself that events tell.
 const MAX_CLIENT: usize = 64;
+
+/// Most characters of a reason.
+pub const MAX_REASON: usize = 200;
 
 /// The variable parts of the path.
 pub struct Segments<T>(pub T);
@@ -102,8 +105,8 @@ pub struct Terms {
     pub wanted: Option<Precondition>,
     /// How long it waits to learn what became of the change: `wait_ms`.
     pub patience: Patience,
-    /// Who makes the change.
-    pub actor: Actor,
+    /// Who makes the change, and why: `reason`.
+    pub author: Author,
     /// Whether the change shall only be told of: `dry_run`, where the path takes it.
     pub dry_run: bool,
 }
@@ -113,8 +116,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
         let IfMatch(wanted) = IfMatch::from_request_parts(parts, state).await?;
-        let actor = actor(parts)?;
-        let mut terms = Terms { wanted, patience: Patience::default(), actor, dry_run: false };
+        let author = actor(parts)?.into();
+        let mut terms = Terms { wanted, patience: Patience::default(), author, dry_run: false };
         for (name, value) in query(parts, state, "wait_ms=N").await? {
             let wrong = |expected| {
                 HttpProblem::BadRequest(Problem::new(&name, format!("{value:?}"), expected))
@@ -125,6 +128,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
                     terms.patience = Patience { wait, for_unreachable: true };
                 }
                 ("wait_ms", _) => return Err(wrong(format!("0 to {MAX_WAIT_MS}"))),
+                ("reason", _) if !is_reason(&value) => {
+                    let expected =
+                        format!("1 to {MAX_REASON} characters, none of them a control one");
+                    return Err(wrong(expected));
+                }
+                ("reason", _) => terms.author.reason = Some(value),
                 ("dry_run", _) => {
                     terms.dry_run = value.parse().map_err(|_| wrong("true or false".to_owned()))?;
                 }
@@ -134,6 +143,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
         }
         Ok(terms)
     }
+}
+
+/// Whether a text can be told as why a change was made.
+fn is_reason(text: &str) -> bool {
+    (1..=MAX_REASON).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 /// Who sends a request: from where, and what it calls itself.

@@ -49,6 +49,7 @@ use crate::manager::{Committed, Manager};
 use crate::model::ApiProblem;
 use crate::model::resource::{Change, Resource, Subject};
 use crate::publish::{Dataplane, Outcome, Patience};
+use crate::store::History;
 use crate::world::World;
 
 use extract::Terms;
@@ -74,7 +75,9 @@ pub struct App {
     /// When control started.
     pub started: Instant,
     /// Where the state is kept, for people to read.
-    pub state_file: Arc<str>,
+    pub database: Arc<str>,
+    /// Former states.
+    pub history: Arc<History>,
 }
 
 /// A change that was made.
@@ -93,9 +96,9 @@ impl App {
         change: Change<R>,
         terms: Terms,
     ) -> Result<Done, HttpProblem> {
-        let Terms { wanted, patience, actor, .. } = terms;
+        let Terms { wanted, patience, author, .. } = terms;
         let Subject { service, backend } = R::subject(&change.key());
-        let commit = move |manager: &Manager| manager.commit(change, wanted.as_ref(), &actor);
+        let commit = move |manager: &Manager| manager.commit(change, wanted, author);
         let mut done = self.done(self.blocking(commit).await?, patience).await;
         if let Some(service) = service.filter(|name| done.world.state.service(name).is_some()) {
             done.outcome.unless(done.world.left_out.part(&service, backend));

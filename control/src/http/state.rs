@@ -16,8 +16,8 @@ use crate::model::{ApiProblem, Batch, state_tag};
 
 /// Let the state be published, though it takes services away from the data plane.
 pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response, HttpProblem> {
-    let Terms { wanted, patience, actor, .. } = terms;
-    let committed = app.blocking(move |manager| manager.confirm(wanted.as_ref(), &actor)).await?;
+    let Terms { wanted, patience, author, .. } = terms;
+    let committed = app.blocking(move |manager| manager.confirm(wanted, author)).await?;
     let done = app.done(committed, patience).await;
     view::changed(&done, state_tag(&done.world.state), json!({}))
 }
@@ -46,12 +46,12 @@ pub fn changes(schemas: &mut Schemas) -> Value {
 /// Make many resources be as they are in the body, all or none of them.
 pub async fn apply(
     Shared(app): Shared<App>,
-    Terms { wanted, patience, actor, dry_run }: Terms,
+    Terms { wanted, patience, author, dry_run }: Terms,
     Body(body): Body,
 ) -> Result<Response, HttpProblem> {
     let apply = move |manager: &Manager| {
         let batch = Batch::read(body).map_err(ApiProblem::Invalid)?;
-        manager.apply(batch, wanted.as_ref(), dry_run, &actor)
+        manager.apply(batch, wanted, dry_run, author)
     };
     let (changes, committed) = app.blocking(apply).await?;
     let body = json!({ "changes": changes });

@@ -53,10 +53,10 @@ struct Control {
     uptime_ms: u64,
     /// Version of the desired state.
     state_version: u64,
-    /// Where the state is kept.
-    state_file: String,
+    /// Where the state and its history are kept.
+    database: String,
     /// Why the last write of it failed.
-    state_file_error: Option<String>,
+    database_error: Option<String>,
     /// How many services there are.
     services: usize,
     /// How many backends they have in all.
@@ -116,8 +116,8 @@ fn control(app: &App, world: &World) -> Control {
         pid: process::id(),
         uptime_ms: app.started.elapsed().as_millis() as u64,
         state_version: state.version,
-        state_file: app.state_file.to_string(),
-        state_file_error: world.writes.failing.clone(),
+        database: app.database.to_string(),
+        database_error: world.writes.failing.clone(),
         services: state.services.len(),
         backends: state.services.iter().map(|service| service.backends.len()).sum(),
         pools: state.pools.len(),

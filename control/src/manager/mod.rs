@@ -1,38 +1,42 @@
 //! The one that changes the world: what operators ask for, what checks have seen, what the data plane
 //! tells. Everybody else reads.
 //!
-//! A commit runs under one lock from the check of its version to the file on disk, so that commits
-//! come one after another; readers never wait for the disk. Commits block: call them from
+//! Commits come one after another, each made of the state that the one before has left, and are written
+//! together when several wait ([`commit`]); readers never wait for the disk. Commits block: call them from
 //! `spawn_blocking`, which also sees them through when the client has gone.
 //!
 //! # Order of locks
-//! The disk's, then the world's for a change of it ([`WorldCell`]), which is given back before anything
+//! The queue of commits by itself. The disk's, then the world's for a change of it ([`WorldCell`]), which is given back before anything
 //! else is taken. The checker's lock is taken with no other held, or with the disk's.
 
 mod checks;
+mod commit;
 mod dataplane;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
-use sluice_api::clock::now_ms;
 use sluice_api::{FieldChange, Refusal};
 use tokio::sync::watch;
 
-use crate::actor::{Actor, ReadOn};
+use crate::actor::{Actor, Author, ReadOn};
 use crate::events::{Event, EventLog};
 use crate::health::Checker;
 use crate::model::diff::{self, Difference};
 use crate::model::resource::{Change, Resource, Subject};
-use crate::model::{self, ApiProblem, Batch, Precondition, State};
+use crate::model::{self, ApiProblem, Batch, Environment, Precondition, State};
 use crate::origin::{self, FileRecord, Merged};
-use crate::store::{Content, Saved, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::world::{World, WorldCell};
+
+use commit::{Job, Next};
+
+pub use commit::revision;
 
 /// What is written together.
 struct Disk {
     store: Store,
     /// What the TOML file said when it was read last.
-    file: FileRecord,
+    file: Arc<FileRecord>,
 }
 
 /// A change that is on disk.
@@ -46,6 +50,8 @@ pub struct Committed {
 
 /// Holds the world, the disk and the checker.
 pub struct Manager {
+    /// Changes that wait for the disk.
+    waiting: Mutex<Vec<Job>>,
     /// Held during a commit.
     disk: Mutex<Disk>,
     world: WorldCell,
@@ -61,8 +67,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Manager {
     /// Hold `world`, whose state `store` has already.
-    pub fn new(store: Store, world: World, file: FileRecord, events: Arc<EventLog>) -> Self {
+    pub fn new(store: Store, world: World, file: Arc<FileRecord>, events: Arc<EventLog>) -> Self {
         Manager {
+            waiting: Mutex::default(),
             disk: Mutex::new(Disk { store, file }),
             world: WorldCell::new(world),
             checker: Mutex::default(),
@@ -86,31 +93,28 @@ impl Manager {
     }
 
     /// Do what a request asks for, durably, or nothing at all. `wanted` is what the client believes
-    /// to be there, if it says so; `actor` is who asks. Blocks while the disk does.
+    /// to be there, if it says so. Blocks while the disk does.
     ///
     /// # Errors
     /// [`ApiProblem`]; the state is as before then.
     pub fn commit<R: Resource>(
         &self,
         change: Change<R>,
-        wanted: Option<&Precondition>,
-        actor: &Actor,
+        wanted: Option<Precondition>,
+        author: Author,
     ) -> Result<Committed, ApiProblem> {
-        let mut disk = lock(&self.disk);
-        let world = self.world();
-        let key = change.key();
-        if let Some(wanted) = wanted {
-            wanted.check(&key, &world.state)?;
-        }
-        let (kind, message) = change.describe();
-        let next = change.apply(&world.state, &world.environment)?;
-        let committed = self.change(&mut disk, &world, next, None, world.no_service)?;
-        if committed.state.version != world.state.version {
+        self.submit(move |draft| {
+            let key = change.key();
+            if let Some(wanted) = wanted {
+                wanted.check(&key, &draft.state)?;
+            }
+            let (kind, message) = change.describe();
+            let next = change.apply(&draft.state, &draft.environment)?;
             let Subject { service, backend } = R::subject(&key);
-            let event = Event::new(&kind, message).about(service.as_deref(), backend);
-            self.events.push(event.by(actor));
-        }
-        Ok(committed)
+            let event = Event::new(&kind, &message).about(service.as_deref(), backend);
+            let event = event.by(&author.actor);
+            Ok(Next { events: vec![event], ..Next::of(draft, next, (kind, message), author) })
+        })
     }
 
     /// Make many resources be as they are given, in one change; or only tell what that would do.
@@ -121,24 +125,72 @@ impl Manager {
     pub fn apply(
         &self,
         batch: Batch,
-        wanted: Option<&Precondition>,
+        wanted: Option<Precondition>,
         dry_run: bool,
-        actor: &Actor,
+        author: Author,
     ) -> Result<(Vec<Difference>, Option<Committed>), ApiProblem> {
-        let mut disk = lock(&self.disk);
-        let world = self.world();
-        let old = &world.state;
-        if let Some(wanted) = wanted {
-            wanted.check_state(old)?;
-        }
-        let next = batch.apply(old, &world.environment)?;
-        let effect = batch.effect(old, &next);
+        self.change_to(wanted, dry_run, "apply", author, move |state, environment| {
+            let next = batch.apply(state, environment)?;
+            let effect = batch.effect(state, &next);
+            let what = format!("applied: {}", diff::summary(&effect));
+            Ok((next, effect, what))
+        })
+    }
+
+    /// Make the state be as it was with a former revision, in a change of its own; or only tell what that
+    /// would do. Returns what became of each resource that differs, and nothing of a change that was not
+    /// made.
+    ///
+    /// # Errors
+    /// [`ApiProblem`]; the state is as before then.
+    pub fn roll_back(
+        &self,
+        former: State,
+        wanted: Option<Precondition>,
+        dry_run: bool,
+        author: Author,
+    ) -> Result<(Vec<Difference>, Option<Committed>), ApiProblem> {
+        self.change_to(wanted, dry_run, "rollback", author, move |state, environment| {
+            let what = format!("rolled back to revision {}", former.version);
+            let mut next = former;
+            next.share_with(state);
+            model::check_next(state, &next, environment)?;
+            let effect = diff::diff(state, &next);
+            Ok((next, effect, what))
+        })
+    }
+
+    /// A change of many resources at once, by what `make` makes of a state.
+    fn change_to(
+        &self,
+        wanted: Option<Precondition>,
+        dry_run: bool,
+        kind: &'static str,
+        author: Author,
+        make: impl FnOnce(&State, &Environment) -> Result<(State, Vec<Difference>, String), ApiProblem>
+        + Send
+        + 'static,
+    ) -> Result<(Vec<Difference>, Option<Committed>), ApiProblem> {
         if dry_run {
+            let world = self.world();
+            if let Some(wanted) = wanted {
+                wanted.check_state(&world.state)?;
+            }
+            let (_, effect, _) = make(&world.state, &world.environment)?;
             return Ok((effect, None));
         }
-        let committed = self.change(&mut disk, &world, next, None, world.no_service)?;
-        self.tell(&effect, actor);
-        Ok((effect, Some(committed)))
+        let (tell, told) = mpsc::channel();
+        let committed = self.submit(move |draft| {
+            if let Some(wanted) = wanted {
+                wanted.check_state(&draft.state)?;
+            }
+            let (next, effect, what) = make(&draft.state, &draft.environment)?;
+            let events = tell_effect(&effect, &author.actor, kind);
+            // Who waits for it is there.
+            let _ = tell.send(effect);
+            Ok(Next { events, ..Next::of(draft, next, (kind.to_owned(), what), author) })
+        })?;
+        Ok((told.recv().unwrap_or_default(), Some(committed)))
     }
 
     /// Take over what is new in the TOML file since it was read last, in one change; see
@@ -151,115 +203,39 @@ impl Manager {
         file: FileRecord,
         no_service: Refusal,
     ) -> Result<(Vec<Difference>, Committed), ApiProblem> {
-        let mut disk = lock(&self.disk);
-        let world = self.world();
-        let old = &world.state;
-        let merged = origin::merge(State::clone(old), &disk.file, &file);
-        if let Some(problem) = merged.takes_all_away(&disk.file, &file) {
-            return Err(ApiProblem::invalid(problem));
-        }
-        let Merged { state: next, changes } = merged;
-        model::check_next(old, &next, &world.environment)?;
-        let file = (disk.file != file).then_some(file);
-        let actor = Actor::File { read: ReadOn::Signal };
-        let is_other = world.no_service != no_service;
-        let committed = self.change(&mut disk, &world, next, file, no_service)?;
-        if is_other {
+        let (tell, told) = mpsc::channel();
+        let committed = self.submit(move |draft| {
+            let merged = origin::merge(State::clone(&draft.state), &draft.file, &file);
+            if let Some(problem) = merged.takes_all_away(&draft.file, &file) {
+                return Err(ApiProblem::invalid(problem));
+            }
+            let Merged { state: next, changes } = merged;
+            model::check_next(&draft.state, &next, &draft.environment)?;
+            let actor = Actor::File { read: ReadOn::Signal };
+            let event = |message: String| Event::new("file-changed", message).by(&actor);
+            let is_other = draft.no_service != no_service;
             let message = format!("control.no_service is {no_service} now");
-            self.events.push(Event::new("file-changed", message).by(&actor));
-        }
-        for line in changes.iter().flat_map(Difference::lines) {
-            self.events.push(Event::new("file-changed", line).by(&actor));
-        }
-        Ok((changes, committed))
-    }
-
-    /// Write and adopt the next state, which has been checked; nothing when it is the same. `world` is
-    /// that of the state before, which only this changes, under the lock of `disk`.
-    fn change(
-        &self,
-        disk: &mut Disk,
-        world: &World,
-        mut next: State,
-        file: Option<FileRecord>,
-        no_service: Refusal,
-    ) -> Result<Committed, ApiProblem> {
-        let old = &*world.state;
-        next.version = old.version;
-        next.share_with(old);
-        let is_same = next == *old;
-        if !is_same {
-            next.version += 1;
-        }
-        if !is_same || file.is_some() {
-            let file = file.unwrap_or_else(|| disk.file.clone());
-            next = self.write(disk, next, file, self.world().unconfirmed)?;
-        }
-        let next = Arc::new(next);
-        let revision = if is_same && no_service == world.no_service {
-            self.world().revision
-        } else {
-            self.adopt(&next, no_service)
-        };
-        Ok(Committed { state: next, revision })
-    }
-
-    fn adopt(&self, next: &Arc<State>, no_service: Refusal) -> u64 {
-        let mut is_checked_otherwise = false;
-        let world = self.world.change(|world| {
-            is_checked_otherwise = world.adopt(next.clone(), no_service, now_ms());
-        });
-        if is_checked_otherwise {
-            self.set_targets();
-        }
-        world.revision
-    }
-
-    /// An event for each resource that changed.
-    fn tell(&self, effect: &[Difference], actor: &Actor) {
-        for difference in effect.iter().filter(|d| d.change != diff::Change::Unchanged) {
-            let Difference { kind, name, change, fields } = difference;
-            let fields: Vec<String> = fields.iter().map(FieldChange::to_string).collect();
-            let what =
-                if fields.is_empty() { String::new() } else { format!(": {}", fields.join("; ")) };
-            let message = format!("{kind} {name} {change}, applied{what}");
-            let service = (*kind == "service").then_some(name.as_str());
-            let event = Event::new(&format!("{kind}-{change}"), message).about(service, None);
-            self.events.push(event.by(actor));
-        }
-    }
-
-    fn write(
-        &self,
-        disk: &mut Disk,
-        state: State,
-        file: FileRecord,
-        unconfirmed: bool,
-    ) -> Result<State, ApiProblem> {
-        let generation = self.world().generation;
-        let content = Content { state, file, generation, unconfirmed };
-        self.note_write(disk.store.save(&content))
-            .map_err(|e| ApiProblem::NotStored(e.to_string()))?;
-        disk.file = content.file;
-        Ok(content.state)
+            let always = is_other.then(|| event(message)).into_iter().collect();
+            let events = changes.iter().flat_map(Difference::lines).map(event).collect();
+            let what = ("file".to_owned(), origin::summary(&changes));
+            // Who waits for it is there.
+            let _ = tell.send(changes);
+            let next = Next::of(draft, next, what, actor.into());
+            Ok(Next { file: Some(file), no_service, events, always, ..next })
+        })?;
+        Ok((told.recv().unwrap_or_default(), committed))
     }
 
     /// Take note of how a write went: an event when it failed, and when one succeeds again.
     ///
     /// # Errors
     /// That of the write.
-    pub fn note_write(&self, saved: Result<Saved, StoreError>) -> Result<(), StoreError> {
-        let (done, failure) = match saved {
-            Ok(Saved { doubt }) => (Ok(()), doubt),
-            Err(error) => {
-                let text = error.to_string();
-                (Err(error), Some(text))
-            }
-        };
+    pub fn note_write(&self, written: Result<(), StoreError>) -> Result<(), StoreError> {
+        let failure = written.as_ref().err().map(StoreError::to_string);
         if let Some(failure) = &failure {
             self.events.note("state-not-written", failure.clone());
         } else if self.world().writes.failing.is_some() {
-            self.events.note("state-written", "the state file is written again");
+            self.events.note("state-written", "the database is written again");
         }
         self.world.change_if(|world| {
             let has_failed = failure.is_some();
@@ -267,7 +243,7 @@ impl Manager {
             let was_failing = std::mem::replace(&mut world.writes.failing, failure).is_some();
             has_failed || was_failing
         });
-        done
+        written
     }
 
     /// An operator's word that the state may be published, whatever it takes away. `wanted` is the
@@ -277,27 +253,21 @@ impl Manager {
     /// [`ApiProblem::NotStored`] and [`ApiProblem::VersionMismatch`]; nothing is confirmed then.
     pub fn confirm(
         &self,
-        wanted: Option<&Precondition>,
-        actor: &Actor,
+        wanted: Option<Precondition>,
+        author: Author,
     ) -> Result<Committed, ApiProblem> {
-        let mut disk = lock(&self.disk);
-        let world = self.world();
-        let state = world.state.clone();
-        if let Some(wanted) = wanted {
-            wanted.check_state(&state)?;
-        }
-        if !world.unconfirmed {
-            return Ok(Committed { state, revision: world.revision });
-        }
-        let file = disk.file.clone();
-        self.write(&mut disk, State::clone(&state), file, false)?;
-        let world = self.world.change(|world| {
-            world.unconfirmed = false;
-            world.revision += 1;
-        });
-        let message = format!("state version {} may be published as it is", state.version);
-        self.events.push(Event::new("state-confirmed", message).by(actor));
-        Ok(Committed { state, revision: world.revision })
+        self.submit(move |draft| {
+            if let Some(wanted) = wanted {
+                wanted.check_state(&draft.state)?;
+            }
+            let message =
+                format!("state version {} may be published as it is", draft.state.version);
+            let event = Event::new("state-confirmed", &*message).by(&author.actor);
+            let always = if draft.unconfirmed { vec![event] } else { Vec::new() };
+            let what = ("state-confirmed".to_owned(), message);
+            let next = Next::of(draft, State::clone(&draft.state), what, author);
+            Ok(Next { confirms: true, always, ..next })
+        })
     }
 
     /// Come back once nobody holds what readers and changes need, which is never for long.
@@ -312,6 +282,21 @@ impl Manager {
     }
 }
 
+/// An event for each resource that changed.
+fn tell_effect(effect: &[Difference], actor: &Actor, how: &str) -> Vec<Event> {
+    let changed = effect.iter().filter(|d| d.change != diff::Change::Unchanged);
+    let event = |Difference { kind, name, change, fields }: &Difference| {
+        let fields: Vec<String> = fields.iter().map(FieldChange::to_string).collect();
+        let what =
+            if fields.is_empty() { String::new() } else { format!(": {}", fields.join("; ")) };
+        let how = if how == "apply" { "applied" } else { "rolled back" };
+        let message = format!("{kind} {name} {change}, {how}{what}");
+        let service = (*kind == "service").then_some(name.as_str());
+        Event::new(&format!("{kind}-{change}"), message).about(service, None).by(actor)
+    };
+    changed.map(event).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -324,8 +309,22 @@ mod tests {
     use crate::model::Environment;
     use crate::model::resource::{BackendSetting, Key, OfService};
     use crate::observed::Observed;
+    use crate::store::{Beside, Keep, Step};
     use serde_json::json;
     use sluice_api::{AdminState, Backend, Service, Snapshot};
+    use tempfile::TempDir;
+
+    /// With a database that has the world's state.
+    fn begun(directory: &TempDir, world: World, file: Arc<FileRecord>) -> Manager {
+        let path = directory.path().join("state.db");
+        let mut store = Store::open(&path, Keep::default()).unwrap();
+        let what = ("initial".to_owned(), "the first".to_owned());
+        let revision = revision(world.state.version, what, Actor::Dataplane.into());
+        let step = Step { old: Arc::default(), new: world.state.clone(), revision };
+        let beside = Beside { file: Some(&file), generation: 0, unconfirmed: false };
+        store.write(&[step], &beside).unwrap();
+        Manager::new(store, world, file, Arc::new(EventLog::default()))
+    }
 
     fn snapshot(manager: &Manager) -> Snapshot {
         compose::snapshot(&manager.world())
@@ -336,7 +335,6 @@ mod tests {
     #[test]
     fn a_snapshot_has_all_of_a_file_that_is_read_again_or_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("state.json")).unwrap();
         let file = |weight: u16| {
             let service = json!({
                 "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
@@ -347,9 +345,8 @@ mod tests {
         };
         let FileRecord { services, pools } = file(1);
         let state = State { version: 1, services, pools };
-        let events = Arc::new(EventLog::default());
         let world = World { no_service: Refusal::Drop, ..World::new(state, 0) };
-        let manager = Manager::new(store, world, file(1), events);
+        let manager = begun(&directory, world, file(1).into());
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -376,7 +373,6 @@ mod tests {
     #[test]
     fn backends_without_a_next_hop_drain_unless_there_are_no_others() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("state.json")).unwrap();
         let service = json!({
             "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
             "backends": [{"address": "10.0.0.1", "port": 80}, {"address": "10.0.0.2", "port": 80},
@@ -384,8 +380,7 @@ mod tests {
         });
         let services = vec![serde_json::from_value(service).unwrap()];
         let state = State { version: 1, services: services.into(), ..State::default() };
-        let events = Arc::new(EventLog::default());
-        let manager = Manager::new(store, World::new(state, 0), FileRecord::default(), events);
+        let manager = begun(&directory, World::new(state, 0), Arc::default());
         let mut changes = manager.watch();
         let states = |lost: &[u8]| {
             let unreachable = lost
@@ -408,8 +403,8 @@ mod tests {
         states(&[2]);
         let checked = json!({"health_check": {}});
         let key = Key::<Service> { holder: (), id: "web".into() };
-        let state =
-            manager.commit(Change::Patch(key, checked), None, &Actor::Dataplane).unwrap().state;
+        let state = manager.commit(Change::Patch(key, checked), None, Actor::Dataplane.into());
+        let state = state.unwrap().state;
         let mut observed = Observed::default();
         observed.retarget(&State::default(), &state, 2);
         assert!(observed.seed(&snapshot(&manager), 3));
@@ -421,15 +416,13 @@ mod tests {
     #[test]
     fn a_health_change_makes_an_event_and_another_snapshot() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("state.json")).unwrap();
         let service = json!({
             "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
             "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
         });
         let services = vec![serde_json::from_value(service).unwrap()];
         let state = State { version: 1, services: services.into(), ..State::default() };
-        let events = Arc::new(EventLog::default());
-        let manager = Manager::new(store, World::new(state, 0), FileRecord::default(), events);
+        let manager = begun(&directory, World::new(state, 0), Arc::default());
         let mut changes = manager.watch();
         let healthy = |manager: &Manager| snapshot(manager).services[0].backends[0].healthy;
         let note = |healthy, backend: &str| {
@@ -465,7 +458,6 @@ mod tests {
     async fn everybody_changes_the_world_at_once() {
         const ROUNDS: u64 = 100;
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("state.json")).unwrap();
         let service = json!({
             "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
             "health_check": {}, "backends": [{"address": "10.0.0.1", "port": 80}]
@@ -473,8 +465,7 @@ mod tests {
         let services = vec![serde_json::from_value(service).unwrap()];
         let world =
             World::new(State { version: 1, services: services.into(), ..State::default() }, 0);
-        let events = Arc::new(EventLog::default());
-        let manager = Manager::new(store, world, FileRecord::default(), events);
+        let manager = begun(&directory, world, Arc::default());
         let runtime = tokio::runtime::Handle::current();
         let is_over = AtomicBool::new(false);
         let read = || {
@@ -515,7 +506,7 @@ mod tests {
 
     fn operate(manager: &Manager, round: u64) {
         let change = Change::Set(web(), BackendSetting::Weight(round as u16));
-        manager.commit(change, None, &Actor::HealthCheck).unwrap();
+        manager.commit(change, None, Actor::HealthCheck.into()).unwrap();
     }
 
     fn check(manager: &Manager, round: u64) {

@@ -61,6 +61,20 @@ impl Difference {
     }
 }
 
+/// The changes in a few words: the first of them by name.
+pub fn summary(changes: &[Difference]) -> String {
+    const NAMED: usize = 5;
+    let mut changed = changes.iter().filter(|d| d.change != Change::Unchanged);
+    let told =
+        |Difference { kind, name, change, .. }: &Difference| format!("{kind} {name} {change}");
+    let named: Vec<String> = changed.by_ref().take(NAMED).map(told).collect();
+    match (named.is_empty(), changed.count()) {
+        (true, _) => "nothing".to_owned(),
+        (false, 0) => named.join(", "),
+        (false, more) => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 /// Everything that differs: pools first, each kind in the order of `new`, then what is gone.
 pub fn diff(old: &State, new: &State) -> Vec<Difference> {
     let mut all = compare("pool", &old.pools, &new.pools);

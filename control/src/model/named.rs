@@ -116,9 +116,15 @@ impl<T: HasName> Named<T> {
                 _ => {}
             }
         }
-        if self.iter().map(T::name).eq(held.iter().map(T::name)) {
+        if self.has_order_of(held) {
             self.places = held.places.clone();
         }
+    }
+
+    /// Whether both have the same names in the same order.
+    pub fn has_order_of(&self, other: &Named<T>) -> bool {
+        Arc::ptr_eq(&self.places, &other.places)
+            || self.iter().map(T::name).eq(other.iter().map(T::name))
     }
 
     /// What is not the same one in `next`: in the order of `next`, then what is gone.

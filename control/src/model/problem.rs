@@ -89,7 +89,7 @@ pub enum ApiProblem {
     #[error("{0}")]
     Invalid(Problems),
     /// The change could not be made durable.
-    #[error("the change was not made, as the state file cannot be written: {0}")]
+    #[error("the change was not made, as the database cannot be written: {0}")]
     NotStored(String),
     /// The data plane cannot be asked.
     #[error("dataplane unreachable: {0}")]

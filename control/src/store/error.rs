@@ -1,16 +1,17 @@
-//! Why the state file cannot be used.
+//! Why the database cannot be used.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::care::BACKUP;
 use super::file::directory;
-use super::format::FORMAT;
+use super::schema::{FORMAT, damage};
 
-/// Why the state file cannot be used.
+/// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refuses.
-    #[error("state file {}: cannot {what}: {source}", path.display())]
+    #[error("database {}: cannot {what}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -19,10 +20,20 @@ pub enum StoreError {
         /// Why it failed.
         source: io::Error,
     },
+    /// SQLite refuses.
+    #[error("database {}: cannot {what}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
     /// Another process uses it.
     #[error(
-        "state file {}: another sluice-control uses it: stop that one, or give this one another \
-         control.state_file",
+        "database {}: another sluice-control uses it: stop that one, or give this one another \
+         control.database",
         path.display()
     )]
     Locked {
@@ -31,21 +42,21 @@ pub enum StoreError {
     },
     /// A newer version of Sluice has written it.
     #[error(
-        "state file {}: it has format {format}, this program reads format {FORMAT}: a newer version \
+        "database {}: it has format {format}, this program reads format {FORMAT}: a newer version \
          of Sluice has written it. Install that version, or put a backup of format {FORMAT} in its \
          place; nothing was changed",
         path.display()
     )]
     Newer {
-        /// The file, or the copy that would be read in its place.
+        /// The file.
         path: PathBuf,
         /// Its format.
-        format: u64,
+        format: i64,
     },
     /// Others may write where it is.
     #[error(
-        "state file {}: every user may write in {}: expected a directory that only the user of \
-         sluice-control can write in (chmod o-w, or another control.state_file)",
+        "database {}: every user may write in {}: expected a directory that only the user of \
+         sluice-control can write in (chmod o-w, or another control.database)",
         path.display(),
         directory(path).display()
     )]
@@ -55,7 +66,7 @@ pub enum StoreError {
     },
     /// Its lock file is somebody else's, who can lock us out.
     #[error(
-        "state file {}: its lock file belongs to user {owner}, sluice-control runs as user {us}: \
+        "database {}: its lock file belongs to user {owner}, sluice-control runs as user {us}: \
          remove {}.lock once no sluice-control runs",
         path.display(),
         path.display()
@@ -68,11 +79,10 @@ pub enum StoreError {
         /// Our user id.
         us: u32,
     },
-    /// It is damaged or missing, and so is the copy before it.
+    /// It is not what was written.
     #[error(
-        "state file {}: {reason}, and there is no good copy beside it ({previous}): put a backup \
-         in its place, or remove it and {}.previous to start from the TOML file",
-        path.display(),
+        "database {}: it is damaged ({reason}): `sluice-control --config FILE db repair` mends what can \
+         be mended, or puts the last backup in its place; nothing was changed",
         path.display()
     )]
     Damaged {
@@ -80,7 +90,63 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
-        /// What is wrong with the copy.
-        previous: String,
     },
+    /// It was there once.
+    #[error(
+        "database {}: it is missing, and a backup is there: `sluice-control --config FILE db repair` puts \
+         that in its place; remove {}{BACKUP} to start from the TOML file",
+        path.display(),
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was taken away, or another file put in its place, while it was used.
+    #[error(
+        "database {}: it was removed or replaced while sluice-control uses it: put it back, or start \
+         sluice-control anew",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The state of a version before cannot be taken over.
+    #[error(
+        "state file {}: {reason}, and there is no database yet to go on with: put a backup in its \
+         place, or remove it and what stands beside it to start from the TOML file",
+        path.display()
+    )]
+    Former {
+        /// The state file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is nothing to mend it with.
+    #[error(
+        "database {}: {reason}, and no good backup is there ({backup}): put one in its place, or remove \
+         it to start from the TOML file",
+        path.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What is wrong with the backup.
+        backup: String,
+    },
+}
+
+impl StoreError {
+    /// What SQLite tells, in our words where it is damage.
+    pub(super) fn sqlite(path: &Path, what: &'static str, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        if damage(&source) || matches!(source, rusqlite::Error::FromSqlConversionFailure(..)) {
+            return StoreError::Damaged { path, reason: source.to_string() };
+        }
+        StoreError::Sqlite { path, what, source }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,19 +10,6 @@ use super::StoreError;
 
 /// Most links that lead from one to the next, as in Linux.
 const MOST_LINKS: usize = 40;
-
-pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(path)
-        .map_err(|source| ("create its successor", source))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(|source| ("write its successor", source))
-}
 
 /// The lock file, which nobody else may open: who can open a file can lock it.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {

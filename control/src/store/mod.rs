@@ -1,509 +1,358 @@
-//! The state file: one JSON document that is replaced as a whole, so that a reader finds the old
-//! state or the new one, whenever the process or the machine dies.
+//! The desired state and its history, in one SQLite database: what was answered is on disk, and a change
+//! writes what it changes.
 //!
-//! ```json
-//! {"sluice_state": 1, "checksum": "9c…", "content": { … }}
-//! ```
+//! What enters: steps from one state to the next, several at a time when several clients wait. What leaves:
+//! the state at a start, and any former one ([`History`]). [`schema`] shows the tables, [`write`] makes rows
+//! of a step, [`read`] states of rows, [`care`] looks after the file, [`former`] reads the state file of
+//! versions before.
 //!
-//! `checksum` is xxh3-128 over the very bytes of `content`: a torn, edited or foreign file is
-//! recognised and never half believed. The copy before the last good write stays beside it as
-//! `FILE.previous`; it is read, with a warning, when the file itself is damaged or missing. A file of
-//! a newer format is no damage: whoever reads it must not go on. Two processes cannot share a file:
-//! `FILE.lock` is locked while one runs, and only its owner can open it.
-//!
-//! A file that is a symbolic link stays one: where it leads is found out once, when it is opened, and
-//! what stands beside it stands there.
-//!
-//! A write is five steps, and a crash between any two leaves a file and a copy that are whole:
-//! write and sync `FILE.new`; link the file as `FILE.previous-new`; rename `FILE.new` to `FILE`, from
-//! where on the change is made; rename `FILE.previous-new` to `FILE.previous`; sync the directory.
+//! The write-ahead log is synced before a change is answered (`synchronous=FULL`): SIGKILL or a loss of power
+//! at any moment leaves all that was answered and nothing by halves. A write that fails leaves the database
+//! as it was; the next one begins with a new connection. Two processes cannot share a database: `FILE.lock`
+//! is locked while one runs, and only its owner can open it.
 
+mod care;
 mod error;
 mod file;
-mod format;
+mod former;
+mod history;
+mod read;
+mod schema;
+mod write;
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sluice_api::clock::now_ms;
+use rusqlite::{Connection, TransactionBehavior};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use file::{beside, directory, open_lock, resolved, write_synced};
-use format::{Unreadable, decode, encode};
+use crate::actor::Actor;
+use crate::model::State;
+use crate::origin::FileRecord;
 
+use file::{beside, directory, open_lock, resolved};
+use schema::Access;
+
+pub use care::{BACKUP, Found, Mended, backup, check, refresh_backup, repair};
 pub use error::StoreError;
-pub use format::Content;
+pub use history::History;
+pub use write::Step;
+
+/// Bytes of the smallest page that SQLite knows, the first of which is there from the beginning. It takes less
+/// for an empty database.
+const HEADER: u64 = 512;
+/// Time between two looks for revisions that are too old.
+const AGED_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Most revisions.
+    pub revisions: u64,
+    /// Oldest ones, but for the last hundred.
+    pub age: Duration,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Keep { revisions: 10_000, age: Duration::from_secs(90 * 24 * 3_600) }
+    }
+}
+
+/// A change of the desired state: who made it, when, what it was, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Revision {
+    /// The version of the state with it.
+    pub number: u64,
+    /// When, in ms since the Unix epoch.
+    pub at_ms: u64,
+    /// Who made it, and from where.
+    pub actor: Actor,
+    /// A word for programs: `backend-changed`, `apply`, `file`, `rollback`, …
+    pub kind: String,
+    /// A sentence for people.
+    pub what: String,
+    /// Why, in the words of who made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What is kept, as of the newest revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The desired state.
+    pub state: State,
+    /// What the TOML file said when this was written.
+    pub file: Arc<FileRecord>,
+    /// Generation of the last snapshot published when this was written.
+    pub generation: u64,
+    /// Nobody has said yet that this may take services away from a data plane: it comes from a first
+    /// start or from a copy.
+    pub unconfirmed: bool,
+}
 
 /// What was found at start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Loaded {
-    /// No state file and no copy of one: this is the first start.
+    /// No database, nor a state file of a version before: this is the first start.
     Nothing,
     /// The state as it was written last.
     Good(Content),
-    /// The file was damaged or missing; this is the copy before the last. `reason` tells what was
-    /// wrong.
-    Previous {
-        /// The older state.
-        content: Content,
-        /// What is wrong with the newer file.
-        reason: String,
-    },
+    /// No database yet, but a state file of a version before.
+    Former(Content),
 }
 
-/// A state that any later start reads.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Saved {
-    /// Why it might still be lost with the machine's power; absent when it cannot.
-    pub doubt: Option<String>,
+/// What is written with some steps, or without any.
+#[derive(Debug)]
+pub struct Beside<'a> {
+    /// What the TOML file says, if that is news.
+    pub file: Option<&'a FileRecord>,
+    /// Generation of the last snapshot published.
+    pub generation: u64,
+    /// See [`Content::unconfirmed`].
+    pub unconfirmed: bool,
 }
 
-/// The state file, held by this process.
+/// The database, held by this process.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    keep: Keep,
+    /// Absent before the first use, and after a failure.
+    connection: Option<Connection>,
+    /// Device and inode of the database once it is there: no other may take its place.
+    identity: Option<(u64, u64)>,
+    /// When revisions were looked through for their age.
+    aged: Option<Instant>,
     /// Locked as long as it lives.
     _lock: File,
 }
 
 impl Store {
-    /// Take the file for this process; directories are made as needed, for our user only.
+    /// Take the database for this process; directories are made as needed, for our user only.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another process holds it, [`StoreError::Exposed`] and
     /// [`StoreError::Foreign`] when others could, [`StoreError::Io`].
-    pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let path = &resolved(path)?;
-        let failed = |what| move |source| StoreError::Io { path: path.to_owned(), what, source };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory(path))
-            .map_err(failed("make its directory"))?;
-        let lock = open_lock(&beside(path, ".lock")).map_err(failed("open its lock file"))?;
-        let found = lock.metadata().map_err(failed("look at its lock file"))?;
-        let us = rustix::process::geteuid().as_raw();
-        if found.uid() != us {
-            return Err(StoreError::Foreign { path: path.to_owned(), owner: found.uid(), us });
-        }
-        match lock.try_lock() {
-            Ok(()) => Ok(Store { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(failed("lock its lock file")(source)),
-        }
+    pub fn open(path: &Path, keep: Keep) -> Result<Store, StoreError> {
+        let path = resolved(path)?;
+        let lock = hold(&path)?;
+        Ok(Store { path, keep, connection: None, identity: None, aged: None, _lock: lock })
     }
 
-    /// Read the state. Nothing is written, but for a copy whose last step a crash has left undone.
+    /// Read what is kept. `state_file` is where versions before this one kept it. Nothing is written.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when there was a state but no good copy is left: never an empty
-    /// state. [`StoreError::Newer`] when it is not for this program.
-    pub fn load(&self) -> Result<Loaded, StoreError> {
-        let loaded = read(&self.path)?;
-        if let Loaded::Good(content) = &loaded {
-            self.finish_previous(content);
-        }
-        Ok(loaded)
+    /// [`StoreError::Damaged`] and [`StoreError::Missing`] when there was a state and it cannot be read:
+    /// never an empty state. [`StoreError::Newer`] when it is not for this program.
+    pub fn load(&mut self, state_file: &Path) -> Result<Loaded, StoreError> {
+        let Some(content) = load(&self.path)? else {
+            return former(state_file);
+        };
+        self.identity = identity(&self.path);
+        Ok(Loaded::Good(content))
     }
 
-    /// Keep a damaged file for a post-mortem. Its copy is still there, should a crash follow.
-    pub fn set_aside(&self) {
-        let aside = beside(&self.path, &format!(".damaged-{}", now_ms()));
-        if let Err(error) = fs::rename(&self.path, &aside)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("state file {}: cannot set it aside: {error}", self.path.display());
-        }
-    }
-
-    /// Make a state durable: after this returns, any later start reads it or a newer one.
+    /// Make steps durable, in their order, all or none: after this returns, any later start reads them.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; the file and its copy are as before then.
-    pub fn save(&self, content: &Content) -> Result<Saved, StoreError> {
-        let bytes = encode(content).map_err(|source| self.io("encode", source.into()))?;
-        let successor = beside(&self.path, ".new");
-        let copy = beside(&self.path, ".previous-new");
-        let replaced = write_synced(&successor, &bytes)
-            .map_err(|(what, source)| self.io(what, source))
-            .and_then(|()| {
-                let copied = self.link_copy(&copy);
-                fs::rename(&successor, &self.path).map_err(|e| self.io("replace it", e))?;
-                Ok(copied)
-            });
-        let copied = match replaced {
-            Ok(copied) => copied,
-            Err(error) => {
-                // What is left of the attempt takes room on a disk that may be full.
-                for left in [&successor, &copy] {
-                    let _ = fs::remove_file(left);
-                }
-                return Err(error);
+    /// [`StoreError`]; the database is as before then.
+    pub fn write(&mut self, steps: &[Step], beside: &Beside) -> Result<(), StoreError> {
+        let is_first = self.identity.is_none();
+        let written = self.try_write(steps, beside);
+        if written.is_err() {
+            self.connection = None;
+            if is_first && let Some(made) = self.identity.take() {
+                remove_if(&self.path, made);
+            }
+        }
+        written
+    }
+
+    fn try_write(&mut self, steps: &[Step], beside: &Beside) -> Result<(), StoreError> {
+        self.connect()?;
+        let by_age = self.aged.is_none_or(|at| at.elapsed() >= AGED_EVERY);
+        let Store { path, keep, connection: Some(connection), .. } = self else {
+            return Ok(());
+        };
+        let failed = |source| StoreError::sqlite(path, "write it", source);
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let write = || -> rusqlite::Result<()> {
+            if schema::is_empty(&transaction)? {
+                schema::make(&transaction)?;
+            }
+            for step in steps {
+                write::step(&transaction, step)?;
+            }
+            if let Some(file) = beside.file {
+                let file = serde_json::to_string(file)
+                    .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+                write::meta(&transaction, FILE, &file)?;
+            }
+            write::meta(&transaction, GENERATION, &beside.generation.to_string())?;
+            write::meta(&transaction, UNCONFIRMED, &beside.unconfirmed.to_string())?;
+            match steps.last() {
+                Some(last) => write::prune(&transaction, *keep, last.revision.number, by_age),
+                None => Ok(()),
             }
         };
-        // The new state is in place and will be read: from here on nothing may say that it is not.
-        if let Err(error) = copied.and_then(|made| {
-            if made { fs::rename(&copy, beside(&self.path, ".previous")) } else { Ok(()) }
-        }) {
-            tracing::warn!("state file {}: cannot keep its copy: {error}", self.path.display());
+        write().map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        if by_age && !steps.is_empty() {
+            self.aged = Some(Instant::now());
         }
+        // What was written to a file that nobody finds again is not kept.
+        self.still_there()
+    }
+
+    /// Have a connection to the database that there was, or to a new one if there was none.
+    fn connect(&mut self) -> Result<(), StoreError> {
+        if self.identity.is_none() {
+            self.make()?;
+        }
+        self.still_there()?;
+        if self.connection.is_none() {
+            let failed = |source| StoreError::sqlite(&self.path, "open it", source);
+            self.connection = Some(schema::open(&self.path, Access::Write).map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Make an empty file, for us alone to write in.
+    fn make(&mut self) -> Result<(), StoreError> {
+        let io = |what, source| StoreError::Io { path: self.path.clone(), what, source };
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o640);
+        options.open(&self.path).map_err(|e| io("create it", e))?;
         let synced = File::open(directory(&self.path)).and_then(|d| d.sync_all());
-        Ok(Saved { doubt: synced.err().map(|e| self.io("sync its directory", e).to_string()) })
+        synced.map_err(|e| io("sync its directory", e))?;
+        self.identity = identity(&self.path);
+        Ok(())
     }
 
-    /// Let the current file be found under the copy's name too. Returns whether there is one.
-    fn link_copy(&self, copy: &Path) -> io::Result<bool> {
-        match fs::remove_file(copy) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+    fn still_there(&self) -> Result<(), StoreError> {
+        if identity(&self.path) == self.identity {
+            return Ok(());
         }
-        match fs::hard_link(&self.path, copy) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            // A file system without links.
-            Err(_) => fs::copy(&self.path, copy).map(|_| true),
-        }
+        Err(StoreError::Gone { path: self.path.clone() })
     }
 
-    /// Do the step that a crash may have left undone: between the two renames, the copy has its first
-    /// name only. A copy of the file itself is from a write that did not happen.
-    fn finish_previous(&self, current: &Content) {
-        let copy = beside(&self.path, ".previous-new");
-        let Ok(bytes) = fs::read(&copy) else { return };
-        let done = match decode(&bytes) {
-            Ok(content) if content != *current => {
-                fs::rename(&copy, beside(&self.path, ".previous"))
-            }
-            _ => fs::remove_file(&copy),
-        };
-        if let Err(error) = done {
-            tracing::warn!("state file {}: cannot keep its copy: {error}", self.path.display());
-        }
-    }
-
-    fn io(&self, what: &'static str, source: io::Error) -> StoreError {
-        StoreError::Io { path: self.path.clone(), what, source }
+    /// The way to former states.
+    pub fn history(&self) -> History {
+        History::new(&self.path)
     }
 }
 
-/// Read a state file without taking or changing anything.
+/// Names in `meta`.
+const FILE: &str = "file";
+const GENERATION: &str = "generation";
+const UNCONFIRMED: &str = "unconfirmed";
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// What is left of a first write that failed takes room on a disk that may be full.
+fn remove_if(path: &Path, made: (u64, u64)) {
+    if identity(path) == Some(made) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(beside(path, suffix));
+        }
+    }
+}
+
+/// Lock the lock file, which stays locked as long as the file lives.
+fn hold(path: &Path) -> Result<File, StoreError> {
+    let failed = |what| move |source| StoreError::Io { path: path.to_owned(), what, source };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory(path))
+        .map_err(failed("make its directory"))?;
+    let lock = open_lock(&beside(path, ".lock")).map_err(failed("open its lock file"))?;
+    let found = lock.metadata().map_err(failed("look at its lock file"))?;
+    let us = rustix::process::geteuid().as_raw();
+    if found.uid() != us {
+        return Err(StoreError::Foreign { path: path.to_owned(), owner: found.uid(), us });
+    }
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed("lock its lock file")(source)),
+    }
+}
+
+/// Read what is kept without taking or changing anything.
 ///
 /// # Errors
 /// As [`Store::load`].
-pub fn read(path: &Path) -> Result<Loaded, StoreError> {
-    let path = &resolved(path)?;
-    let failed = |source| StoreError::Io { path: path.to_owned(), what: "read it", source };
-    let reason = match fs::read(path).map(|bytes| decode(&bytes)) {
-        Ok(Ok(content)) => return Ok(Loaded::Good(content)),
-        Ok(Err(Unreadable::Newer(format))) => {
-            return Err(StoreError::Newer { path: path.to_owned(), format });
+pub fn read(path: &Path, state_file: &Path) -> Result<Loaded, StoreError> {
+    match load(&resolved(path)?)? {
+        Some(content) => Ok(Loaded::Good(content)),
+        None => former(state_file),
+    }
+}
+
+fn former(state_file: &Path) -> Result<Loaded, StoreError> {
+    Ok(former::read(&resolved(state_file)?)?.map_or(Loaded::Nothing, Loaded::Former))
+}
+
+/// What a database holds; none when there is no database and never was one.
+fn load(path: &Path) -> Result<Option<Content>, StoreError> {
+    let length = match fs::metadata(path) {
+        Ok(found) => found.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(source) => {
+            return Err(StoreError::Io { path: path.to_owned(), what: "look at it", source });
         }
-        Ok(Err(Unreadable::Damaged(reason))) => Some(reason),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(failed(source)),
     };
-    // The first of these names is there only after a crash, and is the newer one then.
-    let mut bad = None;
-    for copy in [".previous-new", ".previous"].map(|suffix| beside(path, suffix)) {
-        match fs::read(&copy).map(|bytes| decode(&bytes)) {
-            Ok(Ok(content)) => {
-                let reason = reason.unwrap_or_else(|| "it is missing".to_owned());
-                return Ok(Loaded::Previous { content, reason });
-            }
-            Ok(Err(Unreadable::Newer(format))) => {
-                return Err(StoreError::Newer { path: copy, format });
-            }
-            Ok(Err(Unreadable::Damaged(reason))) => bad = Some(reason),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => bad = Some(e.to_string()),
-        }
+    if (1..HEADER).contains(&length) {
+        let reason = format!("it is cut off after {length} bytes");
+        return Err(StoreError::Damaged { path: path.to_owned(), reason });
     }
-    match (reason, bad) {
-        (None, None) => Ok(Loaded::Nothing),
-        (reason, bad) => Err(StoreError::Damaged {
-            path: path.to_owned(),
-            reason: reason.unwrap_or_else(|| "it is missing".to_owned()),
-            previous: bad.unwrap_or_else(|| "there is none".to_owned()),
-        }),
+    let failed = |source| StoreError::sqlite(path, "read it", source);
+    let is_there = length > 0 && {
+        let connection = schema::open_to_read(path).map_err(failed)?;
+        !schema::is_empty(&connection).map_err(failed)?
+    };
+    if !is_there {
+        // One that was lost is no first start.
+        let copy = beside(path, BACKUP);
+        return if copy.exists() {
+            Err(StoreError::Missing { path: path.to_owned() })
+        } else {
+            Ok(None)
+        };
     }
+    let mut connection = schema::open_to_read(path).map_err(failed)?;
+    schema::check_format(&connection, path)?;
+    schema::check_whole(&mut connection, path, false)?;
+    content(&connection, path).map(Some)
+}
+
+/// What a database of our format holds.
+fn content(connection: &Connection, path: &Path) -> Result<Content, StoreError> {
+    let failed = |source| StoreError::sqlite(path, "read it", source);
+    let lacks = |what: &str| StoreError::Damaged {
+        path: path.to_owned(),
+        reason: format!("it has no {what} that can be read"),
+    };
+    let meta = |name| read::meta(connection, name).map_err(failed)?.ok_or_else(|| lacks(name));
+    let number = read::newest(connection).map_err(failed)?.ok_or_else(|| lacks("revision"))?;
+    let file = serde_json::from_str(&meta(FILE)?).map_err(|_| lacks(FILE))?;
+    Ok(Content {
+        state: read::state(connection, number).map_err(failed)?,
+        file: Arc::new(file),
+        generation: meta(GENERATION)?.parse().map_err(|_| lacks(GENERATION))?,
+        unconfirmed: meta(UNCONFIRMED)?.parse().map_err(|_| lacks(UNCONFIRMED))?,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::State;
-    use crate::origin::FileRecord;
-    use sluice_api::Pool;
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn content(version: u64) -> Content {
-        let pools = vec![Pool::new("p", vec![[10, 0, 0, 1].into()])];
-        Content {
-            state: State { version, pools: pools.into(), ..State::default() },
-            file: FileRecord::default(),
-            generation: 3,
-            unconfirmed: false,
-        }
-    }
-
-    fn saved(store: &Store, version: u64) {
-        assert_eq!(store.save(&content(version)).unwrap(), Saved { doubt: None });
-    }
-
-    fn previous(path: &Path) -> Content {
-        decode(&fs::read(beside(path, ".previous")).unwrap()).unwrap()
-    }
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = fs::read_dir(directory).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn what_was_saved_is_loaded() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("deep/state.json");
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.load().unwrap(), Loaded::Nothing);
-        for version in 1..=3 {
-            saved(&store, version);
-            assert_eq!(store.load().unwrap(), Loaded::Good(content(version)));
-        }
-        assert_eq!(previous(&path), content(2));
-        assert_eq!(
-            names(path.parent().unwrap()),
-            ["state.json", "state.json.lock", "state.json.previous"]
-        );
-        assert!(matches!(Store::open(&path), Err(StoreError::Locked { .. })));
-        drop(store);
-        assert_eq!(Store::open(&path).unwrap().load().unwrap(), Loaded::Good(content(3)));
-    }
-
-    /// Of a link, and of one whose target is yet to be made; by a link to its directory, too.
-    #[test]
-    fn a_link_stays_a_link() {
-        let directory = tempfile::tempdir().unwrap();
-        let [there, here] = ["there", "here"].map(|name| directory.path().join(name));
-        fs::create_dir(&there).unwrap();
-        fs::create_dir(&here).unwrap();
-        let (file, link) = (there.join("real.json"), here.join("state.json"));
-        std::os::unix::fs::symlink("../there/real.json", &link).unwrap();
-        std::os::unix::fs::symlink("there", directory.path().join("door")).unwrap();
-        for version in 1..=2 {
-            let store = Store::open(&link).unwrap();
-            saved(&store, version);
-            assert_eq!(fs::read_link(&link).unwrap(), Path::new("../there/real.json"));
-            assert_eq!(read(&link).unwrap(), Loaded::Good(content(version)));
-            assert_eq!(read(&file).unwrap(), Loaded::Good(content(version)));
-            for other in [&file, &directory.path().join("door/real.json")] {
-                assert!(matches!(Store::open(other), Err(StoreError::Locked { .. })));
-            }
-        }
-        assert_eq!(names(&there), ["real.json", "real.json.lock", "real.json.previous"]);
-        assert_eq!(previous(&file), content(1));
-        assert_eq!(names(&here), ["state.json"]);
-
-        fs::set_permissions(&here, Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(read(&link), Err(StoreError::Exposed { .. })), "others may lead it away");
-    }
-
-    /// Every truncation and every flipped byte is noticed, and the copy before is taken.
-    #[test]
-    fn a_damaged_file_is_never_read() {
-        let good = encode(&content(2)).unwrap();
-        for cut in 0..good.len() - 1 {
-            assert!(decode(&good[..cut]).is_err(), "cut at {cut}");
-        }
-        for index in 0..good.len() - 1 {
-            let mut bad = good.clone();
-            bad[index] ^= 1;
-            if let Ok(read) = decode(&bad) {
-                assert_eq!(read, content(2), "flip at {index}");
-            }
-        }
-
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        let store = Store::open(&path).unwrap();
-        saved(&store, 1);
-        fs::write(&path, &good[..20]).unwrap();
-        let error = store.load().unwrap_err().to_string();
-        assert!(error.contains("no good copy beside it (there is none)"), "{error}");
-
-        saved(&store, 1);
-        saved(&store, 2);
-        fs::write(&path, &good[..20]).unwrap();
-        let Loaded::Previous { content: found, .. } = store.load().unwrap() else {
-            panic!("not the previous copy");
-        };
-        assert_eq!(found, content(1));
-        assert_eq!(fs::read(&path).unwrap(), &good[..20], "reading changes nothing");
-        store.set_aside();
-        saved(&store, 1);
-        assert_eq!(store.load().unwrap(), Loaded::Good(content(1)));
-        assert!(names(directory.path()).iter().any(|n| n.starts_with("state.json.damaged-")));
-    }
-
-    /// A missing file is no first start while its copy is there.
-    #[test]
-    fn the_copy_is_taken_when_the_file_is_missing() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        let store = Store::open(&path).unwrap();
-        saved(&store, 1);
-        saved(&store, 2);
-        fs::remove_file(&path).unwrap();
-        let expected = Loaded::Previous { content: content(1), reason: "it is missing".to_owned() };
-        assert_eq!(store.load().unwrap(), expected);
-        assert_eq!(store.load().unwrap(), expected, "also the second time");
-        fs::write(beside(&path, ".previous"), "torn").unwrap();
-        let error = store.load().unwrap_err().to_string();
-        assert!(error.contains("it is missing, and there is no good copy"), "{error}");
-        assert!(error.contains("state.json.previous to start from the TOML file"), "{error}");
-        fs::remove_file(beside(&path, ".previous")).unwrap();
-        assert_eq!(store.load().unwrap(), Loaded::Nothing);
-    }
-
-    /// It is neither damage nor passed over for an older copy.
-    #[test]
-    fn a_newer_format_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        let store = Store::open(&path).unwrap();
-        saved(&store, 1);
-        saved(&store, 2);
-        let newer = br#"{"sluice_state":9,"unknown":{"a":1}}"#;
-        let refused = |what: &str| {
-            let error = store.load().unwrap_err();
-            assert!(matches!(error, StoreError::Newer { format: 9, .. }), "{what}: {error}");
-            let error = error.to_string();
-            assert!(error.contains("format 9, this program reads format 1"), "{what}: {error}");
-        };
-        fs::write(&path, newer).unwrap();
-        refused("the file");
-        assert_eq!(fs::read(&path).unwrap(), newer);
-        assert_eq!(previous(&path), content(1));
-        fs::write(beside(&path, ".previous"), newer).unwrap();
-        fs::write(&path, "torn").unwrap();
-        refused("a copy that would be read");
-        fs::remove_file(&path).unwrap();
-        refused("a copy of a missing file");
-        // A good backup was put in the place of a newer file: the copy is not needed.
-        fs::write(&path, encode(&content(5)).unwrap()).unwrap();
-        assert_eq!(store.load().unwrap(), Loaded::Good(content(5)));
-    }
-
-    /// Whatever refuses a write, the file and the copy before the last good write stay.
-    #[test]
-    fn a_refused_write_leaves_file_and_copy() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        let store = Store::open(&path).unwrap();
-        let as_before = |what: &str, expected: &str| {
-            let error = store.save(&content(3)).unwrap_err().to_string();
-            assert!(error.contains(expected), "{what}: {error}");
-        };
-        saved(&store, 1);
-        saved(&store, 2);
-
-        // Nothing can be written, not even by root.
-        fs::create_dir(beside(&path, ".new")).unwrap();
-        as_before("no successor", "cannot create its successor");
-        fs::remove_dir(beside(&path, ".new")).unwrap();
-        assert_eq!(previous(&path), content(1));
-        assert_eq!(store.load().unwrap(), Loaded::Good(content(2)));
-
-        // A full disk: the write itself fails.
-        std::os::unix::fs::symlink("/dev/full", beside(&path, ".new")).unwrap();
-        as_before("full disk", "cannot write its successor: No space left on device");
-        assert_eq!(previous(&path), content(1));
-        assert_eq!(store.load().unwrap(), Loaded::Good(content(2)));
-        assert!(!beside(&path, ".new").exists(), "nothing is left of the attempt");
-
-        // The rename fails: a directory stands in the file's place.
-        let kept = directory.path().join("kept");
-        fs::rename(&path, &kept).unwrap();
-        fs::create_dir(&path).unwrap();
-        as_before("rename", "cannot replace it");
-        fs::remove_dir(&path).unwrap();
-        fs::rename(&kept, &path).unwrap();
-        assert_eq!(previous(&path), content(1));
-        assert_eq!(
-            names(directory.path()),
-            ["state.json", "state.json.lock", "state.json.previous"]
-        );
-
-        saved(&store, 3);
-        assert_eq!(previous(&path), content(2), "the copy before the last good write");
-
-        // The directory is gone: refused, and not made anew, as its lock is gone with it.
-        fs::remove_dir_all(directory.path()).unwrap();
-        as_before("directory", "cannot create its successor: No such file or directory");
-    }
-
-    /// As SIGKILL or the power leaves it between any two steps of a write of version 3.
-    #[test]
-    fn a_crash_between_two_steps_leaves_whole_files() {
-        let bytes = |version| encode(&content(version)).unwrap();
-        let (new, copy) = (".new", ".previous-new");
-        let torn = bytes(3)[..30].to_vec();
-        let cases = [
-            ("writing the successor", bytes(2), vec![(new, torn)], 2, 1),
-            ("successor written", bytes(2), vec![(new, bytes(3))], 2, 1),
-            ("copy linked", bytes(2), vec![(new, bytes(3)), (copy, bytes(2))], 2, 1),
-            ("renamed", bytes(3), vec![(copy, bytes(2))], 3, 2),
-            ("copy torn", bytes(3), vec![(copy, bytes(2)[..9].to_vec())], 3, 1),
-        ];
-        for (what, file, left, version, before) in cases {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("state.json");
-            fs::write(&path, file).unwrap();
-            fs::write(beside(&path, ".previous"), bytes(1)).unwrap();
-            for (suffix, bytes) in left {
-                fs::write(beside(&path, suffix), bytes).unwrap();
-            }
-            let store = Store::open(&path).unwrap();
-            assert_eq!(store.load().unwrap(), Loaded::Good(content(version)), "{what}");
-            assert_eq!(previous(&path), content(before), "{what}");
-            saved(&store, 9);
-            assert_eq!(previous(&path), content(version), "{what}");
-            assert_eq!(
-                names(directory.path()),
-                ["state.json", "state.json.lock", "state.json.previous"],
-                "{what}"
-            );
-        }
-    }
-
-    /// Who can open the lock file can hold it; who can write in the directory can replace it.
-    #[test]
-    fn nobody_else_can_hold_the_lock() {
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("made/state.json");
-        drop(Store::open(&path).unwrap());
-        assert_eq!(mode(path.parent().unwrap()), 0o700);
-        let lock = beside(&path, ".lock");
-        assert_eq!(mode(&lock), 0o600);
-        fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
-        drop(Store::open(&path).unwrap());
-        assert_eq!(mode(&lock), 0o600, "one that a former version has made");
-
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&lock, Some(65_534), None).unwrap();
-            let error = Store::open(&path).unwrap_err().to_string();
-            assert!(error.contains("lock file belongs to user 65534"), "{error}");
-            fs::remove_file(&lock).unwrap();
-        }
-        fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o1777)).unwrap();
-        for error in [Store::open(&path).unwrap_err(), read(&path).unwrap_err()] {
-            assert!(error.to_string().contains("every user may write in"), "{error}");
-        }
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use crate::observed::Observed;
 pub use cell::WorldCell;
 pub use link::{Link, pending};
 
-/// How writing the state file goes.
+/// How writing the database goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     /// Writes that have failed since control started.
@@ -43,7 +43,7 @@ pub struct World {
     pub no_service: Refusal,
     /// Whether the state must not take services from a data plane before an operator says so.
     pub unconfirmed: bool,
-    /// How writing the state file goes.
+    /// How writing the database goes.
     pub writes: Writes,
     /// What the health checks have seen.
     pub observed: Observed,

@@ -22,7 +22,7 @@ use sluice_api::stats::{
 use sluice_api::{Problem, Snapshot, validate};
 use sluice_control::config::Config;
 use sluice_control::server::{self, Server};
-use sluice_control::store::StoreError;
+use sluice_control::store::{self, Loaded, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -377,7 +377,7 @@ pub const CLIENT: (&str, &str) = ("sluice-client", "test");
 /// A client of the API.
 pub struct Api {
     client: HyperClient<HttpConnector, Full<Bytes>>,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Api {
@@ -502,6 +502,23 @@ impl Lab {
 
     pub fn socket(&self) -> PathBuf {
         self.path("dataplane.sock")
+    }
+
+    /// Where control keeps its state, beside the state file of versions before.
+    pub fn database(&self) -> PathBuf {
+        self.path("state.db")
+    }
+
+    /// What is kept there.
+    pub fn stored(&self) -> Loaded {
+        store::read(&self.database(), &self.path("state.json")).unwrap()
+    }
+
+    /// As on a host that never ran control.
+    pub fn forget_database(&self) {
+        for name in ["state.db", "state.db.backup"] {
+            std::fs::remove_file(self.path(name)).unwrap();
+        }
     }
 
     /// A TOML file with paths of this directory and a port that is free.

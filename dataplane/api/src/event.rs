@@ -39,9 +39,9 @@ impl Severity {
             | "publish-held"
             | "service-down"
             | "snapshot-rejected"
-            | "state-damaged"
             | "state-not-written" => Severity::Error,
             "announce-refused"
+            | "backup-failed"
             | "backend-unhealthy"
             | "dataplane-restarted"
             | "file-needs-restart"

@@ -107,7 +107,7 @@ pub(crate) enum Command {
     },
     /// Publish the state though it takes services away from the data plane.
     ///
-    /// Control holds back a state that it did not read from a good state file, or that is empty,
+    /// Control holds back a state that it did not read from a good database, or that is empty,
     /// while the data plane forwards by services that are not in it. This says that they may go.
     Confirm,
     /// Look at this host: what keeps the data plane from starting or costs it speed, and what mends

@@ -31,12 +31,12 @@ impl Scrape {
         output.counter("log_lines_lost", "Lines of control's log that nobody took", lost)?;
         output.gauge(
             "state_write_failing",
-            "Whether the last write of the state file failed",
+            "Whether the last write of the database failed",
             writes.failing.is_some().into(),
         )?;
         output.counter(
             "state_write_failures",
-            "Writes of the state file that failed",
+            "Writes of the database that failed",
             writes.failures,
         )?;
         output.gauge(

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use sluice_api::{CLIENT_HEADER, MAX_WAIT_MS};
 
 use super::schemas::Schemas;
+use crate::http::extract::MAX_REASON;
 use crate::http::problem_json::{Type, types};
 
 /// Makes the schema of a body.
@@ -74,6 +75,11 @@ impl Operation {
             json!({"type": "integer", "minimum": 0, "maximum": MAX_WAIT_MS, "default": 2_000});
         Operation::new(summary, Does::Change, Box::new(answer))
             .parameter("wait_ms", "How long to wait until the change is applied, in ms.", patience)
+            .parameter(
+                "reason",
+                "Why the change is made, for the history.",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_REASON}),
+            )
             .may_fail([
                 &types::VERSION_MISMATCH,
                 &types::INVALID,
