@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -30,4 +30,33 @@ pub struct Arguments {
     /// /etc/sluice/dataplane.toml where that can be read.
     #[arg(long, value_name = "FILE", requires = "check")]
     pub dataplane_file: Option<PathBuf>,
+    /// What to do in the place of control's work.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What can be done beside control's work.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look after the database that the file names.
+    Db {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: DbCommand,
+    },
+}
+
+/// What can be done with the database.
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Look at all of it: is it whole? Control may run meanwhile.
+    Check,
+    /// Copy it, as of one moment. Control may run meanwhile.
+    Backup {
+        /// To which file; to the regular backup beside the database unless given.
+        to: Option<PathBuf>,
+    },
+    /// Mend it while no control runs: what follows from the rest is made anew, or else the regular backup is
+    /// put in its place, and the damaged one aside.
+    Repair,
 }

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use sd_notify::NotifyState;
 use sluice_api::EXIT_WRONG_FILE;
-use sluice_control::args::Arguments;
+use sluice_control::args::{Arguments, Command, DbCommand};
 use sluice_control::config::Config;
 use sluice_control::dataplane_file::{self, DATAPLANE_FILE};
 use sluice_control::model::State;
 use sluice_control::model::reach::doubts;
 use sluice_control::server::{self, Server, StartError};
+use sluice_control::store::{self, Mended, StoreError};
 use sluice_log::{LAST_LINES, Log, Supervisor};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,7 +50,36 @@ fn run(arguments: &Arguments, log: &Log) -> Result<(), Failure> {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let config = Config::load(&arguments.config).map_err(|e| wrong_file(&e))?;
-    if arguments.check { check(&config, arguments) } else { serve(&config, &arguments.config) }
+    match &arguments.command {
+        Some(Command::Db { command }) => look_after(&config.database, command),
+        None if arguments.check => check(&config, arguments),
+        None => serve(&config, &arguments.config),
+    }
+}
+
+/// `sluice-control db`: done without control.
+fn look_after(database: &Path, command: &DbCommand) -> Result<(), Failure> {
+    let failed = |error: StoreError| (error.to_string(), 1);
+    let shown = database.display();
+    let line = match command {
+        DbCommand::Check => {
+            format!("{shown} is whole: {}", store::check(database).map_err(failed)?)
+        }
+        DbCommand::Backup { to } => {
+            let copy = store::backup(database, to.as_deref()).map_err(failed)?;
+            format!("{shown} is copied to {}", copy.display())
+        }
+        DbCommand::Repair => match store::repair(database).map_err(failed)? {
+            Mended::Whole(found) => format!("{shown} is whole, and as it was: {found}"),
+            Mended::Rebuilt(found) => format!("{shown} is mended, and nothing is lost: {found}"),
+            Mended::Restored { found, aside } => {
+                let aside = aside.map(|aside| format!("; what was there is {}", aside.display()));
+                format!("{shown} is the last backup now: {found}{}", aside.unwrap_or_default())
+            }
+        },
+    };
+    writeln!(io::stdout(), "{line}")
+        .map_err(|e| (format!("standard output cannot be written: {e}"), 1))
 }
 
 fn wrong_file(error: &impl Display) -> Failure {

@@ -23,6 +23,7 @@ fn filled(path: &str) -> String {
         .replace("pools/{name}", "pools/local")
         .replace("{name}", "wan")
         .replace("{id}", "10.0.0.1:8080")
+        .replace("{number}", "2")
         .replace("addresses/{address}", "addresses/10.0.0.250")
         .replace("{address}", "198.51.100.1")
 }

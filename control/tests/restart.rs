@@ -130,8 +130,19 @@ async fn a_torn_database_is_never_read() {
     ] {
         assert!(error.contains("it is damaged") && error.contains("db repair"), "{error}");
     }
-    store::repair(&lab.database()).unwrap();
+    let db = |command: &str| run(&lab, &lab.toml(WEB), &["db", command]);
+    let (code, _, error) = db("check");
+    assert!(code == Some(1) && error.contains("it is damaged"), "{error}");
+    let (code, out, error) = db("repair");
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(
+        out.contains("is the last backup now: revisions 1 to 2, the newest of 1 services and 2"),
+        "{out}"
+    );
+    assert!(db("repair").1.contains("is whole, and as it was"));
     let (server, api) = lab.start(WEB).await;
+    assert!(db("repair").2.contains("another sluice-control uses it"));
+    assert!(db("check").1.contains("is whole: revisions 1 to 2") && db("backup").0 == Some(0));
     assert_eq!(api.get(ONE).await.ok(200)["weight"], 7, "as of the backup");
     server.stop().await;
 }
@@ -301,7 +312,7 @@ fn on_small_disk(lab: &Lab, kib: u32, first: &str) -> Running {
     let path = write_config(lab, &lab.toml(WEB).replace("state.json", "disk/state.json"));
     fs::create_dir_all(lab.path("disk")).unwrap();
     let script = format!(
-        "cd {:?} && mount -t tmpfs -o size={kib}k tmpfs disk && {first} exec \"$0\" --config \"$1\"",
+        "cd {:?} && mount -t tmpfs -o size={kib}k,mode=700 tmpfs disk && {first} exec \"$0\" --config \"$1\"",
         lab.directory.path()
     );
     let mut command = Command::new("unshare");

@@ -39,6 +39,8 @@ pub(crate) struct Client {
     prefix: String,
     /// How long a change is waited for; absent: as long as the API does by itself.
     wait: Option<Duration>,
+    /// Why changes are made, if that is said.
+    reason: Option<String>,
     /// Why the last change that was made is not applied; absent when it is.
     stored: RefCell<Option<String>>,
 }
@@ -97,6 +99,7 @@ impl Client {
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
             wait: None,
+            reason: None,
             stored: RefCell::default(),
         })
     }
@@ -104,6 +107,11 @@ impl Client {
     /// With so much patience for changes; absent: as much as the API has by itself.
     pub(crate) fn waiting(self, wait: Option<Duration>) -> Client {
         Client { wait, ..self }
+    }
+
+    /// With why changes are made.
+    pub(crate) fn because(self, reason: Option<String>) -> Client {
+        Client { reason, ..self }
     }
 
     /// Reads a resource.
@@ -131,10 +139,16 @@ impl Client {
     ) -> Result<Answer, CliError> {
         let is_change = method != Method::GET;
         let (mut target, mut patience) = (path.to_owned(), REQUEST_TIMEOUT);
+        let mut ask_for = |parameter: String| {
+            let sign = if target.contains('?') { '&' } else { '?' };
+            target = format!("{target}{sign}{parameter}");
+        };
         if let (true, Some(wait)) = (is_change, self.wait) {
-            let sign = if path.contains('?') { '&' } else { '?' };
-            target = format!("{path}{sign}wait_ms={}", wait.as_millis());
+            ask_for(format!("wait_ms={}", wait.as_millis()));
             patience += wait;
+        }
+        if let (true, Some(reason)) = (is_change, &self.reason) {
+            ask_for(format!("reason={}", escape(reason)));
         }
         let described = format!("{method} {path}");
         let request = self.request(method, &target, body, if_match).map_err(|error| {

@@ -68,7 +68,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);
         return Output::new(false).text(&String::from_utf8_lossy(&script));
     }
-    let client = Client::new(&cli.api)?.waiting(cli.wait);
+    let client = Client::new(&cli.api)?.waiting(cli.wait).because(cli.reason);
     let context = Context { client, output: Output::new(cli.json) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -295,6 +295,45 @@ fn row<'t>(table: &'t str, first: &str) -> Vec<&'t str> {
     found.next().unwrap_or_else(|| panic!("no line for {first} in:\n{table}"))
 }
 
+/// What was changed is told, compared, undone, and applied anywhere.
+#[test]
+fn history_and_the_way_back() {
+    let lab = Lab::start().with_web();
+    let changed =
+        Ran::of(lab.command("backend weight web 10.0.0.1:80 7").args(["--reason", "a new disk"]));
+    assert_eq!((changed.code, changed.stderr.as_str()), (0, ""));
+    let history = lab.ok("history");
+    assert!(history.starts_with("REVISION"), "{history}");
+    let told = history.lines().find(|line| line.trim_start().starts_with("4 ")).unwrap();
+    assert!(
+        told.contains("sluice/")
+            && told.contains("has weight 7 now")
+            && told.contains("a new disk"),
+        "{told}"
+    );
+    assert_eq!(lab.json("history --limit 1")["revisions"][0]["number"], 4);
+    assert_eq!(lab.ok("diff 3"), "service web changed\n  backends[10.0.0.1:80].weight: 3 -> 7\n");
+    assert_eq!(lab.ok("diff 4 3"), "service web changed\n  backends[10.0.0.1:80].weight: 7 -> 3\n");
+    assert_eq!(lab.ok("diff 4"), "nothing differs\n");
+
+    // What is exported is applied unchanged, in both forms.
+    for (name, format) in [("all.toml", "toml"), ("all.json", "json")] {
+        let file = lab.file(name, &lab.ok(&format!("export --format {format}")));
+        let applied = lab.ok(&format!("apply {}", file.display()));
+        assert_eq!(applied, "pool local unchanged\nservice web unchanged\n");
+    }
+    assert!(lab.ok("export --revision 2").contains("[[pool]]"));
+
+    let would = lab.ok("rollback 3 --dry-run");
+    assert_eq!(would, "service web would be changed\n  backends[10.0.0.1:80].weight: 7 -> 3\n");
+    lab.ok("rollback 3");
+    assert_eq!(lab.json("service show web")["backends"][0]["weight"], 3);
+    assert_eq!(lab.ok("rollback 3"), "nothing differs from revision 3\n");
+    let ran = lab.run("rollback 99");
+    assert_eq!(ran.code, 4);
+    assert!(ran.stderr.contains("there is no revision 99"), "{}", ran.stderr);
+}
+
 #[test]
 fn a_services_life() {
     let lab = Lab::start();

@@ -161,7 +161,7 @@ fn actor(parts: &Parts) -> Result<Actor, HttpProblem> {
 }
 
 /// The query's parameters; `form` says which there may be.
-async fn query<S: Send + Sync>(
+pub async fn query<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
     form: &str,

@@ -26,6 +26,7 @@ mod pools;
 mod problem_json;
 mod query;
 mod resource;
+mod revisions;
 mod serve;
 mod services;
 mod state;
@@ -180,6 +181,7 @@ fn routes() -> Api {
             observe::neighbours,
             asks(Operation::reads_a::<Neighbours>("Next hops")),
         )
+        .merge(revisions::routes())
         .merge(health());
     let document = Operation::reads("This document", |_| json!({"type": "object"}));
     let metrics = Operation::reads_text("Metrics for Prometheus, or as OpenMetrics", "text/plain");

@@ -10,9 +10,10 @@ use super::extract::Terms;
 use super::openapi::Schemas;
 use super::resource::{one, only_change};
 use super::{App, HttpProblem, view};
-use crate::manager::Manager;
+use crate::manager::{Committed, Manager};
 use crate::model::diff::Difference;
 use crate::model::{ApiProblem, Batch, state_tag};
+use crate::publish::Patience;
 
 /// Let the state be published, though it takes services away from the data plane.
 pub async fn confirm(Shared(app): Shared<App>, terms: Terms) -> Result<Response, HttpProblem> {
@@ -54,6 +55,16 @@ pub async fn apply(
         manager.apply(batch, wanted, dry_run, author)
     };
     let (changes, committed) = app.blocking(apply).await?;
+    answer(&app, changes, committed, patience).await
+}
+
+/// What has changed, or would, and what became of that.
+pub async fn answer(
+    app: &App,
+    changes: Vec<Difference>,
+    committed: Option<Committed>,
+    patience: Patience,
+) -> Result<Response, HttpProblem> {
     let body = json!({ "changes": changes });
     match committed {
         Some(committed) => {

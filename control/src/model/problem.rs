@@ -24,6 +24,8 @@ pub enum Kind {
     Vip,
     /// A node.
     Node,
+    /// A revision.
+    Revision,
 }
 
 impl fmt::Display for Kind {
@@ -36,6 +38,7 @@ impl fmt::Display for Kind {
             Kind::Port => "port",
             Kind::Vip => "VIP",
             Kind::Node => "node",
+            Kind::Revision => "revision",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What is done for a database while control does not need it: a look whether it is whole, copies of it, and
 //! mending one that is damaged.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,16 @@ pub struct Found {
     pub services: usize,
     /// Backends in the newest.
     pub backends: usize,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Found { newest, oldest, services, backends } = self;
+        write!(
+            f,
+            "revisions {oldest} to {newest}, the newest of {services} services and {backends} backends"
+        )
+    }
 }
 
 /// What mending has come to.

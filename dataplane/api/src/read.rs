@@ -96,6 +96,25 @@ pub fn identity_fields(id: BackendId) -> [(&'static str, Value); 2] {
     [("address", json!(id.address)), ("port", json!(id.port))]
 }
 
+/// The value of a file, or of a body, with the names that lists have in another spelling.
+pub fn respell(mut value: Value, from: Spelling, to: Spelling) -> Value {
+    rename(&mut value, from.list_of::<Pool>(), to.list_of::<Pool>());
+    rename(&mut value, from.list_of::<Service>(), to.list_of::<Service>());
+    let services = value.get_mut(to.list_of::<Service>()).and_then(Value::as_array_mut);
+    for service in services.into_iter().flatten() {
+        rename(service, from.list_of::<Backend>(), to.list_of::<Backend>());
+    }
+    value
+}
+
+fn rename(object: &mut Value, from: &str, to: &str) {
+    if let Some(fields) = object.as_object_mut()
+        && let Some(value) = fields.remove(from)
+    {
+        fields.insert(to.to_owned(), value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,5 +275,14 @@ mod tests {
         );
         assert!(problems[1].field.ends_with(".health"), "{problems:?}");
         assert!(problems[1].expected.contains("observed"), "{problems:?}");
+    }
+
+    #[test]
+    fn lists_have_the_names_of_their_spelling() {
+        let toml = json!({"pool": [{"name": "p"}], "service": [{"name": "s", "backend": [1]}]});
+        let json = json!({"pools": [{"name": "p"}], "services": [{"name": "s", "backends": [1]}]});
+        assert_eq!(respell(toml.clone(), Spelling::Toml, Spelling::Json), json);
+        assert_eq!(respell(json.clone(), Spelling::Json, Spelling::Json), json);
+        assert_eq!(respell(json, Spelling::Json, Spelling::Toml), toml);
     }
 }

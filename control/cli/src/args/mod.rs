@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_api::DEFAULT_API_LISTEN;
 
 pub(crate) use backend::{BackendAt, BackendCommand};
@@ -25,7 +25,7 @@ Exit codes:
   1  the API refused the request: a field is wrong; doctor: something must be mended
   2  the command line, or a file given on it, is wrong
   3  the API cannot be reached
-  4  there is no such service, backend, pool, VIP, node or port
+  4  there is no such service, backend, pool, VIP, node, port or revision
   5  conflict: it exists already, is in use, or was changed meanwhile
   6  server error, or the data plane cannot be reached
   7  the change is stored, but not applied: packets are not treated by it yet
@@ -48,6 +48,9 @@ pub(crate) struct Cli {
     /// 0 to 60; unless given, 2 s while it can be reached.
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) wait: Option<Duration>,
+    /// Why a change is made, for the history.
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -105,6 +108,32 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Changes of the desired state, newest first: who made each, when, and why.
+    History {
+        /// Only those before this revision.
+        #[arg(long, value_name = "REVISION")]
+        before: Option<u64>,
+        /// At most so many.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        limit: Option<u32>,
+    },
+    /// What differs between two revisions, field by field.
+    Diff {
+        /// The one.
+        from: u64,
+        /// The other; the newest unless given.
+        to: Option<u64>,
+    },
+    /// Make the state be as it was with a revision. That is a change of its own, which can be undone too.
+    Rollback {
+        /// The revision.
+        revision: u64,
+        /// Only print what would change, field by field.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the whole desired state, as `apply` takes it.
+    Export(ExportArgs),
     /// Publish the state though it takes services away from the data plane.
     ///
     /// Control holds back a state that it did not read from a good database, or that is empty,
@@ -196,6 +225,24 @@ pub(crate) struct EventsArgs {
     /// Go on and print events as they come, until interrupted. With --json, one event a line.
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// As it was with this revision; the newest unless given.
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Toml)]
+    pub(crate) format: ExportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// As control's file has it.
+    Toml,
+    /// As the API has it.
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use hyper::Method;
 use serde_json::Value;
-use sluice_api::read::{self, Spelling, in_toml};
-use sluice_api::{Backend, FieldChange, Pool, Problem, Problems, Service};
+use sluice_api::read::{self, Spelling, in_toml, respell};
+use sluice_api::{FieldChange, Pool, Problem, Problems, Service};
 
 use crate::Context;
 use crate::client::path;
@@ -22,7 +22,7 @@ pub(super) async fn run(context: &Context, file: &Path, dry_run: bool) -> Result
     check(value.clone(), spelling)
         .map_err(|problems| CliError::File { file: file.display().to_string(), problems })?;
     let request = if dry_run { "/apply?dry_run=true" } else { "/apply" };
-    let body = in_json(value, spelling);
+    let body = respell(value, spelling, Spelling::Json);
     let answer = context.client.change(Method::POST, request, Some(&body)).await;
     let answer = answer.map_err(|error| in_words_of_the_file(error, spelling))?;
     context.output.answer(&answer.body, |answer| report(answer, dry_run))
@@ -113,26 +113,6 @@ fn list<T>(
     }
 }
 
-/// The file's value with the API's names of lists.
-fn in_json(mut value: Value, spelling: Spelling) -> Value {
-    let json = Spelling::Json;
-    rename(&mut value, spelling.list_of::<Pool>(), json.list_of::<Pool>());
-    rename(&mut value, spelling.list_of::<Service>(), json.list_of::<Service>());
-    let services = value.get_mut(json.list_of::<Service>()).and_then(Value::as_array_mut);
-    for service in services.into_iter().flatten() {
-        rename(service, spelling.list_of::<Backend>(), json.list_of::<Backend>());
-    }
-    value
-}
-
-fn rename(object: &mut Value, from: &str, to: &str) {
-    if let Some(fields) = object.as_object_mut()
-        && let Some(value) = fields.remove(from)
-    {
-        fields.insert(to.to_owned(), value);
-    }
-}
-
 /// A refusal that says that nothing was applied, with fields as they stand in the file.
 fn in_words_of_the_file(error: CliError, spelling: Spelling) -> CliError {
     let CliError::Refused(refusal) = error else { return error };
@@ -146,15 +126,20 @@ fn in_words_of_the_file(error: CliError, spelling: Spelling) -> CliError {
     CliError::Refused(Refusal { title, detail, problems, ..refusal })
 }
 
-/// What became of each resource, field by field.
+/// What became of each resource of a file, field by field.
 fn report(answer: &Value, dry_run: bool) -> String {
+    let would = if dry_run { "would be " } else { "" };
+    changes(answer, would, "nothing in the file: no pools, no services")
+}
+
+/// What differs of each resource, field by field.
+pub(super) fn changes(answer: &Value, would: &str, nothing: &str) -> String {
     let mut lines = Vec::new();
     if items(answer, "changes").is_empty() {
-        lines.push("nothing in the file: no pools, no services".to_owned());
+        lines.push(nothing.to_owned());
     }
     for change in items(answer, "changes") {
         let [kind, name, what] = ["kind", "name", "change"].map(|name| field(change, name));
-        let would = if dry_run { "would be " } else { "" };
         lines.push(format!("{kind} {name} {would}{what}"));
         for changed in items(change, "fields") {
             let changed = serde_json::from_value::<FieldChange>(changed.clone());
@@ -190,14 +175,5 @@ mod tests {
         assert_eq!(report(&json!({"changes": []}), true), nothing);
         let change = json!({"kind": "pool", "name": "p", "change": "unchanged"});
         assert_eq!(report(&json!({"changes": [change]}), false), "pool p unchanged");
-    }
-
-    #[test]
-    fn toml_is_sent_with_the_apis_names() {
-        let file = json!({"pool": [{"name": "p"}], "service": [{"name": "s", "backend": [1]}]});
-        let expected =
-            json!({"pools": [{"name": "p"}], "services": [{"name": "s", "backends": [1]}]});
-        assert_eq!(in_json(file, Spelling::Toml), expected);
-        assert_eq!(in_json(expected.clone(), Spelling::Json), expected);
     }
 }

@@ -4,6 +4,7 @@ mod apply;
 mod backend;
 mod doctor;
 mod events;
+mod history;
 mod node;
 mod pool;
 mod port;
@@ -33,6 +34,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), CliEr
         Command::Neighbours => status::neighbours(context).await,
         Command::Confirm => apply::confirm(context).await,
         Command::Apply { file, dry_run } => apply::run(context, &file, dry_run).await,
+        Command::History { before, limit } => history::list(context, before, limit).await,
+        Command::Diff { from, to } => history::diff(context, from, to).await,
+        Command::Rollback { revision, dry_run } => {
+            history::roll_back(context, revision, dry_run).await
+        }
+        Command::Export(args) => history::export(context, args).await,
         // Those that ask no API.
         Command::Completions { .. } | Command::Doctor(_) => Ok(()),
     }

@@ -244,6 +244,7 @@ fn path_parameter(name: &str) -> Value {
             let pattern = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$";
             ("A backend, as `address:port`.", json!({"type": "string", "pattern": pattern}))
         }
+        "number" => ("The number of a revision.", json!({"type": "integer", "minimum": 1})),
         _ => ("A name.", json!({"type": "string", "minLength": 1})),
     };
     json!({"name": name, "in": "path", "required": true, "description": text, "schema": schema})
