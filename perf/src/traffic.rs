@@ -21,6 +21,7 @@ pub fn below(random: &mut Random, flows: u32) -> u32 {
 }
 
 /// Client number `i`: 4 million addresses of 100.64.0.0/10, with as many L4 ports as it takes.
+#[inline]
 pub fn client(i: u32) -> FlowKey {
     let address = Ipv4Addr::from_bits(0x6440_0000 + (i & 0x003f_ffff));
     let port = 1_024 + (i >> 22) as u16;

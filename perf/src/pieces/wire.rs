@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use sluice_api::Protocol;
 use sluice_path::testkit::{self, PORT_MACS, VIP};
-use sluice_wire::headers::{Ipv4Frame, L3_OFFSET, L4_OFFSET};
+use sluice_wire::headers::{Ipv4Frame, L3_OFFSET};
 use sluice_wire::tcp::TcpFlags;
 use sluice_wire::{checksum, ipv4, tcp, udp};
 
@@ -50,8 +50,10 @@ pub fn parse_tcp() -> Piece {
         for _ in 0..TIMES {
             let frame: &[u8] = black_box(&frame);
             let view = Ipv4Frame::parse(frame).expect("long enough");
-            ipv4::check(&view.ip, frame.len() - L3_OFFSET).expect("a valid header");
-            let l4 = &frame[L4_OFFSET..L3_OFFSET + usize::from(view.ip.total_len())];
+            let header_len =
+                ipv4::check(&view.ip, frame.len() - L3_OFFSET).expect("a valid header");
+            let packet = &frame[L3_OFFSET..][..usize::from(view.ip.total_len())];
+            let l4 = &packet[header_len..];
             let (header, _) = tcp::parse(l4).expect("a valid segment");
             black_box(view.ip.checksum_is_valid());
             black_box(tcp::checksum_is_valid(view.ip.src(), view.ip.dst(), l4));
@@ -67,8 +69,10 @@ pub fn parse_udp() -> Piece {
         for _ in 0..TIMES {
             let frame: &[u8] = black_box(&frame);
             let view = Ipv4Frame::parse(frame).expect("long enough");
-            ipv4::check(&view.ip, frame.len() - L3_OFFSET).expect("a valid header");
-            let l4 = &frame[L4_OFFSET..L3_OFFSET + usize::from(view.ip.total_len())];
+            let header_len =
+                ipv4::check(&view.ip, frame.len() - L3_OFFSET).expect("a valid header");
+            let packet = &frame[L3_OFFSET..][..usize::from(view.ip.total_len())];
+            let l4 = &packet[header_len..];
             let (_, len) = udp::parse(l4).expect("a valid datagram");
             black_box(view.ip.checksum_is_valid());
             black_box(udp::checksum_is_valid(view.ip.src(), view.ip.dst(), &l4[..len]));

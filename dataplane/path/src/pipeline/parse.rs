@@ -272,7 +272,7 @@ fn classify_l4(
     meta: &mut Meta,
 ) -> Result<Class, DropReason> {
     let ip = &view.ip;
-    let l4 = &frame[L4_OFFSET..L3_OFFSET + usize::from(ip.total_len())];
+    let l4 = &frame[L3_OFFSET..][..usize::from(ip.total_len())][L4_OFFSET - L3_OFFSET..];
     match ip.protocol {
         ipv4::PROTO_TCP => {
             let (header, _) = tcp::parse(l4).map_err(l4_reason)?;

@@ -59,6 +59,7 @@ pub enum Trust {
 
 impl Trust {
     /// As a counter says it.
+    #[inline]
     pub fn from_gauge(value: u64) -> Self {
         [Trust::None, Trust::Checking, Trust::Trusted, Trust::Lost]
             .into_iter()
@@ -127,12 +128,14 @@ impl Steer {
 
     /// The worker to whom a packet goes that was found to be of a flow, when it is another one than
     /// this, whatever its port's NIC does. It is handed over once.
+    #[inline]
     pub(super) fn elsewhere(&self, meta: &Meta, config: &Compiled) -> Option<WorkerId> {
         let owner = self.owner(meta, config).filter(|owner| *owner != self.worker);
         owner.filter(|_| !meta.handed_over)
     }
 
     /// Whether this worker owns a packet's conn, if there is one.
+    #[inline]
     pub(super) fn is_home(&self, meta: &Meta, config: &Compiled) -> bool {
         self.owner(meta, config) == Some(self.worker)
     }
@@ -188,7 +191,12 @@ impl Steer {
         burst.filter(flows, |_, meta| {
             // A packet is handed over once: if the workers disagree, as they may for the moment in
             // which they adopt a snapshot, it is decided here.
-            if meta.handed_over || self.trust(meta.interface.port()) == Trust::Trusted {
+            if meta.handed_over {
+                return true;
+            }
+            let port = meta.interface.port();
+            let trust = self.trust(port);
+            if trust == Trust::Trusted {
                 return true;
             }
             let Some(owner) = self.owner(meta, config) else { return true };
@@ -196,8 +204,8 @@ impl Steer {
             if !is_home {
                 meta.verdict = Verdict::HandOver { worker: owner };
             }
-            if self.trust(meta.interface.port()) != Trust::None {
-                self.note(meta.interface.port(), is_home, counters);
+            if trust != Trust::None {
+                self.note(port, is_home, counters);
             }
             is_home
         })

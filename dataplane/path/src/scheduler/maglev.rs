@@ -68,12 +68,15 @@ impl MaglevTable {
             let mut at = rounds[round].first;
             while at != NONE {
                 let candidate = &mut candidates[usize::from(at)];
+                // In registers while it looks for a free slot.
+                let mut preference = candidate.preference;
                 let slot = loop {
-                    let slot = candidate.preference.next_slot();
+                    let slot = preference.next_slot();
                     if taken[slot / 64] >> (slot % 64) & 1 == 0 {
                         break slot;
                     }
                 };
+                candidate.preference = preference;
                 taken[slot / 64] |= 1 << (slot % 64);
                 table[slot] = candidate.index;
                 free -= 1;

@@ -288,8 +288,14 @@ impl Compiled {
 
     /// What an address of ours is, or was while it was ours: by this, packets are steered to the
     /// worker that owns their conn, which outlives its VIP and its pool.
+    #[inline]
     pub fn address_of_conns(&self, address: u32) -> Option<Address> {
-        self.address(address).or_else(|| self.retired.get(&address).copied())
+        self.address(address).or_else(|| self.retired_address(address))
+    }
+
+    #[cold]
+    fn retired_address(&self, address: u32) -> Option<Address> {
+        self.retired.get(&address).copied()
     }
 
     /// Whether packets with these addresses (as they stand in a packet) may be for us: for an

@@ -82,6 +82,7 @@ impl Wheel {
 
     /// The slot that holds `deadline`, no earlier than the next to expire and no later than the
     /// horizon.
+    #[inline]
     fn slot_of(&self, deadline: Millis) -> u16 {
         let start = self.next_slot.wrapping_mul(SLOT_MS);
         let ahead = deadline.wrapping_sub(start);
@@ -109,6 +110,7 @@ impl Wheel {
     }
 
     /// Move a conn to the slot of its deadline if that comes sooner than the one it stands in.
+    #[inline]
     pub fn arm_sooner(&mut self, links: &mut impl Links, index: u32, deadline: Millis) {
         let ahead = |slot: u16| u32::from(slot).wrapping_sub(self.next_slot) & MASK;
         let link = *links.link(index);
@@ -119,6 +121,7 @@ impl Wheel {
     }
 
     /// Take a conn out; does nothing when it is not in.
+    #[inline]
     pub fn disarm(&mut self, links: &mut impl Links, index: u32) {
         let link = std::mem::replace(links.link(index), Link::UNARMED);
         if !link.is_armed() {
@@ -144,6 +147,7 @@ impl Wheel {
 
     /// The next conn whose slot is over, taken out of the wheel; the caller frees it or arms it
     /// again. `None` when nothing is due.
+    #[inline]
     pub fn pop_due(&mut self, links: &mut impl Links, now: Millis) -> Option<u32> {
         loop {
             self.behind(now)?;
