@@ -450,6 +450,29 @@ async fn another_controls_snapshot_is_noticed_and_replaced() {
     server.stop().await;
 }
 
+/// Somebody else's snapshot takes the number that control gives to its next one, before control has seen it.
+#[tokio::test]
+async fn a_change_that_was_overtaken_comes_into_force() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    let (server, api) = lab.start(WEB).await;
+    let published = fake.snapshot_where("the file's state", |s| s.generation == 1).await;
+    for overtaken in 1..4 {
+        let theirs = published.generation + 10 * overtaken;
+        fake.with(|m| m.snapshot = Some(Snapshot { generation: theirs, ..Snapshot::default() }));
+        let weight = json!({ "weight": overtaken });
+        api.send("PATCH", "/services/web/backends/10.0.0.1:8080", weight).await.ok(200);
+        fake.snapshot_where("the state again, with the change", |s| {
+            s.generation > theirs
+                && s.services.len() == 1
+                && u64::from(s.services[0].backends[0].weight) == overtaken
+        })
+        .await;
+    }
+    assert_eq!(api.events("snapshot-rejected").await, Vec::<String>::new());
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn events_of_the_data_plane_are_merged_once() {
     let lab = Lab::new();

@@ -3,6 +3,7 @@
 use sluice_api::message::{Request, Response};
 use sluice_api::snapshot::MAX_GENERATION;
 use sluice_api::{Problem, Snapshot, SnapshotChange};
+use tokio::time::Instant;
 
 use super::{SOON, Session, SessionError};
 use crate::actor::Actor;
@@ -64,6 +65,11 @@ impl Session<'_> {
             Response::Applied { generation } => {
                 self.applied(wanted, generation, revision);
                 Ok(Some(true))
+            }
+            Response::Rejected { problems } if is_overtaken(&problems) => {
+                // It says nothing of what is wanted: that is published when it is known what is in force.
+                self.next_look = Instant::now();
+                Ok(Some(false))
             }
             Response::Rejected { problems } => {
                 self.tell_rejected(generation, &problems);
@@ -144,4 +150,9 @@ impl Session<'_> {
         self.announcer.in_force(addresses(&wanted));
         self.in_force = Some(wanted);
     }
+}
+
+/// Whether a snapshot was refused for its number alone: somebody else has applied one meanwhile.
+fn is_overtaken(problems: &[Problem]) -> bool {
+    problems.iter().all(|problem| problem.field == "generation")
 }
