@@ -160,3 +160,23 @@ fn a_wanted_one_does_not_wait_among_those_that_nobody_wants() {
     resolver.want(4, hop(last), SITE);
     assert_eq!(actions(&mut resolver), [broadcast(last)]);
 }
+
+#[test]
+fn snapshots_every_few_ms_with_the_same_backends_keep_nobody_from_its_turn() {
+    let network = "10.0.0.0/16".parse().unwrap();
+    let routes = crate::table::route::RouteTable::new([(LAN, network)], &[]);
+    let last = 0x0a00_0100 + 2_999;
+    let hops = Arc::new(BackendHops::new(0x0a00_0100..=last, &routes));
+    let mut resolver = Resolver::new(8_192);
+    let mut sent = Vec::new();
+    for now_ms in (0..30_000).step_by(2) {
+        resolver.watch(now_ms, Arc::clone(&hops));
+        resolver.tick(now_ms);
+        sent.extend(resolver.take_actions().map(|action| (now_ms, action)));
+    }
+    assert!(!requests(&sent, last).is_empty(), "the last one is asked for, too");
+    assert!(unreachable(&resolver).len() > 1_000, "nobody answers");
+    let changes = resolver.unreachable_changes();
+    resolver.watch(30_000, hops);
+    assert_eq!(resolver.unreachable_changes(), changes, "it is no news");
+}
