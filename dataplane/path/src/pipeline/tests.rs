@@ -417,6 +417,18 @@ fn conns_work_25_days_after_the_first_slot_was_given_up() {
     }
 }
 
+fn real_mac(address: u32) -> MacAddr {
+    mac_of(BACKEND_PORT, Ipv4Addr::from_bits(address))
+}
+
+fn is_backend(address: u32) -> bool {
+    (0x0a00_0101..=0x0a00_011e).contains(&address)
+}
+
+fn is_client(address: u32) -> bool {
+    (0x0a00_c800..0x0a00_c864).contains(&address)
+}
+
 /// 5,000 SYNs a second of sources that are nobody, in a connected network: a real client's next hop is
 /// known by the time the backend answers, and so is that of a backend that gets its first conn.
 #[test]
@@ -436,9 +448,6 @@ fn spoofed_neighbours_hide_no_client_and_no_backend() {
         bytes[6..12].copy_from_slice(&mac.0);
         bytes
     };
-    let real_mac = |address: u32| mac_of(BACKEND_PORT, Ipv4Addr::from_bits(address));
-    let is_backend = |address: u32| (0x0a00_0101..=0x0a00_011e).contains(&address);
-    let is_client = |address: u32| (0x0a00_c800..0x0a00_c864).contains(&address);
     let (mut answers, mut came, mut answered) = (Vec::new(), Vec::new(), Vec::new());
     for ms in 0..4_000u32 {
         let mut frames: Vec<Vec<u8>> = std::mem::take(&mut answers);

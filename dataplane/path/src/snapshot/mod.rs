@@ -130,12 +130,7 @@ impl Compiled {
         if let Some(changed) = previous.differing_in_degree(snapshot) {
             return Compiled::by_degree(snapshot, changed, slots, previous, between);
         }
-        // What new conns use; what is drained stays an address of ours.
-        let pools: HashMap<&str, Box<[u32]>> = snapshot
-            .pools
-            .iter()
-            .map(|p| (p.name.as_str(), p.open_addresses().map(V4::of_valid).collect()))
-            .collect();
+        let pools = open_addresses(snapshot);
         let mut old: HashMap<&str, &Arc<CompiledService>, FixedState> =
             previous.order.iter().map(|s| (s.source.name.as_str(), s)).collect();
         let addresses = all_addresses(snapshot, interfaces);
@@ -317,6 +312,12 @@ impl Compiled {
             .filter(|(_, kind)| !matches!(kind, Address::Own(_)))
             .map(|(address, _)| Ipv4Addr::from_bits(*address))
     }
+}
+
+/// Addresses that new conns use, by pool; what is drained stays an address of ours.
+fn open_addresses(snapshot: &Snapshot) -> HashMap<&str, Box<[u32]>> {
+    let open = |pool: &Pool| pool.open_addresses().map(V4::of_valid).collect();
+    snapshot.pools.iter().map(|pool| (pool.name.as_str(), open(pool))).collect()
 }
 
 /// Every address of ours: those of interfaces, local ones and VIPs.

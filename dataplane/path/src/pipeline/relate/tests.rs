@@ -306,9 +306,7 @@ fn what_cannot_be_true_does_nothing_under_a_name_of_its_own() {
     assert_eq!(site.drop_of(CLIENT_PORT, damaged), Some(IcmpInvalid));
     let ours = error(PORT_MACS[0], (LOCAL, VIP), port_unreachable, &arrived, 28);
     assert_eq!(site.drop_of(CLIENT_PORT, ours), Some(MartianSource));
-    let mut dying = right;
-    let ip = with_ttl(&dying[14..34], 1);
-    dying[14..34].copy_from_slice(&ip);
+    let dying = [&right[..14], &with_ttl(&right[14..34], 1), &right[34..]].concat();
     assert_eq!(site.drop_of(CLIENT_PORT, dying), Some(TtlExceeded));
     assert_eq!(format!("{:?}", site.h.pipeline.conns().get(conn)), before);
 }
