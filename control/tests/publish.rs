@@ -473,6 +473,25 @@ async fn a_change_that_was_overtaken_comes_into_force() {
     server.stop().await;
 }
 
+/// A package was upgraded: control is the new one, the data plane is that of before until it is restarted.
+#[tokio::test]
+async fn a_data_plane_that_does_not_know_changes_gets_snapshots() {
+    let lab = Lab::new();
+    let fake = FakeDataplane::start(&lab.socket());
+    fake.with(|m| m.wants_all = true);
+    let (server, api) = lab.start(WEB).await;
+    fake.snapshot_where("the file's state", |s| s.generation == 1).await;
+    for weight in 1..4 {
+        let one = "/services/web/backends/10.0.0.1:8080/weight?wait_ms=10000";
+        let done = api.send("PUT", one, json!({ "weight": weight })).await;
+        let in_force = fake.with(|m| m.snapshot.clone()).unwrap();
+        assert_eq!(in_force.services[0].backends[0].weight, weight);
+        done.ok(200);
+    }
+    assert_eq!(api.events("dataplane-unreachable").await.len(), 1, "one connection from then on");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn events_of_the_data_plane_are_merged_once() {
     let lab = Lab::new();

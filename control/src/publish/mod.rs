@@ -135,6 +135,9 @@ pub(crate) struct Publisher {
     alive_at: Instant,
     /// The snapshot that it refused last.
     refused: Option<Snapshot>,
+    /// It is one of before changes were sent in place of snapshots, as it goes on when a package is
+    /// upgraded.
+    wants_all: bool,
     /// Set, and emptied, when the first try to reach the data plane has ended either way.
     first_contact: Option<oneshot::Sender<()>>,
 }
@@ -221,6 +224,7 @@ pub fn start(
         events_since: 0,
         alive_at: Instant::now(),
         refused: None,
+        wants_all: false,
         first_contact: Some(made),
     };
     let heart = Heart::default();

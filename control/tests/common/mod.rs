@@ -57,6 +57,8 @@ pub struct Memory {
     pub stuck_ms: u64,
     /// When a worker was stuck.
     pub doubt: Option<Doubt>,
+    /// It is of before changes were sent, and does not know the word.
+    pub wants_all: bool,
     /// Backends that it cannot send to.
     pub unreachable: Vec<UnreachableBackend>,
     /// Grows with their changes.
@@ -141,6 +143,9 @@ impl Memory {
                 let generation = snapshot.generation;
                 self.snapshot = Some(snapshot);
                 Response::Applied { generation }
+            }
+            Request::Amend { .. } if self.wants_all => {
+                Response::Error { message: "unknown variant `amend`".into() }
             }
             Request::Amend { change } => match self.snapshot.clone() {
                 Some(held) if held.generation == change.base => {

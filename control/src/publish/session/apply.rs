@@ -90,16 +90,21 @@ impl Session<'_> {
         wanted: &Snapshot,
         generation: u64,
     ) -> Result<Response, SessionError> {
-        let in_force = self.in_force.as_ref();
+        let in_force = self.in_force.as_ref().filter(|_| !self.publisher.wants_all);
         let change = in_force.and_then(|in_force| {
             SnapshotChange::between(in_force, wanted, self.generation, generation)
         });
         if let Some(change) = change {
-            match self.ask(&Request::Amend { change }).await? {
-                Response::OtherBase { generation } => {
+            match self.ask(&Request::Amend { change }).await {
+                Ok(Response::OtherBase { generation }) => {
                     tracing::debug!(generation, "the data plane forwards by another snapshot");
                 }
-                response => return Ok(response),
+                // It hangs up on what it does not know: the whole goes by the next connection.
+                Err(SessionError::Refused(why)) => {
+                    self.publisher.wants_all = true;
+                    return Err(SessionError::Refused(why));
+                }
+                answer => return answer,
             }
         }
         let snapshot = Snapshot { generation, ..wanted.clone() };

@@ -36,6 +36,7 @@ impl Session<'_> {
             publisher.events_since = 0;
             // Another data plane may have other limits and addresses: let it judge anew.
             publisher.refused = None;
+            publisher.wants_all = false;
             publisher.manager.forget_told_problems();
             publisher.update_link(|link| link.rejected.clear());
         }
