@@ -354,9 +354,10 @@ async fn a_full_disk_refuses_changes_and_nothing_else() {
 #[ignore = "needs root"]
 async fn a_read_only_disk_refuses_changes_and_nothing_else() {
     let lab = Lab::new();
-    let killed = "timeout -s KILL 2 \"$0\" --config \"$1\" > /dev/null 2>&1; ls -s disk/state.db-wal && \
-                  mount -o remount,ro disk &&";
-    let running = on_small_disk(&lab, 4_096, &killed.replace("ls -s", "test -s"));
+    let killed = "{ \"$0\" --config \"$1\" > ready 2> /dev/null & } && \
+                  for n in $(seq 200); do grep -q READY ready && break; sleep 0.1; done; \
+                  kill -9 $!; wait $!; test -s disk/state.db-wal && mount -o remount,ro disk &&";
+    let running = on_small_disk(&lab, 4_096, killed);
     assert_eq!(running.api.get(ONE).await.ok(200)["weight"], 100);
     let weight = |weight: u16| {
         let body = json!({ "weight": weight });

@@ -144,13 +144,12 @@ async fn history<T: Send + 'static>(
 
 /// A revision that is kept.
 async fn kept(app: &App, number: u64) -> Result<Revision, HttpProblem> {
-    let (found, newest) =
-        history(app, move |history| Ok((history.revision(number)?, history.page(None, MOST)?)))
-            .await?;
-    found.ok_or_else(|| {
-        let known = newest.into_iter().map(|revision| revision.number);
-        HttpProblem::Api(ApiProblem::not_found(Kind::Revision, number, known))
-    })
+    if let Some(found) = history(app, move |history| history.revision(number)).await? {
+        return Ok(found);
+    }
+    let newest = history(app, |history| history.page(None, USUAL)).await?;
+    let known = newest.into_iter().map(|revision| revision.number);
+    Err(ApiProblem::not_found(Kind::Revision, number, known).into())
 }
 
 async fn list(Shared(app): Shared<App>, parameters: Parameters) -> Answer {

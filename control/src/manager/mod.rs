@@ -311,7 +311,7 @@ mod tests {
     use crate::observed::Observed;
     use crate::store::{Beside, Keep, Step};
     use serde_json::json;
-    use sluice_api::{AdminState, Backend, Service, Snapshot};
+    use sluice_api::{AdminState, Backend, Pool, Service, Snapshot};
     use tempfile::TempDir;
 
     /// With a database that has the world's state.
@@ -497,6 +497,66 @@ mod tests {
         assert!(world.revision > 2 * ROUNDS, "{}", world.revision);
         let service = &world.state.services[0];
         assert!(world.observed.is_healthy(service, &service.backends[0]), "the last that was told");
+    }
+
+    /// Who waits at the same time is written together, in order, each on top of the one before: who is refused
+    /// does not hold up the others, and a disk that refuses, refuses all.
+    #[test]
+    fn who_waits_together_is_written_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = json!({
+            "name": "web", "vip": "198.51.100.1", "port": 80, "protocol": "tcp", "mode": "dr",
+            "backends": [{"address": "10.0.0.1", "port": 80}]
+        });
+        let services = vec![serde_json::from_value(service).unwrap()];
+        let state = State { version: 1, services: services.into(), ..State::default() };
+        let manager = begun(&directory, World::new(state, 0), Arc::default());
+        let stale = || Some(Precondition::OneOf(vec!["\"0\"".to_owned()]));
+        // A pool each, of which two have one name; and one who has not seen the newest state.
+        let together = || -> Vec<Result<Committed, ApiProblem>> {
+            std::thread::scope(|scope| {
+                let disk = lock(&manager.disk);
+                let threads: Vec<_> = [1, 2, 2, 3, 4]
+                    .into_iter()
+                    .map(|n| {
+                        let pool = Pool::new(format!("p{n}"), vec![[10, 9, 0, n].into()]);
+                        let (manager, wanted) = (&manager, (n == 4).then(stale).flatten());
+                        let author = Actor::HealthCheck.into();
+                        scope
+                            .spawn(move || manager.commit(Change::Create((), pool), wanted, author))
+                    })
+                    .collect();
+                while lock(&manager.waiting).len() < threads.len() {
+                    std::thread::yield_now();
+                }
+                drop(disk);
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            })
+        };
+        let path = directory.path().join("state.db");
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        let refused = together();
+        let not_stored = refused.iter().filter(|r| matches!(r, Err(ApiProblem::NotStored(_))));
+        assert_eq!((not_stored.count(), refused.len()), (3, 5), "{refused:?}");
+        assert_eq!((manager.world().state.version, manager.world().writes.failures), (1, 1));
+
+        std::fs::rename(directory.path().join("elsewhere"), &path).unwrap();
+        let before = manager.world().revision;
+        let mut done: Vec<u64> =
+            together().iter().flatten().map(|committed| committed.state.version).collect();
+        done.sort_unstable();
+        assert_eq!(done, [2, 3, 4], "each is a revision of its own");
+        let world = manager.world();
+        assert_eq!(
+            (world.state.pools.len(), world.revision),
+            (3, before + 1),
+            "taken over at once"
+        );
+        let history = lock(&manager.disk).store.history();
+        let numbers: Vec<u64> =
+            history.page(None, 9).unwrap().iter().map(|revision| revision.number).collect();
+        assert_eq!(numbers, [4, 3, 2, 1]);
+        assert_eq!(history.state(4).unwrap(), *world.state);
     }
 
     fn web() -> Key<Backend> {

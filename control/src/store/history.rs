@@ -70,7 +70,8 @@ impl History {
             return Err(failed(rusqlite::Error::InvalidQuery));
         };
         let found = connection.transaction().and_then(|moment| read(&moment));
-        if found.is_err() {
+        // One that reads alone does not see what others write, once they can again.
+        if found.is_err() || schema::is_read_only(&self.path) {
             *held = None;
         }
         found.map_err(failed)

@@ -6,12 +6,15 @@
 //! is xxh3-64 over what a row says ([`sum`]): SQLite's own checks see a damaged tree, not a digit that has
 //! changed within a text. Its indexes tell of `since` and `until`.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction};
+use rustix::fs::StatVfsMountFlags;
 
 use super::StoreError;
+use super::file::{beside, directory};
 
 /// Version of the database's format, its `user_version`.
 pub(super) const FORMAT: i64 = 1;
@@ -60,7 +63,7 @@ pub(super) enum Access {
     Write,
     /// Read, beside who writes.
     Read,
-    /// Read where nothing can be written at all, and nobody else is.
+    /// Read where nothing can be written at all, and all is in the file itself.
     Alone,
 }
 
@@ -78,15 +81,11 @@ pub(super) fn open(path: &Path, access: Access) -> rusqlite::Result<Connection> 
             Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?
         }
         Access::Alone => Connection::open_with_flags(
-            uri(path, "mode=ro&nolock=1"),
+            uri(path, "mode=ro&immutable=1"),
             flags | OpenFlags::SQLITE_OPEN_READ_ONLY,
         )?,
     };
     connection.busy_timeout(PATIENCE)?;
-    if access == Access::Alone {
-        // The index of what is not in the file itself yet is kept in memory then.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    }
     if access == Access::Write {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -102,16 +101,19 @@ pub(super) fn open(path: &Path, access: Access) -> rusqlite::Result<Connection> 
 /// # Errors
 /// As SQLite tells.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
-    let readable = |access| {
-        let connection = open(path, access)?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        Ok(connection)
-    };
-    readable(Access::Read).or_else(|error| match damage(&error) {
-        // It says the same of a file that is no database.
-        true => Err(error),
-        false => readable(Access::Alone),
-    })
+    // SQLite would make what readers share beside the file; after a crash it is there.
+    let has_log = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let is_alone = is_read_only(path) && !has_log;
+    let access = if is_alone { Access::Alone } else { Access::Read };
+    let connection = open(path, access)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+/// Whether nothing can be written where a database is.
+pub(super) fn is_read_only(path: &Path) -> bool {
+    let found = rustix::fs::statvfs(directory(path));
+    found.is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 fn uri(path: &Path, parameters: &str) -> String {

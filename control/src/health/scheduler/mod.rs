@@ -180,7 +180,9 @@ impl Scheduler {
     fn finish(&mut self, finished: Result<Finished, JoinError>) {
         let Finished { id, started_us, via, outcome } = match finished {
             Ok(finished) => finished,
-            // Nobody aborts checks, so one has panicked: a bug, and never to be overlooked.
+            // The runtime ends, and all checks with it.
+            Err(error) if error.is_cancelled() => return,
+            // One has panicked: a bug, and never to be overlooked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let now_us = self.now_us();
