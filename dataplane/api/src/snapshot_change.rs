@@ -1,6 +1,6 @@
 //! What makes one snapshot of another, to be sent in its place when little differs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,8 +64,9 @@ impl SnapshotChange {
         }
         change.services.extend(following.cloned());
         // One that was taken for gone stands further behind.
-        let is_gone = |name: &String| !change.services.iter().any(|s| s.name == *name);
-        change.removed.iter().all(is_gone).then_some(change)
+        let there: HashSet<&str> = change.services.iter().map(|s| s.name.as_str()).collect();
+        let are_gone = change.removed.iter().all(|name| !there.contains(name.as_str()));
+        are_gone.then_some(change)
     }
 
     fn note(&mut self, old: &Shared<SnapshotService>, new: &Shared<SnapshotService>) {
@@ -105,7 +106,8 @@ impl SnapshotChange {
             }
         }
         if !self.removed.is_empty() {
-            base.services.retain(|service| !self.removed.contains(&service.name));
+            let removed: HashSet<&String> = self.removed.iter().collect();
+            base.services.retain(|service| !removed.contains(&service.name));
         }
         if let Some(pools) = self.pools {
             base.pools = pools;
