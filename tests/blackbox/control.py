@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 1
 
 
 class Control:

@@ -21,7 +21,7 @@ import time
 
 SERVICES, BACKENDS = 2_284, 37_298
 NAMESPACE = "sluice-scale"
-VERSION = 2
+VERSION = 1
 
 DATAPLANE = """
 [runtime]

@@ -38,7 +38,7 @@ pub use snapshot_change::{ChangedBackends, SnapshotChange};
 
 /// Version of the messages on the socket between the two processes. It changes when an old peer
 /// would misread a new message; a peer with another version is refused with a clear error.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Where the data plane listens unless its file says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/sluice/dataplane.sock";
