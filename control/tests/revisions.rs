@@ -81,7 +81,7 @@ async fn what_cannot_be_told_is_refused_with_what_can() {
         let told = api.get(path).await.problem(400);
         assert!(told.contains(expected), "{path}: {told}");
     }
-    for reason in ["", "a%0Ab", &"x".repeat(201)] {
+    for reason in ["", "a%0Ab", "a%E2%80%AEb", "a%E2%80%A8b", &"x".repeat(201)] {
         let path = format!("{ONE}/weight?reason={reason}");
         let told = api.send("PUT", &path, json!({"weight": 1})).await.problem(400);
         assert!(
@@ -163,6 +163,16 @@ async fn what_is_exported_is_applied_unchanged() {
     let (other, other_api) = elsewhere.start(&text).await;
     assert_eq!(other_api.get("/export").await.ok(200), state);
     other.stop().await;
+
+    let empty = Lab::new();
+    let (nothing, nothing_api) = empty.start("").await;
+    let text = nothing_api.get("/export?format=toml").await.body;
+    assert_eq!(
+        text.as_str().unwrap_or_default(),
+        "",
+        "no key that would be one of the table before"
+    );
+    nothing.stop().await;
 
     let former = api.get("/export?revision=2").await.ok(200);
     assert_eq!(former["services"][0]["backends"][0]["weight"], 7);

@@ -145,9 +145,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
     }
 }
 
-/// Whether a text can be told as why a change was made.
+/// Whether a text can be told as why a change was made: it stands in a line, and stays the way round that it
+/// was written.
 fn is_reason(text: &str) -> bool {
-    (1..=MAX_REASON).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+    let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    // The controls of the bidirectional algorithm (UAX #9, 2).
+    let turns_line = |c: char| {
+        let embeds = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        embeds || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
+    };
+    let is_long = !(1..=MAX_REASON).contains(&text.chars().count());
+    !is_long && !text.chars().any(|c| breaks_line(c) || turns_line(c))
 }
 
 /// Who sends a request: from where, and what it calls itself.

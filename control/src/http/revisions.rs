@@ -218,7 +218,14 @@ async fn export(Shared(app): Shared<App>, parameters: Parameters) -> Answer {
     if format == "json" {
         return Ok(view::found(state_tag(state), body));
     }
-    let text = aside(|| toml::to_string(&respell(body, Spelling::Json, Spelling::Toml)));
+    let text = aside(|| {
+        let mut body = respell(body, Spelling::Json, Spelling::Toml);
+        // `service = []` would be a key of whichever table it is pasted behind.
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|_, list| list.as_array().is_none_or(|list| !list.is_empty()));
+        }
+        toml::to_string(&body)
+    });
     let text = text.map_err(|error| HttpProblem::Internal(error.to_string()))?;
     let headers =
         [(header::CONTENT_TYPE, "application/toml".to_owned()), (header::ETAG, state_tag(state))];

@@ -64,6 +64,18 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// It has more than one name: a process by each would not see the other's lock, nor its log.
+    #[error(
+        "database {}: it has {names} names (hard links): expected one, as a process by each of them would \
+         write into it beside the other",
+        path.display()
+    )]
+    Linked {
+        /// The file.
+        path: PathBuf,
+        /// How many names it has.
+        names: u64,
+    },
     /// Its lock file is somebody else's, who can lock us out.
     #[error(
         "database {}: its lock file belongs to user {owner}, sluice-control runs as user {us}: \

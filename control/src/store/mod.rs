@@ -137,10 +137,15 @@ impl Store {
     /// Take the database for this process; directories are made as needed, for our user only.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when another process holds it, [`StoreError::Exposed`] and
-    /// [`StoreError::Foreign`] when others could, [`StoreError::Io`].
+    /// [`StoreError::Locked`] when another process holds it, [`StoreError::Linked`] when one could by
+    /// another name, [`StoreError::Exposed`] and [`StoreError::Foreign`] when others could,
+    /// [`StoreError::Io`].
     pub fn open(path: &Path, keep: Keep) -> Result<Store, StoreError> {
         let path = resolved(path)?;
+        let names = fs::metadata(&path).map_or(1, |found| found.nlink());
+        if names > 1 {
+            return Err(StoreError::Linked { path, names });
+        }
         let lock = hold(&path)?;
         Ok(Store { path, keep, connection: None, identity: None, aged: None, _lock: lock })
     }

@@ -275,6 +275,22 @@ fn a_link_stays_a_link() {
     assert!(matches!(loaded(&link), Err(StoreError::Exposed { .. })), "others may lead it away");
 }
 
+/// By another name, it would have another lock and another log.
+#[test]
+fn a_file_of_two_names_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["state.db", "other.db"].map(|name| directory.path().join(name));
+    drop(written(&path, 1));
+    fs::hard_link(&path, &other).unwrap();
+    for name in [&path, &other] {
+        let refused = Store::open(name, Keep::default());
+        assert!(matches!(refused, Err(StoreError::Linked { names: 2, .. })));
+    }
+    fs::remove_file(&other).unwrap();
+    assert_eq!(loaded(&path).unwrap(), Loaded::Good(content(1)));
+    assert!(Store::open(&path, Keep::default()).is_ok());
+}
+
 /// Who can open the lock file can hold it; who can write in the directory can replace it.
 #[test]
 fn nobody_else_can_hold_the_lock() {
