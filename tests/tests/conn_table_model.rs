@@ -155,10 +155,11 @@ impl Model {
             dst_port: L4Port(1_024 + (local / 2) as u16),
             protocol: from_client.protocol,
         };
+        let from_backend = (self.random.below(4) > 0).then_some(back);
         NewConn {
-            treatment: Treatment::FullNat,
+            treatment: from_backend.map_or(Treatment::Dr, |_| Treatment::FullNat),
             from_client,
-            from_backend: (self.random.below(4) > 0).then_some(back),
+            from_backend,
             backend_address: backend,
             service_slot: ServiceSlot(self.random.below(self.timeouts.len()) as u16),
             backend_slot: BackendSlot(backend & 0xff),
