@@ -29,7 +29,9 @@ pub struct Example {
 impl Example {
     /// Whether it calls the command that these words are, or one below it.
     pub fn uses(&self, words: &[String]) -> bool {
-        let mut line = self.line.split(' ');
+        // Options of a program stand before its commands.
+        let is_option = |word: &&str| word.starts_with("--") || word.starts_with('/');
+        let mut line = self.line.split(' ').filter(|word| !is_option(word));
         words.iter().all(|word| line.next() == Some(word))
     }
 }
@@ -94,6 +96,18 @@ fn control() -> Program {
             Example {
                 line: "sluice-control --config /etc/sluice/control.toml",
                 does: "In the foreground, as the unit does:",
+            },
+            Example {
+                line: "sluice-control --config /etc/sluice/control.toml db check",
+                does: "Whether the database is whole, while control runs:",
+            },
+            Example {
+                line: "sluice-control --config /etc/sluice/control.toml db backup /root/state.db",
+                does: "A copy of it, as of one moment:",
+            },
+            Example {
+                line: "sluice-control --config /etc/sluice/control.toml db repair",
+                does: "Mend it, or take the last backup; control must be stopped:",
             },
         ],
         see_also: &["sluice(1)", "sluice-control.toml(5)", "sluice-dataplane(8)"],
@@ -204,6 +218,12 @@ const SLUICE: &[Example] = &[
     Example { line: "sluice pool up lan 10.20.0.200", does: "New conns again:" },
     Example { line: "sluice pool remove-address lan 10.20.0.200", does: "One address less:" },
     Example { line: "sluice pool delete lan", does: "No such pool any more:" },
+    Example { line: "sluice host show 10.20.0.11", does: "A host's backends, in all services:" },
+    Example {
+        line: "sluice host drain 10.20.0.11 --deadline 10m",
+        does: "No new conns for a host; come back when it has none left:",
+    },
+    Example { line: "sluice host up 10.20.0.11", does: "New conns for it again:" },
     Example { line: "sluice vip list", does: "All VIPs, and how they fare:" },
     Example { line: "sluice vip show 10.10.0.100", does: "One of them, and why:" },
     Example { line: "sluice node list", does: "The node, and what runs on it:" },
@@ -222,6 +242,10 @@ const SLUICE: &[Example] = &[
         does: "Make services and pools be as in a file:",
     },
     Example { line: "sluice confirm", does: "Let services go that the state no longer has:" },
+    Example { line: "sluice history --limit 20", does: "Who changed what, when, and why:" },
+    Example { line: "sluice diff 41", does: "What differs between then and now:" },
+    Example { line: "sluice rollback 41 --dry-run", does: "What going back would change:" },
+    Example { line: "sluice export --format toml", does: "All of it, to be kept or applied:" },
     Example { line: "sluice doctor", does: "Whether this host is fit:" },
     Example { line: "sluice completions bash", does: "A completion script:" },
 ];
