@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sluice_api::problems::and_more;
@@ -51,6 +52,9 @@ pub(crate) enum CliError {
         "stored, but not applied: {0}\nIt is applied as soon as it can be; --wait waits longer."
     )]
     NotApplied(String),
+    /// A host that drains has conns left at the deadline.
+    #[error("host {host} still has {conns} conns at the deadline; it goes on draining")]
+    NotEmpty { host: IpAddr, conns: u64 },
     /// The API's answer makes no sense to this program.
     #[error("the answer to {request} is not one of this version of Sluice's API: {reason}")]
     Answer { request: String, reason: String },
@@ -77,6 +81,7 @@ impl CliError {
                 _ => 6,
             },
             CliError::NotApplied(_) => 7,
+            CliError::NotEmpty { .. } => 8,
             CliError::Answer { .. } | CliError::Runtime(_) | CliError::Output(_) => 6,
         }
     }
@@ -119,6 +124,7 @@ impl CliError {
             CliError::File { .. } => "file is wrong",
             CliError::Unreachable { .. } => "API unreachable",
             CliError::NotApplied(_) => "stored, not applied",
+            CliError::NotEmpty { .. } => "conns are left",
             CliError::Answer { .. } => "answer not understood",
             _ => "internal error",
         }

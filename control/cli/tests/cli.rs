@@ -334,6 +334,56 @@ fn history_and_the_way_back() {
     assert!(ran.stderr.contains("there is no revision 99"), "{}", ran.stderr);
 }
 
+/// A host is in several services: it drains in all of them or in none, and nobody is left alone unasked.
+#[test]
+fn a_host_is_drained_in_all_its_services_at_once() {
+    let lab = Lab::start().with_web();
+    lab.ok("service create api --vip 198.51.100.2 --port 80 --pool local --backend 10.0.0.1:81");
+    let show = lab.ok("host show 10.0.0.1");
+    assert_eq!(row(&show, "web"), ["web", "80", "3", "up", "unchecked", "yes", "1,234"]);
+    assert_eq!(row(&show, "api"), ["api", "81", "100", "up", "unchecked", "yes", "1,234"]);
+
+    let revisions = || lab.json("history")["revisions"].as_array().unwrap().len();
+    let states = || {
+        let state = |service: &str| {
+            let shown = lab.json(&format!("service show {service}"));
+            shown["backends"][0]["state"].as_str().unwrap().to_owned()
+        };
+        (state("web"), state("api"))
+    };
+    let both = |state: &str| (state.to_owned(), state.to_owned());
+    let before = revisions();
+    let refused = lab.run("host drain 10.0.0.1");
+    assert_eq!(refused.code, 5);
+    let why = "no other backend than those at 10.0.0.1 takes new conns of service api: nothing was changed";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    assert_eq!((states(), revisions()), (both("up"), before));
+
+    let drained = lab.run("host drain 10.0.0.1 --force --deadline 1s --reason rack-7");
+    assert_eq!(drained.code, 8, "{}", drained.stderr);
+    let says = "host 10.0.0.1 drains in 2 services: web, api: it keeps its conns";
+    assert!(drained.stdout.starts_with(says), "{}", drained.stdout);
+    assert_eq!(
+        drained.stderr,
+        "host 10.0.0.1: 2,468 conns left in 2 services\n\
+         error: host 10.0.0.1 still has 2468 conns at the deadline; it goes on draining\n"
+    );
+    assert_eq!((states(), revisions()), (both("drain"), before + 1), "one change");
+    assert_eq!(lab.json("history")["revisions"][0]["reason"], "rack-7");
+
+    // One that is down stays so.
+    lab.ok("backend down api 10.0.0.1:81");
+    assert_eq!(lab.ok("host up 10.0.0.1"), "host 10.0.0.1 takes new conns in service web\n");
+    assert_eq!(lab.ok("host up 10.0.0.1"), "host 10.0.0.1 has no backend that drains\n");
+    assert_eq!(states(), ("up".to_owned(), "down".to_owned()));
+    for command in ["show", "up", "drain"] {
+        let nowhere = lab.run(&format!("host {command} 10.0.0.77"));
+        assert_eq!(nowhere.code, 4);
+        assert!(nowhere.stderr.contains("no service has a backend at 10.0.0.77"));
+    }
+    assert_eq!(lab.run("host drain 10.0.0.1 --deadline 10").code, 2);
+}
+
 #[test]
 fn a_services_life() {
     let lab = Lab::start();

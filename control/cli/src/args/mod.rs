@@ -1,6 +1,7 @@
 //! The command line: which commands there are and what each takes.
 
 mod backend;
+mod host;
 mod pool;
 mod service;
 mod value;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_api::DEFAULT_API_LISTEN;
 
 pub(crate) use backend::{BackendAt, BackendCommand};
+pub(crate) use host::HostCommand;
 pub(crate) use pool::{PoolAddress, PoolCommand};
 pub(crate) use service::{CheckFields, ServiceCommand, ServiceFields};
 pub(crate) use value::Limit;
@@ -25,10 +27,11 @@ Exit codes:
   1  the API refused the request: a field is wrong; doctor: something must be mended
   2  the command line, or a file given on it, is wrong
   3  the API cannot be reached
-  4  there is no such service, backend, pool, VIP, node, port or revision
+  4  there is no such service, backend, host, pool, VIP, node, port or revision
   5  conflict: it exists already, is in use, or was changed meanwhile
   6  server error, or the data plane cannot be reached
   7  the change is stored, but not applied: packets are not treated by it yet
+  8  a host that drains still has conns at the deadline
 
 With --json, standard output is the API's JSON, and an error is one line of problem+json on
 standard error.";
@@ -66,6 +69,11 @@ pub(crate) enum Command {
     Backend {
         #[command(subcommand)]
         command: BackendCommand,
+    },
+    /// Hosts: all backends at one address, in whichever services.
+    Host {
+        #[command(subcommand)]
+        command: HostCommand,
     },
     /// Local pools: the source addresses of full-NAT.
     Pool {

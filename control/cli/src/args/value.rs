@@ -23,6 +23,20 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     wait.filter(|wait| *wait <= Duration::from_millis(MAX_WAIT_MS)).ok_or_else(wrong)
 }
 
+/// A time that something may take, as people write it.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?}: expected a number and s, m or h, as 90s, 10m or 2h");
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds: u64 = match &text[number.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = number.parse().map_err(|_| wrong())?;
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// An address. The API says of one that can be read whether it is supported.
 pub(super) fn address(text: &str) -> Result<IpAddr, &'static str> {
     text.parse().map_err(|_| "invalid IPv4 address syntax")
@@ -64,6 +78,11 @@ mod tests {
     fn values_of_flags() {
         assert_eq!(weighted("10.0.0.1:80"), Ok(("10.0.0.1:80".parse().unwrap(), None)));
         assert_eq!(weighted("10.0.0.1:80=0"), Ok(("10.0.0.1:80".parse().unwrap(), Some(0))));
+        let spans = ["90s", "10m", "2h", "0s"].map(|text| span(text).unwrap().as_secs());
+        assert_eq!(spans, [90, 600, 7_200, 0]);
+        for wrong in ["", "10", "m", "1.5m", "-1s", "10min", "99999999999999999999h"] {
+            assert!(span(wrong).unwrap_err().ends_with("as 90s, 10m or 2h"), "{wrong}");
+        }
         assert!(weighted("10.0.0.1:80=65536").unwrap_err().contains("0 to 65535"));
         assert!(weighted("10.0.0.1").unwrap_err().contains("ADDRESS:PORT"));
         assert_eq!(limit("7"), Ok(NonZeroU32::new(7).unwrap()));

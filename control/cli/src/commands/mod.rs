@@ -5,6 +5,7 @@ mod backend;
 mod doctor;
 mod events;
 mod history;
+mod host;
 mod node;
 mod pool;
 mod port;
@@ -24,6 +25,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), CliEr
     match command {
         Command::Service { command } => service::run(context, command).await,
         Command::Backend { command } => backend::run(context, command).await,
+        Command::Host { command } => host::run(context, command).await,
         Command::Pool { command } => pool::run(context, command).await,
         Command::Vip { command } => vip::run(context, command).await,
         Command::Node { command } => node::run(context, command).await,
