@@ -551,6 +551,9 @@ fn what_is_stored_but_not_applied_is_told() {
         "{}",
         ran.stderr
     );
+    // A host that new conns still come to is not waited for, and not told to be empty.
+    let ran = lab.run("host drain 10.0.0.1 --force --deadline 5s");
+    assert_eq!((ran.code, ran.stderr.contains("conns left")), (7, false), "{}", ran.stderr);
     let ran = lab.run("backend remove web 10.0.0.2:8080 --json");
     assert_eq!(ran.code, 7);
     let change: Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -38,7 +38,8 @@ pub(super) async fn run(context: &Context, command: HostCommand) -> Result<(), C
                 ),
             };
             context.output.answer(&answer, |_| text)?;
-            match deadline {
+            // While the change is not applied, none that are left may be followed by new ones.
+            match deadline.filter(|_| context.client.not_applied().is_none()) {
                 Some(deadline) => wait_until_empty(context, address, deadline).await,
                 None => Ok(()),
             }
